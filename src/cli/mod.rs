@@ -1,0 +1,1 @@
+//! Arguments to intents, and everything that is printed.

@@ -1,0 +1,1 @@
+//! Observes this machine and performs one action at a time.

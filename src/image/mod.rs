@@ -1,0 +1,1 @@
+//! References, registries, archives, the layer store, unpacking.

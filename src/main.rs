@@ -1,0 +1,2 @@
+//! The `rcompose` binary: chooses a role before any thread exists.
+fn main() {}

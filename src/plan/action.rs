@@ -1,0 +1,197 @@
+//! What is to be done, why, and after what.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::project::{Condition, Origin};
+
+/// A DAG of actions, and why the rest is left alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The actions. [`Action::after`] holds indices into this list, each
+    /// smaller than the action's own: the list is in topological order.
+    pub actions: Vec<Action>,
+    /// What is left alone, and why.
+    pub holds: Vec<Hold>,
+    /// Things the user should know that are not errors.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// What to do.
+    pub operation: Operation,
+    /// Why.
+    pub cause: Cause,
+    /// Indices of the actions that must have succeeded before.
+    pub after: Vec<usize>,
+}
+
+/// What one action does. Every operation is safe to repeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Operation {
+    /// Bring an image to this machine.
+    PullImage {
+        /// Reference as the project writes it.
+        image: String,
+        /// Fetch even when it is here (`pull_policy: always`).
+        always: bool,
+    },
+    /// Make a network of the project.
+    CreateNetwork {
+        /// Key in the project.
+        network: String,
+        /// Name on the host.
+        name: String,
+    },
+    /// Remove a network.
+    RemoveNetwork {
+        /// Id on the host.
+        id: String,
+        /// Name on the host.
+        name: String,
+    },
+    /// Make a named volume of the project.
+    CreateVolume {
+        /// Key in the project.
+        volume: String,
+        /// Name on the host.
+        name: String,
+    },
+    /// Remove a volume and all that is in it.
+    RemoveVolume {
+        /// Name on the host.
+        name: String,
+    },
+    /// Make a container: its record, its addresses, its folders. No process.
+    CreateContainer {
+        /// Service key.
+        service: String,
+        /// Replica number, from 1.
+        number: u32,
+        /// Container name.
+        name: String,
+        /// Id of the container it replaces, whose anonymous volumes it takes over.
+        inherit: Option<String>,
+    },
+    /// Change the record of a container in place: nothing inside it notices.
+    UpdateContainer {
+        /// Which.
+        container: Target,
+        /// The changed fields of the service.
+        fields: Vec<String>,
+    },
+    /// Start the process of a container.
+    StartContainer {
+        /// Which.
+        container: Target,
+    },
+    /// Stop a container: its stop signal, then SIGKILL after the grace period.
+    StopContainer {
+        /// Which.
+        container: Target,
+        /// In place of the service's `stop_grace_period`.
+        timeout: Option<Duration>,
+    },
+    /// Remove a stopped container with its writable layer.
+    RemoveContainer {
+        /// Which.
+        container: Target,
+        /// Its anonymous volumes too.
+        volumes: bool,
+    },
+    /// Wait until a dependency holds.
+    Await {
+        /// The service waited for.
+        service: String,
+        /// What must hold.
+        condition: Condition,
+        /// `false`: failure is a warning.
+        required: bool,
+        /// Who waits.
+        by: String,
+    },
+}
+
+/// A container that an action is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// Id when it exists already; `None` when an earlier action of the plan makes it.
+    pub id: Option<String>,
+    /// Service key.
+    pub service: String,
+    /// Replica number.
+    pub number: u32,
+    /// Container name.
+    pub name: String,
+}
+
+/// Why an action is in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "kebab-case")]
+pub enum Cause {
+    /// It is in the project and not on the host.
+    Missing,
+    /// Fields of the definition changed.
+    Changed {
+        /// The changes, sorted by path.
+        changes: Vec<Change>,
+    },
+    /// The image behind the reference is another one now.
+    ImageChanged {
+        /// Image id of the container.
+        old: String,
+        /// Image id now.
+        new: String,
+    },
+    /// Something it uses is replaced.
+    Replaced {
+        /// What, as the plan prints it (`network front`).
+        what: String,
+    },
+    /// It is there and not running.
+    NotRunning,
+    /// Needed by another action, as the plan prints it.
+    NeededBy {
+        /// Who needs it.
+        who: String,
+    },
+    /// The command asks for it.
+    Requested,
+    /// The project has no such service, network or volume any more, or fewer replicas.
+    Surplus,
+    /// Its kernel object is gone, or the other way round.
+    Repair,
+}
+
+/// One changed field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Path inside the definition (`environment.PORT`).
+    pub field: String,
+    /// Old value as compact JSON; `None` when it was not there.
+    pub old: Option<String>,
+    /// New value as compact JSON; `None` when it is gone.
+    pub new: Option<String>,
+    /// Where the new value is written.
+    pub origin: Option<Origin>,
+}
+
+/// A resource that is left alone, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// As the plan prints it: `container web-1`.
+    pub resource: String,
+    /// Why: `up to date`, `stopped by hand`.
+    pub reason: String,
+}

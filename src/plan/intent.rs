@@ -1,0 +1,82 @@
+//! What a command asks for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a command asks for. An empty `services` is all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "intent", rename_all = "lowercase")]
+pub enum Intent {
+    /// Make and start what the project says (`up`; also live reload).
+    Up(Up),
+    /// Stop and remove (`down`).
+    Down(Down),
+    /// Stop, keep (`stop`).
+    Stop {
+        /// Services to stop.
+        services: Vec<String>,
+        /// In place of each service's `stop_grace_period`.
+        timeout: Option<Duration>,
+    },
+    /// Start what exists (`start`), with what it depends on.
+    Start {
+        /// Services to start.
+        services: Vec<String>,
+    },
+    /// Stop and start what exists (`restart`).
+    Restart {
+        /// Services to restart.
+        services: Vec<String>,
+        /// In place of each service's `stop_grace_period`.
+        timeout: Option<Duration>,
+        /// Leave dependents with `depends_on.restart` alone.
+        no_deps: bool,
+    },
+}
+
+/// The options of `up`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Up {
+    /// Services asked for, with what they depend on.
+    pub services: Vec<String>,
+    /// Without what they depend on.
+    pub no_deps: bool,
+    /// Make, do not start.
+    pub no_start: bool,
+    /// Replace containers that have not changed.
+    pub force_recreate: bool,
+    /// Replace no container.
+    pub no_recreate: bool,
+    /// Replace dependencies too when `force_recreate` is set.
+    pub always_recreate_deps: bool,
+    /// Fresh anonymous volumes instead of the replaced container's.
+    pub renew_anon_volumes: bool,
+    /// Remove containers of services that the project does not have.
+    pub remove_orphans: bool,
+    /// Replica counts in place of the project's.
+    pub scale: BTreeMap<String, u32>,
+    /// In place of each service's `stop_grace_period`.
+    pub timeout: Option<Duration>,
+    /// Wait until services are running or healthy before saying done (`--wait`).
+    pub wait: bool,
+    /// A reload of the stack file while the stack runs: what the user stopped
+    /// stays stopped, networks and volumes that are no longer used go.
+    pub reload: bool,
+}
+
+/// The options of `down`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Down {
+    /// Only these services (their containers; networks stay when still used).
+    pub services: Vec<String>,
+    /// Named and anonymous volumes too.
+    pub volumes: bool,
+    /// Containers of services that the project does not have.
+    pub remove_orphans: bool,
+    /// In place of each service's `stop_grace_period`.
+    pub timeout: Option<Duration>,
+}

@@ -1,0 +1,112 @@
+//! What is there now: one snapshot, taken by the host.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Health;
+
+/// One snapshot of everything of one stack.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Every container of the project, running or not, in no particular order.
+    pub containers: Vec<ObservedContainer>,
+    /// Networks of the project, and external ones that the project names.
+    pub networks: Vec<ObservedNetwork>,
+    /// Volumes of the project (anonymous ones too), and external ones that it names.
+    pub volumes: Vec<ObservedVolume>,
+    /// For each image reference of the project that is on this machine: its image id.
+    pub images: BTreeMap<String, String>,
+}
+
+/// A container that exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedContainer {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// `<project>-<service>-<number>`, or the service's `container_name`.
+    pub name: String,
+    /// Service key.
+    pub service: String,
+    /// Replica number, from 1.
+    pub number: u32,
+    /// The service as it was when the container was made
+    /// ([`crate::project::Service`] as JSON).
+    pub config: serde_json::Value,
+    /// Image id it was made from.
+    pub image: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Health, when it has a check.
+    pub health: Option<Health>,
+    /// Ids of the networks it is on, by network key.
+    pub networks: BTreeMap<String, String>,
+    /// Host names of the named volumes it mounts, by volume key.
+    pub volumes: BTreeMap<String, String>,
+    /// Creation time, nanoseconds since the epoch: orders duplicates.
+    pub created: u64,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Its process 1 is alive.
+    Running {
+        /// Nanoseconds since the epoch.
+        started: u64,
+    },
+    /// Ended.
+    Exited {
+        /// Exit status; 128 + n after signal n.
+        code: i32,
+        /// Nanoseconds since the epoch.
+        finished: u64,
+        /// Ended because a command stopped it: restart policies leave it alone.
+        stopped: bool,
+    },
+}
+
+impl ContainerState {
+    /// Whether process 1 is alive.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+/// A network that exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedNetwork {
+    /// Id, 12 hexadecimal digits.
+    pub id: String,
+    /// Name on the host.
+    pub name: String,
+    /// The project that owns it and its key there; `None` for a foreign one.
+    pub owner: Option<Owner>,
+    /// The definition it was made from ([`crate::project::Network`] as JSON).
+    pub config: serde_json::Value,
+    /// The record is there and so is the kernel's bridge.
+    pub alive: bool,
+}
+
+/// A volume that exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedVolume {
+    /// Name on the host.
+    pub name: String,
+    /// The project that owns it and its key there; `None` for a foreign one.
+    pub owner: Option<Owner>,
+    /// An anonymous one.
+    pub anonymous: bool,
+}
+
+/// Who made a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Project name.
+    pub project: String,
+    /// Key in the project; empty for an anonymous volume.
+    pub key: String,
+}

@@ -1,0 +1,1 @@
+//! Walks a plan with all the parallelism it has.

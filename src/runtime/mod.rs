@@ -1,0 +1,1 @@
+//! One container: root file system, namespaces, cgroup, exec.

@@ -1,0 +1,1 @@
+//! Stack files to one merged document; every value knows its origin.

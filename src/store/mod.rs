@@ -1,0 +1,34 @@
+//! The state directory: where everything is, records, locks.
+//!
+//! ```text
+//! <state>/                            /var/lib/rcompose, --state-root, RCOMPOSE_STATE_ROOT
+//!   images/                           the image store (image/)
+//!   networks/<id>.json                network records (network/)
+//!   volumes/<name>/{record.json,data} named volumes (volume/)
+//!   stacks/<project>/
+//!     supervisor.json                 the inputs and options of the running stack
+//!     containers/<id>/
+//!       record.json                   what the container is (host/)
+//!       log                           what it printed (monitor/)
+//!       exit.json                     how the last run ended (monitor/)
+//!       upper/ work/                  its writable layer
+//! <run>/                              /run/rcompose, or <state>/run in a world of its own
+//!   stacks/<project>/
+//!     supervisor.lock supervisor.sock
+//!     containers/<id>/
+//!       run.json                      pids and start times of the present run
+//!       root/                         mount point of its root file system
+//!       hosts hostname resolv.conf    bind-mounted into it
+//! ```
+//!
+//! A record is written before the kernel object it names is made, and removed
+//! after that object is gone, so that whatever exists can be found and undone.
+//! Records are replaced by rename. They are not synced to the disk: they
+//! describe kernel objects, which no record outlives usefully after a power
+//! failure; images and volumes, which do outlive it, sync what they write.
+
+mod paths;
+mod record;
+
+pub use paths::{ContainerPaths, World};
+pub use record::{Lock, StoreError, read_record, remove_record, write_record};

@@ -1,0 +1,1 @@
+//! One process a stack: the loop, health, restarts, names, ports, watching.

@@ -1,0 +1,1 @@
+//! System calls: the only place where unsafe code may stand.

@@ -1,0 +1,1 @@
+//! File system events to one debounced change.
