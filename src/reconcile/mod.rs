@@ -4,7 +4,8 @@
 //! have succeeded, at most [`PARALLEL`] at a time, and when one fails it skips
 //! what depends on it and goes on with the rest, so that one broken service
 //! does not keep the others down. Cancelling stops it from starting anything
-//! new, abandons waits, and lets what has begun come to its end: an action is
+//! new, abandons waits (for a condition, a pull, a container to stop), and lets
+//! whatever else has begun come to its end: an action is
 //! never torn in the middle by us. (It may be by SIGKILL; every action can be
 //! repeated, and the next plan starts from what is really there.)
 //!

@@ -1,0 +1,165 @@
+//! Where each container of the stack stands, as waits and clients see it.
+//!
+//! One writer, the supervisor's loop; any number of waits, woken by each
+//! change. A wait is a pure question put to the board ([`Board::verdict`])
+//! until it has an answer.
+
+use std::collections::BTreeMap;
+
+use crate::lifecycle::Health;
+use crate::project::Condition;
+
+/// Where each container stands, by id.
+#[derive(Clone, Debug, Default)]
+pub struct Board(BTreeMap<String, Entry>);
+
+/// One container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Service key.
+    pub service: String,
+    /// Container name.
+    pub name: String,
+    /// What it is doing.
+    pub run: Run,
+}
+
+/// What a container is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Process 1 is alive.
+    Running {
+        /// Health; `None` when it has no check.
+        health: Option<Health>,
+    },
+    /// Ended.
+    Exited {
+        /// Exit status.
+        code: i32,
+        /// The restart policy will start it again.
+        restarting: bool,
+    },
+}
+
+impl Board {
+    /// Notes what a container is doing.
+    pub fn set(&mut self, id: &str, entry: Entry) {
+        self.0.insert(id.to_owned(), entry);
+    }
+
+    /// Notes the health of a running container; nothing when it does not run.
+    pub fn set_health(&mut self, id: &str, verdict: Health) {
+        if let Some(Entry { run: Run::Running { health }, .. }) = self.0.get_mut(id) {
+            *health = Some(verdict);
+        }
+    }
+
+    /// Forgets a container that was removed.
+    pub fn remove(&mut self, id: &str) {
+        self.0.remove(id);
+    }
+
+    /// One container.
+    pub fn get(&self, id: &str) -> Option<&Entry> {
+        self.0.get(id)
+    }
+
+    /// Whether anything runs or will run again.
+    pub fn is_busy(&self) -> bool {
+        self.0.values().any(|entry| {
+            matches!(entry.run, Run::Running { .. } | Run::Exited { restarting: true, .. })
+        })
+    }
+
+    /// Whether a condition holds of a service: `None` while that is open.
+    ///
+    /// A container that ended counts as failed only when its restart policy
+    /// does not bring it back: a data base that needs a second try is no
+    /// reason to give up the stack.
+    ///
+    /// # Errors
+    /// In docker compose's words, why the condition will not hold.
+    pub fn verdict(&self, service: &str, condition: Condition) -> Option<Result<(), String>> {
+        let mut open = false;
+        for entry in self.0.values().filter(|entry| entry.service == service) {
+            let name = &entry.name;
+            match (condition, entry.run) {
+                (_, Run::Exited { restarting: true, .. }) => open = true,
+                (Condition::ServiceStarted, _)
+                | (Condition::ServiceHealthy, Run::Running { health: Some(Health::Healthy) })
+                | (Condition::ServiceCompletedSuccessfully, Run::Exited { code: 0, .. }) => {}
+                (Condition::ServiceHealthy, Run::Running { health: None }) => {
+                    return Some(Err(format!(
+                        "dependency failed to start: container {name} has no healthcheck configured"
+                    )));
+                }
+                (Condition::ServiceHealthy, Run::Running { health: Some(Health::Unhealthy) }) => {
+                    return Some(Err(format!("dependency failed to start: container {name} is unhealthy")));
+                }
+                (Condition::ServiceHealthy, Run::Exited { code, .. }) => {
+                    return Some(Err(format!(
+                        "dependency failed to start: container {name} exited ({code})"
+                    )));
+                }
+                (Condition::ServiceCompletedSuccessfully, Run::Exited { code, .. }) => {
+                    return Some(Err(format!(
+                        "service \"{service}\" didn't complete successfully: exit {code}"
+                    )));
+                }
+                (Condition::ServiceHealthy | Condition::ServiceCompletedSuccessfully, _) => open = true,
+            }
+        }
+        if open { None } else { Some(Ok(())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board(runs: &[Run]) -> Board {
+        let mut board = Board::default();
+        for (number, run) in runs.iter().enumerate() {
+            let name = format!("p-db-{}", number + 1);
+            board.set(&number.to_string(), Entry { service: "db".into(), name, run: *run });
+        }
+        board
+    }
+
+    const STARTING: Run = Run::Running { health: Some(Health::Starting) };
+    const HEALTHY: Run = Run::Running { health: Some(Health::Healthy) };
+
+    #[test]
+    fn healthy_means_every_replica() {
+        let ask = |runs: &[Run]| board(runs).verdict("db", Condition::ServiceHealthy);
+        assert_eq!(ask(&[]), Some(Ok(())), "no replica, nothing to wait for");
+        assert_eq!(ask(&[HEALTHY, STARTING]), None);
+        assert_eq!(ask(&[HEALTHY, HEALTHY]), Some(Ok(())));
+        let failed = ask(&[HEALTHY, Run::Running { health: Some(Health::Unhealthy) }]);
+        assert_eq!(failed, Some(Err("dependency failed to start: container p-db-2 is unhealthy".into())));
+    }
+
+    #[test]
+    fn an_exit_is_final_only_without_a_restart() {
+        let ask = |restarting| {
+            board(&[Run::Exited { code: 3, restarting }]).verdict("db", Condition::ServiceHealthy)
+        };
+        assert_eq!(ask(true), None);
+        assert_eq!(ask(false), Some(Err("dependency failed to start: container p-db-1 exited (3)".into())));
+    }
+
+    #[test]
+    fn completed_means_status_zero() {
+        let ask = |run| board(&[run]).verdict("db", Condition::ServiceCompletedSuccessfully);
+        assert_eq!(ask(STARTING), None);
+        assert_eq!(ask(Run::Exited { code: 0, restarting: false }), Some(Ok(())));
+        let failed = ask(Run::Exited { code: 2, restarting: false });
+        assert_eq!(failed, Some(Err("service \"db\" didn't complete successfully: exit 2".into())));
+    }
+
+    #[test]
+    fn a_service_without_a_check_never_becomes_healthy() {
+        let verdict = board(&[Run::Running { health: None }]).verdict("db", Condition::ServiceHealthy);
+        assert!(verdict.is_some_and(|verdict| verdict.is_err_and(|why| why.contains("no healthcheck"))));
+    }
+}
