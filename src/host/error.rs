@@ -1,5 +1,7 @@
 //! What can go wrong when the host is observed or changed.
 
+use std::path::{Path, PathBuf};
+
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -30,7 +32,84 @@ pub enum HostError {
         /// What: `service web`.
         what: String,
     },
+    /// The planner refused.
+    #[error("{reason}")]
+    Plan {
+        /// Why.
+        reason: String,
+    },
+    /// Something is in the way of what is to be done; nothing was touched.
+    #[error("{}", problems.join("\n"))]
+    Preflight {
+        /// What, one sentence each.
+        problems: Vec<String>,
+    },
+    /// An image that should be here is not.
+    #[error("image {image} is not on this machine")]
+    NoImage {
+        /// Its reference.
+        image: String,
+    },
+    /// A network that should be here is not.
+    #[error("network {name} is not there")]
+    NoNetwork {
+        /// Its name on the host.
+        name: String,
+    },
+    /// A record was written by a newer rcompose.
+    #[error("{} was written by a newer rcompose", path.display())]
+    Newer {
+        /// The record.
+        path: PathBuf,
+    },
+    /// A file or folder could not be changed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// A record could not be read or written.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// An image could not be had or read.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    /// A network could not be changed.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    /// A volume could not be changed.
+    #[error(transparent)]
+    Volume(#[from] crate::volume::VolumeError),
+    /// A container could not be started, stopped or asked.
+    #[error("container {name}: {source}")]
+    Container {
+        /// Container name.
+        name: String,
+        /// Why.
+        source: crate::runtime::RuntimeError,
+    },
+    /// The remains of a container could not be removed.
+    #[error(transparent)]
+    Runtime(#[from] crate::runtime::RuntimeError),
+}
+
+impl HostError {
+    /// For `map_err`: a failed operation on a file.
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    /// The exit status that a container has that could not be started: 127, 126
+    /// or 128, as docker counts.
+    pub(super) fn exit_code(&self) -> i32 {
+        match self {
+            Self::Container { source, .. } | Self::Runtime(source) => source.kind().exit_code(),
+            _ => 128,
+        }
+    }
 }

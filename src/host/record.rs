@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HostError;
 use crate::lifecycle::Health;
-use crate::lifecycle::health::Check;
+use crate::lifecycle::health::HealthPolicy;
 use crate::project::Service;
 use crate::store::{World, read_record};
 
@@ -71,6 +71,15 @@ impl ContainerRecord {
 /// The key of a replica's addresses in a network.
 pub(super) fn lease_key(project: &str, service: &str, number: u32) -> String {
     format!("{project}/{service}-{number}")
+}
+
+/// A health check with every default taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// The probe: program and arguments.
+    pub test: Vec<String>,
+    /// When it runs, and what its results mean.
+    pub policy: HealthPolicy,
 }
 
 /// The last verdict on a container's health, in its run folder.

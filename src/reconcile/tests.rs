@@ -21,11 +21,11 @@ fn name(operation: &Operation) -> String {
 }
 
 impl Host for Recorder {
-    async fn observe(&self, _: &Project) -> Result<Observed, HostError> {
+    async fn observe(self: &Arc<Self>, _: &Project) -> Result<Observed, HostError> {
         Ok(Observed::default())
     }
 
-    async fn perform(&self, _: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
+    async fn perform(self: &Arc<Self>, _: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
         let name = name(operation);
         tokio::task::yield_now().await;
         if self.hang.contains(&name) {

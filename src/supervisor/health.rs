@@ -5,32 +5,29 @@
 //! one is timed from the end of the last, so probes never pile up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::host::Machine;
+use crate::host::{Check, Machine};
 use crate::lifecycle::Health;
-use crate::lifecycle::health::{Check, Input, State};
+use crate::lifecycle::health::{HealthState, Input};
 
 /// Probes until dropped; tells of each change of the verdict.
 pub(super) async fn watch(machine: Arc<Machine>, id: String, check: Check, told: impl Fn(Health)) {
     let epoch = Instant::now();
-    let mut state = State::default();
-    let mut input = Input::Started;
-    let mut verdict = None;
+    let mut state = HealthState::started(Duration::ZERO);
+    machine.note_health(&id, state.verdict());
     loop {
-        let step = state.step(&check, input, epoch.elapsed());
-        state = step.state;
-        if verdict != Some(step.health) {
-            verdict = Some(step.health);
-            machine.note_health(&id, step.health);
-            told(step.health);
-        }
-        let pause = step.next_probe.saturating_sub(epoch.elapsed());
-        tokio::time::sleep(pause).await;
-        input = if machine.probe(&id, &check.test, check.timeout).await {
+        tokio::time::sleep(state.probe_at().saturating_sub(epoch.elapsed())).await;
+        let input = if machine.probe(&id, &check.test, check.policy.timeout).await {
             Input::ProbeSucceeded
         } else {
             Input::ProbeFailed
         };
+        let step = state.step(&check.policy, input, epoch.elapsed());
+        state = step.state;
+        if step.changed {
+            machine.note_health(&id, step.verdict);
+            told(step.verdict);
+        }
     }
 }

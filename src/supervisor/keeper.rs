@@ -16,7 +16,7 @@ use super::board::{Board, Entry, Run};
 use super::health;
 use crate::host::{Machine, News, Started};
 use crate::lifecycle::Health;
-use crate::lifecycle::restart::{self, Decision};
+use crate::lifecycle::restart::{Effect, Input, RestartState};
 
 /// What the keeper tells the supervisor's loop, for its clients.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 struct Kept {
     started: Started,
-    restarts: restart::State,
+    restarts: RestartState,
     probing: Option<AbortHandle>,
     timer: Option<AbortHandle>,
 }
@@ -83,6 +83,7 @@ impl Keeper {
     pub(super) fn hear(self: &Arc<Self>, news: News) {
         match news {
             News::Started(started) => self.started(started),
+            News::Changed(started) => self.changed(started),
             News::Exited { id, code, stopped } => self.exited(&id, code, stopped),
             News::Removed { id } => {
                 if let Some(mut kept) = self.kept().remove(&id) {
@@ -100,40 +101,61 @@ impl Keeper {
         let mut kept = self.kept();
         let slot = kept.entry(started.id.clone()).or_insert_with(|| Kept {
             started: started.clone(),
-            restarts: restart::State::default(),
+            restarts: RestartState::default(),
             probing: None,
             timer: None,
         });
         slot.started = started.clone();
-        slot.restarts = slot.restarts.started(self.now());
+        let input = if started.again { Input::Restarted } else { Input::StartedByCommand };
+        slot.restarts = slot.restarts.clone().step(started.restart, input, self.now()).0;
+        self.watch_health(slot);
+        drop(kept);
+        self.tell(Told::Started(started));
+    }
+
+    /// The record of a running container has changed: another policy, another check.
+    fn changed(self: &Arc<Self>, started: Started) {
+        let mut kept = self.kept();
+        let Some(slot) = kept.get_mut(&started.id) else { return };
+        let check = slot.started.healthcheck != started.healthcheck;
+        slot.started = started;
+        if check {
+            let health = slot.started.healthcheck.as_ref().map(|_| Health::Starting);
+            let entry = entry(&slot.started, Run::Running { health });
+            self.board.send_modify(|board| board.set(&slot.started.id, entry));
+            self.watch_health(slot);
+        }
+    }
+
+    /// Probes a container from now on, as its check says.
+    fn watch_health(self: &Arc<Self>, slot: &mut Kept) {
         if let Some(old) = slot.probing.take() {
             old.abort();
         }
-        if let (Some(check), Some(machine)) = (&started.healthcheck, self.machine()) {
-            let keeper = self.clone();
-            let (id, name) = (started.id.clone(), started.name.clone());
-            let told = move |health| {
-                keeper.board.send_modify(|board| board.set_health(&id, health));
-                keeper.tell(Told::Health { name: name.clone(), health });
-            };
-            let probing = health::watch(machine, started.id.clone(), check.clone(), told);
-            slot.probing = Some(tokio::spawn(probing).abort_handle());
-        }
-        drop(kept);
-        self.tell(Told::Started(started));
+        let (Some(check), Some(machine)) = (&slot.started.healthcheck, self.machine()) else { return };
+        let keeper = self.clone();
+        let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
+        let told = move |health| {
+            keeper.board.send_modify(|board| board.set_health(&id, health));
+            keeper.tell(Told::Health { name: name.clone(), health });
+        };
+        let probing = health::watch(machine, slot.started.id.clone(), check.clone(), told);
+        slot.probing = Some(tokio::spawn(probing).abort_handle());
     }
 
     fn exited(self: &Arc<Self>, id: &str, code: i32, stopped: bool) {
         let mut kept = self.kept();
         let Some(slot) = kept.get_mut(id) else { return };
         slot.still();
-        let (restarts, decision) = slot.restarts.exited(&slot.started.restart, code, stopped, self.now());
+        let now = self.now();
+        let input = Input::Exited { code, stopped };
+        let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
-        let restarting = matches!(decision, Decision::RestartAfter(_));
-        if let (Decision::RestartAfter(delay), Some(machine)) = (decision, self.machine()) {
+        let restarting = matches!(effect, Effect::RestartAt(_));
+        if let (Effect::RestartAt(due), Some(machine)) = (effect, self.machine()) {
             let id = id.to_owned();
             let task = tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
+                tokio::time::sleep(due.saturating_sub(now)).await;
                 // A failure is heard of as another exit, and asked about again.
                 machine.start_again(&id).await;
             });

@@ -334,6 +334,7 @@ impl Supervisor {
             Some(id) => self.tell(id, &Reply::Done { errors, diagnostics, cancelled }),
             None => self.tell_sessions(&Reply::Reloaded { errors, diagnostics }),
         }
+        self.settle();
         self.tell_if_idle();
     }
 
@@ -344,7 +345,11 @@ impl Supervisor {
             self.watch = None;
         } else if self.watch.is_none() {
             match Watch::new() {
-                Ok(watch) => self.watch = Some(watch),
+                Ok(watch) => {
+                    self.watch = Some(watch);
+                    // What was saved since the file was loaded has gone unseen.
+                    self.reload();
+                }
                 Err(error) => tracing::warn!(%error, "the stack file is not watched"),
             }
         }
@@ -375,7 +380,16 @@ impl Supervisor {
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),
             Told::Removed => {}
         }
+        self.settle();
         self.tell_if_idle();
+    }
+
+    /// Gives back ports that nobody needs, unless a walk may be about to.
+    fn settle(&self) {
+        if self.walk.is_none() {
+            let machine = self.machine.clone();
+            tokio::spawn(async move { machine.settle().await });
+        }
     }
 
     fn tell_if_idle(&self) {

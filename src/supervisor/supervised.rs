@@ -17,11 +17,11 @@ pub(super) struct Supervised {
 }
 
 impl Host for Supervised {
-    async fn observe(&self, project: &Project) -> Result<Observed, HostError> {
+    async fn observe(self: &Arc<Self>, project: &Project) -> Result<Observed, HostError> {
         self.machine.observe(project).await
     }
 
-    async fn perform(&self, project: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
+    async fn perform(self: &Arc<Self>, project: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
         match operation {
             Operation::Await { service, condition, required, .. } => {
                 match self.holds(service, *condition).await {
