@@ -177,7 +177,7 @@ pub(super) async fn container(
 fn anonymous_targets(service: &Service, image: &Image) -> Vec<String> {
     let own = service.volumes.iter().filter(|mount| mount.source == MountSource::Anonymous);
     let mut targets: Vec<String> = own.map(|mount| mount.target.clone()).collect();
-    for target in image.config.volumes.iter().flatten() {
+    for target in &image.config.volumes {
         let target = target.trim_end_matches('/');
         if !target.is_empty() && !service.volumes.iter().any(|mount| mount.target == target) {
             targets.push(target.to_owned());

@@ -1,6 +1,6 @@
 //! The real machine: performs operations on containers of one project.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::lifecycle::restart::RestartPolicy;
 use crate::network;
 use crate::plan::{ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
-use crate::runtime::{self, RunningRecord};
+use crate::runtime::{self, Revive, RunningRecord};
 use crate::store::{World, read_record, write_record};
 use crate::volume::Volumes;
 
@@ -81,8 +81,11 @@ pub struct Machine {
     pub(super) images: ImageStore,
     pub(super) traffic: Traffic,
     hear: Hear,
+    revive: Revive,
     /// Containers that run, by id.
     live: Mutex<HashMap<String, Live>>,
+    /// Containers that are stopped to be started again by the same plan.
+    resting: Mutex<HashSet<String>>,
     /// One operation at a time on each container.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -105,11 +108,12 @@ pub(super) struct Live {
 }
 
 impl Machine {
-    /// The machine, for the containers of one project.
+    /// The machine, for the containers of one project. `revive` is what a
+    /// monitor does when this process is killed.
     ///
     /// # Errors
     /// [`HostError`] when the image store cannot be opened.
-    pub async fn open(world: World, project: &str, hear: Hear) -> Result<Arc<Self>, HostError> {
+    pub async fn open(world: World, project: &str, revive: Revive, hear: Hear) -> Result<Arc<Self>, HostError> {
         let images = ImageStore::open(&world.images())?;
         let traffic = Traffic::new(&world, project).await?;
         Ok(Arc::new(Self {
@@ -118,7 +122,9 @@ impl Machine {
             images,
             traffic,
             hear,
+            revive,
             live: Mutex::default(),
+            resting: Mutex::default(),
             locks: Mutex::default(),
         }))
     }
@@ -192,7 +198,7 @@ impl Machine {
             let Operation::StartContainer { container } = &action.operation else { continue };
             let Some(service) = project.services.get(&container.service) else { continue };
             problems.extend(create::missing_sources(service));
-            if let Err(error) = self.traffic.reserve(&container.name, &service.ports).await {
+            if let Err(error) = self.traffic.reserve(&container.name, &service.ports) {
                 problems.push(format!("service \"{}\": {error}", service.name));
             }
         }
@@ -200,14 +206,14 @@ impl Machine {
         if problems.is_empty() {
             return Ok(());
         }
-        self.settle().await;
+        self.settle();
         Err(HostError::Preflight { problems })
     }
 
     /// Gives back the ports of containers that neither run nor will be started
     /// again by their restart policy. Not while a walk is in progress: it may
     /// have reserved ports for what it is about to start.
-    pub async fn settle(&self) {
+    pub fn settle(&self) {
         let Ok(mut records) = containers(&self.world, &self.project) else { return };
         {
             let live = self.live();
@@ -217,7 +223,7 @@ impl Machine {
             });
         }
         let kept: Vec<String> = records.into_iter().map(|record| record.name).collect();
-        self.traffic.release_all_but(&kept).await;
+        self.traffic.release_all_but(&kept);
     }
 
     /// Starts a container that its restart policy wants running. A failure is
@@ -247,6 +253,11 @@ impl Machine {
         }
     }
 
+    /// How a monitor brings the supervisor back.
+    pub(super) fn revive(&self) -> Revive {
+        self.revive.clone()
+    }
+
     pub(super) fn hear(&self, news: News) {
         (self.hear)(news);
     }
@@ -254,6 +265,11 @@ impl Machine {
     pub(super) fn live(&self) -> std::sync::MutexGuard<'_, HashMap<String, Live>> {
         // Every change under the lock is one insertion or removal.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Containers that are stopped to be started again by the same plan.
+    pub(super) fn resting(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn record(&self, id: &str) -> Result<Option<ContainerRecord>, HostError> {
@@ -282,12 +298,16 @@ impl Machine {
         found.ok_or_else(|| HostError::NoContainer { name: target.name.clone() })
     }
 
-    /// Stops a container and waits until it has ended.
-    async fn stop(&self, target: &Target, timeout: Option<Duration>) -> Result<(), HostError> {
+    /// Stops a container and waits until it has ended. With `again` the plan
+    /// starts it once more: nothing is noted of its being stopped but that its
+    /// restart policy is to leave it alone until then.
+    async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
         let Some(mut record) = self.record_of(target)? else { return Ok(()) };
         let guard = self.lock(&record.id).await;
         let path = self.world.container(&self.project, &record.id).record();
-        if !record.stopped {
+        if again {
+            self.resting().insert(record.id.clone());
+        } else if !record.stopped {
             record.stopped = true;
             write_record(&path, &record)?;
         }
@@ -327,7 +347,7 @@ impl Machine {
     async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else { return Ok(()) };
         if self.live().contains_key(&record.id) {
-            self.stop(target, Some(Duration::ZERO)).await?;
+            self.stop(target, Some(Duration::ZERO), false).await?;
         }
         let _guard = self.lock(&record.id).await;
         let (world, project) = (self.world.clone(), self.project.clone());
@@ -365,7 +385,7 @@ impl Machine {
         write_record(&paths.record(), &record)?;
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
-            self.hear(News::Changed(start::started(&self.world, &record, true)));
+            self.hear(News::Changed(start::started(&self.world, &record, true, start::log_end(&self.world, &record))));
         }
         Ok(())
     }
@@ -411,8 +431,8 @@ impl Host for Machine {
                 let record = self.target(container)?;
                 start::start(self, &record.id, false).await
             }
-            Operation::StopContainer { container, timeout } => {
-                self.stop(container, *timeout).await.map(|()| vec![])
+            Operation::StopContainer { container, timeout, again } => {
+                self.stop(container, *timeout, *again).await.map(|()| vec![])
             }
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])

@@ -171,11 +171,8 @@ pub async fn execute<H: Host>(
                 tell(Event::of(action, Phase::Done));
                 set(&mut states, index, State::Done);
                 for dependent in dependents.get(index).into_iter().flatten() {
-                    if let Some(State::Blocked(missing)) = states.get_mut(*dependent) {
-                        *missing -= 1;
-                        if *missing == 0 {
-                            ready.insert(*dependent);
-                        }
+                    if unblock(&mut states, *dependent) {
+                        ready.insert(*dependent);
                     }
                 }
             }
@@ -192,7 +189,7 @@ pub async fn execute<H: Host>(
                     report.failed.push((index, error));
                 }
                 set(&mut states, index, State::Lost);
-                lose(&mut states, &dependents, index);
+                ready.extend(lose(plan, &mut states, &dependents, index));
             }
         }
     }
@@ -236,15 +233,35 @@ fn set(states: &mut [State], index: usize, state: State) {
     }
 }
 
-/// Marks everything that needs `index` as lost.
-fn lose(states: &mut [State], dependents: &[Vec<usize>], index: usize) {
-    let mut reached = vec![index];
+/// One prerequisite of an action is out of the way; whether it was the last.
+fn unblock(states: &mut [State], index: usize) -> bool {
+    match states.get_mut(index) {
+        Some(State::Blocked(missing)) => {
+            *missing = missing.saturating_sub(1);
+            *missing == 0
+        }
+        _ => false,
+    }
+}
+
+/// Marks everything that needs `index` as lost, but for waits that may fail:
+/// those go on, and are returned when they are ready.
+fn lose(plan: &Plan, states: &mut [State], dependents: &[Vec<usize>], index: usize) -> Vec<usize> {
+    let (mut reached, mut ready) = (vec![index], Vec::new());
     while let Some(at) = reached.pop() {
-        for dependent in dependents.get(at).into_iter().flatten() {
-            if matches!(states.get(*dependent), Some(State::Blocked(_))) {
-                set(states, *dependent, State::Lost);
-                reached.push(*dependent);
+        for &dependent in dependents.get(at).into_iter().flatten() {
+            let optional = plan.actions.get(dependent).is_some_and(|action| {
+                matches!(action.operation, Operation::Await { required: false, .. })
+            });
+            if optional {
+                if unblock(states, dependent) {
+                    ready.push(dependent);
+                }
+            } else if matches!(states.get(dependent), Some(State::Blocked(_))) {
+                set(states, dependent, State::Lost);
+                reached.push(dependent);
             }
         }
     }
+    ready
 }

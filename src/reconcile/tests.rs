@@ -54,11 +54,15 @@ fn start(name: &str, after: &[usize]) -> Action {
 }
 
 fn wait(name: &str, after: &[usize]) -> Action {
+    wait_for(name, after, true)
+}
+
+fn wait_for(name: &str, after: &[usize], required: bool) -> Action {
     Action {
         operation: Operation::Await {
             service: name.into(),
             condition: crate::project::Condition::ServiceHealthy,
-            required: true,
+            required,
             by: "x".into(),
         },
         cause: Cause::Requested,
@@ -137,4 +141,13 @@ async fn an_index_that_points_nowhere_is_not_begun() {
     let plan = plan(vec![start("a", &[7])]);
     let report = execute(&host, &Arc::default(), &plan, cancellation().1, |_| {}).await;
     assert_eq!(report.skipped, [0]);
+}
+
+#[tokio::test]
+async fn an_optional_wait_goes_on_when_what_it_waits_for_failed() {
+    let host = Arc::new(Recorder { fail: ["db".to_owned()].into(), ..Recorder::default() });
+    let plan = plan(vec![start("db", &[]), wait_for("db", &[0], false), start("web", &[1])]);
+    let report = execute(&host, &Arc::default(), &plan, cancellation().1, |_| {}).await;
+    assert!(report.skipped.is_empty(), "{report:?}");
+    assert_eq!(*host.done.lock().unwrap(), ["await db", "web"]);
 }

@@ -111,6 +111,32 @@ impl Board {
         }
         if open { None } else { Some(Ok(())) }
     }
+
+    /// Whether a service is as `up --wait` wants it: every container runs, is
+    /// healthy if it has a check, or ended with status 0 for good.
+    ///
+    /// # Errors
+    /// Why it will not be.
+    pub fn settled(&self, service: &str) -> Option<Result<(), String>> {
+        let mut open = false;
+        for entry in self.0.values().filter(|entry| entry.service == service) {
+            let name = &entry.name;
+            match entry.run {
+                Run::Running { health: None | Some(Health::Healthy) }
+                | Run::Exited { code: 0, restarting: false } => {}
+                Run::Running { health: Some(Health::Unhealthy) } => {
+                    return Some(Err(format!("container {name} is unhealthy")));
+                }
+                Run::Exited { code, restarting: false } => {
+                    return Some(Err(format!("container {name} exited ({code})")));
+                }
+                Run::Running { health: Some(Health::Starting) } | Run::Exited { restarting: true, .. } => {
+                    open = true;
+                }
+            }
+        }
+        if open { None } else { Some(Ok(())) }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,6 +141,7 @@ fn spawn(world: &World, project: &str) -> io::Result<UnixStream> {
     std::fs::create_dir_all(&state)?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(state.join("supervisor.log"))?;
     let mut child = Command::new("/proc/self/exe")
+        .arg0("rcompose")
         .args([ROLE, project])
         .arg(world.state())
         .current_dir("/")

@@ -32,6 +32,7 @@ use crate::plan::{Intent, Up};
 use crate::project::Project;
 use crate::project::load::LoadRequest;
 use crate::reconcile::{Canceller, cancellation};
+use crate::runtime::Revive;
 use crate::store::{Lock, World, read_record, remove_record, write_record};
 use crate::watch::Watch;
 
@@ -57,6 +58,14 @@ pub const ROLE: &str = "__supervisor";
 /// The socket of a stack's supervisor.
 pub fn socket_path(world: &World, project: &str) -> PathBuf {
     world.stack_run(project).join("supervisor.sock")
+}
+
+/// The command line of a stack's supervisor. The program is where we were
+/// installed, so that an upgrade is what comes back.
+fn command(world: &World, project: &str) -> Vec<String> {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let state = world.state().display().to_string();
+    vec![program.display().to_string(), ROLE.to_owned(), project.to_owned(), state]
 }
 
 /// What a new supervisor must know to go on where a killed one stopped.
@@ -171,7 +180,11 @@ impl Supervisor {
             let keeper = keeper.clone();
             Arc::new(move |news| keeper.hear(news))
         };
-        let machine = Machine::open(world.clone(), project, hear).await?;
+        let revive = Revive {
+            command: command(&world, project),
+            lock: world.stack_run(project).join("revive.lock"),
+        };
+        let machine = Machine::open(world.clone(), project, revive, hear).await?;
         keeper.bind(&machine);
         machine.adopt().await?;
         let host = Arc::new(Supervised { machine: machine.clone(), board: keeper.board() });
@@ -387,8 +400,7 @@ impl Supervisor {
     /// Gives back ports that nobody needs, unless a walk may be about to.
     fn settle(&self) {
         if self.walk.is_none() {
-            let machine = self.machine.clone();
-            tokio::spawn(async move { machine.settle().await });
+            self.machine.settle();
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::board::Board;
 use crate::host::{Host, HostError, Machine};
-use crate::plan::{Observed, Operation};
+use crate::plan::{Observed, Operation, WAIT};
 use crate::project::{Condition, Project};
 
 /// The real machine, and the board that its containers stand on.
@@ -23,8 +23,8 @@ impl Host for Supervised {
 
     async fn perform(self: &Arc<Self>, project: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
         match operation {
-            Operation::Await { service, condition, required, .. } => {
-                match self.holds(service, *condition).await {
+            Operation::Await { service, condition, required, by } => {
+                match self.holds(service, *condition, by == WAIT).await {
                     Ok(()) => Ok(vec![]),
                     Err(reason) if *required => Err(HostError::Dependency { reason }),
                     Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
@@ -36,10 +36,18 @@ impl Host for Supervised {
 }
 
 impl Supervised {
-    async fn holds(&self, service: &str, condition: Condition) -> Result<(), String> {
+    async fn holds(&self, service: &str, condition: Condition, settled: bool) -> Result<(), String> {
         let mut board = self.board.clone();
         loop {
-            if let Some(verdict) = board.borrow_and_update().verdict(service, condition) {
+            let verdict = {
+                let board = board.borrow_and_update();
+                if settled && condition == Condition::ServiceStarted {
+                    board.settled(service)
+                } else {
+                    board.verdict(service, condition)
+                }
+            };
+            if let Some(verdict) = verdict {
                 return verdict;
             }
             if board.changed().await.is_err() {

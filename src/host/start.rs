@@ -1,0 +1,283 @@
+//! One run of a container: begins it, takes it over from a former supervisor,
+//! and clears up after it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::machine::{Live, Machine, News, Started, blocking};
+use super::record::{ContainerRecord, containers};
+use super::view::{self, LOST, ports_path};
+use super::{HostError, create, spec};
+use crate::image::Image;
+use crate::lifecycle::restart::RestartPolicy;
+use crate::network::{self, Namespace};
+use crate::project::{NetworkMode, Restart};
+use crate::runtime::{self, ExecRequest, ExitRecord, RunRequest, RunningRecord};
+use crate::store::{World, read_record, remove_record, write_record};
+
+/// Most output of a health probe that is looked at, in bytes.
+const PROBE_OUTPUT: u64 = 4096;
+
+/// What a run needs that only this process has.
+#[derive(Debug)]
+struct Prepared {
+    request: RunRequest,
+    network: Net,
+    warnings: Vec<String>,
+}
+
+/// The network namespace of a run.
+#[derive(Debug)]
+enum Net {
+    /// A fresh one, with interfaces and the sockets of its name service.
+    Fresh(Namespace),
+    /// One of its own with only a loopback interface, or another container's.
+    Given(OwnedFd),
+    /// The host's.
+    Host,
+}
+
+/// Starts a container. `again`: its restart policy does.
+pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Result<Vec<String>, HostError> {
+    let _guard = machine.lock(id).await;
+    let Some(mut record) = machine.record(id)? else {
+        return Err(HostError::NoContainer { name: id.to_owned() });
+    };
+    machine.resting().remove(id);
+    if machine.live().contains_key(id) {
+        return Ok(vec![]);
+    }
+    if again && record.stopped {
+        return Ok(vec![]);
+    }
+    if record.stopped {
+        record.stopped = false;
+        write_record(&machine.world.container(&machine.project, id).record(), &record)?;
+    }
+    let image = machine
+        .images
+        .get(&record.image)?
+        .or(machine.images.resolve(&record.config.image)?)
+        .ok_or_else(|| HostError::NoImage { image: record.config.image.clone() })?;
+    machine.traffic.reserve(&record.name, &record.config.ports)?;
+    let (world, revive) = (machine.world.clone(), machine.revive());
+    let wanted = record.clone();
+    let Prepared { request, network, mut warnings } =
+        blocking(move || prepare(&world, &wanted, &image, revive)).await?;
+    let listeners = machine.traffic.listeners(&record.name);
+    let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
+    let offset = log_end(&machine.world, &record);
+    let name = record.name.clone();
+    let (network, result) = blocking(move || {
+        let netns = match &network {
+            Net::Fresh(namespace) => Some(namespace.netns.as_fd()),
+            Net::Given(netns) => Some(netns.as_fd()),
+            Net::Host => None,
+        };
+        let mut kept: Vec<(String, BorrowedFd<'_>)> = Vec::new();
+        if let Net::Fresh(namespace) = &network {
+            kept.push(("dns-udp".to_owned(), namespace.dns_udp.as_fd()));
+            kept.push(("dns-tcp".to_owned(), namespace.dns_tcp.as_fd()));
+        }
+        kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
+        let result = runtime::start(&request, netns, &kept, Some(monitor_end.into()));
+        Ok((network, result))
+    })
+    .await?;
+    let begun = result.map_err(|source| HostError::Container { name, source })?;
+    warnings.extend(begun.warnings.iter().map(ToString::to_string));
+    let published = machine.traffic.publish(&record, addresses(&machine.world, &record)?).await?;
+    write_record(&ports_path(&machine.world.container(&machine.project, id)), &published)?;
+    if let Net::Fresh(namespace) = network {
+        machine.traffic.serve_names(&record, namespace.dns_udp, namespace.dns_tcp)?;
+    }
+    take_in(machine, &record, begun.running, begun.monitor, Some(link))?;
+    machine.hear(News::Started(started(&machine.world, &record, again, offset)));
+    Ok(warnings)
+}
+
+/// Everything of a run that can be made before its processes.
+fn prepare(
+    world: &World,
+    record: &ContainerRecord,
+    image: &Image,
+    revive: runtime::Revive,
+) -> Result<Prepared, HostError> {
+    let paths = world.container(&record.project, &record.id);
+    let mut warnings = Vec::new();
+    let mut resolved = None;
+    let network = match &record.config.network_mode {
+        NetworkMode::Host => Net::Host,
+        NetworkMode::None => Net::Given(network::loopback_only()?),
+        NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
+        NetworkMode::Networks => {
+            let mut endpoints = Vec::new();
+            let mut keys: Vec<&String> = record.networks.keys().collect();
+            // The interfaces are in the order of priority, then of names.
+            keys.sort_by_key(|key| {
+                let priority = record.config.networks.get(*key).map_or(0, |attachment| attachment.priority);
+                (std::cmp::Reverse(priority), key.as_str())
+            });
+            for key in keys {
+                let Some(id) = record.networks.get(key) else { continue };
+                let network = network::read(world, id)?
+                    .ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
+                warnings.extend(network::ensure(world, &network)?.iter().map(ToString::to_string));
+                let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
+                let mac = attachment.mac_address.as_deref();
+                let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
+                endpoints.push(endpoint.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?);
+            }
+            resolved = Some(endpoints.clone());
+            Net::Fresh(network::create_namespace(world, &endpoints)?)
+        }
+    };
+    std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
+    let own: Vec<std::net::IpAddr> =
+        resolved.iter().flatten().map(|endpoint| std::net::IpAddr::V4(endpoint.address)).collect();
+    for (name, text) in [
+        ("hosts", network::hosts_file(record.hostname(), record.config.domainname.as_deref(), &own, &record.config.extra_hosts)),
+        ("hostname", format!("{}\n", record.hostname())),
+        ("resolv.conf", network::resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_)))),
+    ] {
+        let path = paths.run.join(name);
+        std::fs::write(&path, text).map_err(HostError::io("write", &path))?;
+    }
+    remove_record(&view::health_path(&paths))?;
+    Ok(Prepared { request: spec::request(world, record, image, revive)?, network, warnings })
+}
+
+/// The network namespace of a service's first container that runs.
+fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, HostError> {
+    for record in containers(world, project)?.iter().filter(|record| record.config.name == service) {
+        let paths = world.container(project, &record.id);
+        if let Some(running) = read_record::<RunningRecord>(&paths.running())?
+            && runtime::probe(&running).init
+        {
+            let path = format!("/proc/{}/ns/net", running.init.pid);
+            let netns = File::open(&path).map_err(HostError::io("open", Path::new(&path)))?;
+            return Ok(netns.into());
+        }
+    }
+    Err(HostError::Dependency { reason: format!("service \"{service}\" does not run, so its network cannot be shared") })
+}
+
+/// The container's addresses, by network id.
+fn addresses(world: &World, record: &ContainerRecord) -> Result<BTreeMap<String, network::Lease>, HostError> {
+    let mut found = BTreeMap::new();
+    for id in record.networks.values() {
+        if let Some(network) = network::read(world, id)?
+            && let Some(lease) = network.leases.get(&record.lease_key())
+        {
+            found.insert(id.clone(), *lease);
+        }
+    }
+    Ok(found)
+}
+
+/// Takes over a container that a former supervisor started.
+pub(super) async fn adopt(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    running: RunningRecord,
+) -> Result<(), HostError> {
+    let Some(monitor) = runtime::open_monitor(&running)? else {
+        // Its monitor was killed: it has no log and will have no exit status.
+        return bury(machine, record).await;
+    };
+    machine.traffic.adopt(record, &running, addresses(&machine.world, record)?).await?;
+    take_in(machine, record, running, monitor, None)?;
+    machine.hear(News::Started(started(&machine.world, record, false, log_end(&machine.world, record))));
+    Ok(())
+}
+
+/// Notes that a container runs, and waits for its end.
+fn take_in(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    running: RunningRecord,
+    monitor: OwnedFd,
+    link: Option<UnixStream>,
+) -> Result<(), HostError> {
+    let (end, ended) = watch::channel(false);
+    machine.live().insert(record.id.clone(), Live { running, ended, link });
+    let monitor = AsyncFd::new(monitor).map_err(HostError::io("watch", Path::new("monitor")))?;
+    let (machine, record) = (machine.clone(), record.clone());
+    tokio::spawn(async move {
+        // A pidfd becomes readable when its process has ended.
+        let _ = monitor.readable().await;
+        let _guard = machine.lock(&record.id).await;
+        if let Err(error) = bury(&machine, &record).await {
+            tracing::error!(container = record.name, %error, "its remains could not be cleared up");
+        }
+        end.send_replace(true);
+    });
+    Ok(())
+}
+
+/// Clears up after a run: kills what is left of it, records how it ended if its
+/// monitor could not, and lets everybody know.
+pub(super) async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<(), HostError> {
+    machine.live().remove(&record.id);
+    machine.traffic.unpublish(record).await?;
+    let paths = machine.world.container(&machine.project, &record.id);
+    let cgroup = spec::cgroup(&machine.world, &record.id);
+    let exit = blocking(move || {
+        let running: Option<RunningRecord> = read_record(&paths.running())?;
+        if let Some(running) = &running {
+            let exit: Option<ExitRecord> = read_record(&paths.exit())?;
+            if exit.is_none_or(|exit| exit.started_at < running.started_at) {
+                runtime::reap_lost(running, &paths.exit())?;
+            }
+        }
+        runtime::cleanup(&cgroup, &paths.running())?;
+        Ok(read_record::<ExitRecord>(&paths.exit())?)
+    })
+    .await?;
+    // A command may have stopped it since the record was read.
+    let stopped = machine.record(&record.id)?.is_none_or(|record| record.stopped)
+        || machine.resting().contains(&record.id);
+    let code = exit.map_or(LOST, |exit| exit.code);
+    machine.hear(News::Exited { id: record.id.clone(), code, stopped });
+    Ok(())
+}
+
+/// Runs a health probe in a container: whether it ended with 0 in time.
+pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
+    let request = ExecRequest { args: test.to_vec(), ..ExecRequest::new(running.clone()) };
+    runtime::exec_quietly(&request, timeout, PROBE_OUTPUT).await
+}
+
+/// What is told of a container that runs; `offset` is where its run begins in the log.
+pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offset: u64) -> Started {
+    let log = world.container(&record.project, &record.id).log();
+    Started {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        service: record.config.name.clone(),
+        again,
+        restart: match record.config.restart {
+            Restart::No => RestartPolicy::No,
+            Restart::Always => RestartPolicy::Always,
+            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+            Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
+        },
+        healthcheck: record.check.clone(),
+        offset,
+        log,
+    }
+}
+
+/// How long a container's log is, in bytes.
+pub(super) fn log_end(world: &World, record: &ContainerRecord) -> u64 {
+    let log = world.container(&record.project, &record.id).log();
+    std::fs::metadata(log).map_or(0, |log| log.len())
+}
