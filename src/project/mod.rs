@@ -4,7 +4,6 @@
 //! Everything downstream (graph, plan, host) reads these types and nothing
 //! else; defaults are applied here, once.
 
-pub mod load;
 mod model;
 
 pub use model::*;
