@@ -27,7 +27,7 @@ use petgraph::visit::EdgeRef as _;
 use crate::project::{Condition, Dependency, MountSource, NetworkMode, Origin, Project, Service};
 
 pub use error::GraphError;
-use error::nearest;
+pub(crate) use error::nearest;
 
 /// A thing that services need, or a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
