@@ -32,7 +32,10 @@ pub struct Action {
     pub operation: Operation,
     /// Why.
     pub cause: Cause,
-    /// Indices of the actions that must have succeeded before.
+    /// Indices of the actions that must have succeeded before, in ascending
+    /// order. An [`Operation::Await`] with `required: false` counts as succeeded
+    /// whatever happens: its failure, and that of what it comes after, is a
+    /// warning.
     pub after: Vec<usize>,
 }
 
@@ -102,6 +105,10 @@ pub enum Operation {
         container: Target,
         /// In place of the service's `stop_grace_period`.
         timeout: Option<Duration>,
+        /// The plan starts it again: the stop is not recorded as the user's
+        /// wish ([`super::ContainerState::Exited`] `stopped` stays false), and
+        /// its restart policy rests until the plan is done.
+        again: bool,
     },
     /// Remove a stopped container with its writable layer.
     RemoveContainer {
@@ -110,18 +117,26 @@ pub enum Operation {
         /// Its anonymous volumes too.
         volumes: bool,
     },
-    /// Wait until a dependency holds.
+    /// Wait until a dependency holds. [`Condition::ServiceStarted`] is met by
+    /// what the action comes after; see [`WAIT`] for its meaning to `up --wait`.
     Await {
         /// The service waited for.
         service: String,
         /// What must hold.
         condition: Condition,
-        /// `false`: failure is a warning.
+        /// `false`: failure (also of what it comes after) is a warning, and
+        /// who waits goes on.
         required: bool,
-        /// Who waits.
+        /// Who waits: a service, or [`WAIT`].
         by: String,
     },
 }
+
+/// Who waits when the user does: the `by` of each [`Operation::Await`] that
+/// `up --wait` asks for. There [`Condition::ServiceStarted`] means that every
+/// container of the service runs, is healthy if it has a check (the image's
+/// included), or ended with status 0 under `restart: no`.
+pub const WAIT: &str = "--wait";
 
 /// A container that an action is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -50,7 +50,8 @@ pub struct Up {
     pub force_recreate: bool,
     /// Replace no container.
     pub no_recreate: bool,
-    /// Replace dependencies too when `force_recreate` is set.
+    /// Replace the dependencies of `services`, changed or not (`force_recreate`
+    /// alone replaces only `services`).
     pub always_recreate_deps: bool,
     /// Fresh anonymous volumes instead of the replaced container's.
     pub renew_anon_volumes: bool,
@@ -67,6 +68,11 @@ pub struct Up {
     /// A reload of the stack file while the stack runs: what the user stopped
     /// stays stopped, networks and volumes that are no longer used go.
     pub reload: bool,
+    /// The images with `pull_policy: always` were fetched by this command
+    /// already. A plan cannot know what a fetch brings: after a plan with
+    /// [`super::Operation::PullImage`] `always`, the command observes and plans
+    /// again with this set, and replaces what has a newer image now.
+    pub pulled: bool,
 }
 
 /// The options of `down`.

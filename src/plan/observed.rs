@@ -100,6 +100,10 @@ pub struct ObservedVolume {
     pub owner: Option<Owner>,
     /// An anonymous one.
     pub anonymous: bool,
+    /// For an anonymous one, the id of the container that has it (that had it,
+    /// when there is no such container any more).
+    #[serde(default)]
+    pub container: Option<String>,
 }
 
 /// Who made a resource.

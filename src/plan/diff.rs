@@ -1,0 +1,431 @@
+//! What changed between the definition a container or network was made from
+//! and the present one, field by field, down to map keys and list elements.
+//!
+//! Compared are the serialised forms. Left out are the fields that say how the
+//! project is run rather than what a container is, so that changing them
+//! replaces nothing.
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::Change;
+use crate::project::{Network, Project, Service};
+
+/// Fields of a service that no container is made from.
+const NOT_COMPARED: [&str; 4] = ["depends_on", "replicas", "profiles", "pull_policy"];
+
+/// Fields that are read from the record when they are needed, so that changing
+/// the record is enough: the supervisor reads `restart` and `healthcheck`, a
+/// stop reads the two of `stop`, listings read `labels` and `expose`.
+const IN_PLACE: [&str; 6] = [
+    "expose",
+    "healthcheck",
+    "labels",
+    "restart",
+    "stop_grace_period",
+    "stop_signal",
+];
+
+/// Lists whose order means nothing (mounts are made in the order of their targets).
+const SETS: [&str; 8] = [
+    "aliases",
+    "cap_add",
+    "cap_drop",
+    "expose",
+    "group_add",
+    "ports",
+    "security_opt",
+    "volumes",
+];
+
+/// Fields that are one value although it serialises as a map of one entry.
+const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
+
+/// Whether a changed field of a service can be applied to a container by
+/// changing its record; all others need a new container.
+pub fn in_place(field: &str) -> bool {
+    let top = field.split(['.', '[']).next().unwrap_or(field);
+    IN_PLACE.contains(&top)
+}
+
+/// The changes of a service since `recorded`, the definition a container was
+/// made from, sorted by field. A record of another version of this program is
+/// read with today's defaults for the fields that it lacks.
+pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -> Vec<Change> {
+    let Ok(wanted) = serde_json::to_value(service) else {
+        return Vec::new();
+    };
+    if &wanted == recorded {
+        return Vec::new();
+    }
+    let old = Service::deserialize(recorded).and_then(serde_json::to_value);
+    let old = old.as_ref().unwrap_or(recorded);
+    let prefix = format!("services.{}", service.name);
+    changes(project, &prefix, old, &wanted, &NOT_COMPARED)
+}
+
+/// The changes of a network since `recorded` that need another bridge, sorted
+/// by field. Labels do not: they change when the network is next made.
+pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Value) -> Vec<Change> {
+    let Ok(wanted) = serde_json::to_value(network) else {
+        return Vec::new();
+    };
+    if &wanted == recorded {
+        return Vec::new();
+    }
+    let old = Network::deserialize(recorded).and_then(serde_json::to_value);
+    let old = old.as_ref().unwrap_or(recorded);
+    changes(project, &format!("networks.{key}"), old, &wanted, &["labels"])
+}
+
+fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: &[&str]) -> Vec<Change> {
+    let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
+        return vec![change(String::new(), Some(old), Some(new))];
+    };
+    let mut found = Vec::new();
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for key in keys {
+        if !left_out.contains(&key.as_str()) {
+            compare(key, before.get(key), after.get(key), &mut found);
+        }
+    }
+    for change in &mut found {
+        if change.new.is_some() {
+            let path = change.field.replace('[', ".").replace(']', "");
+            change.origin = project.origin(&format!("{prefix}.{path}")).cloned();
+        }
+    }
+    found.sort_by(|a, b| a.field.cmp(&b.field));
+    found
+}
+
+fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Change>) {
+    let old = old.filter(|value| !value.is_null());
+    let new = new.filter(|value| !value.is_null());
+    if old == new {
+        return;
+    }
+    let last = path.rsplit('.').next().unwrap_or(path);
+    match (old, new) {
+        (Some(Value::Object(before)), Some(Value::Object(after))) if !VARIANTS.contains(&last) => {
+            let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for key in keys {
+                compare(&format!("{path}.{key}"), before.get(key), after.get(key), found);
+            }
+        }
+        (Some(Value::Array(before)), Some(Value::Array(after))) => {
+            let (gone, come) = if SETS.contains(&last) {
+                differing_members(before, after)
+            } else {
+                differing_middles(before, after)
+            };
+            compare_elements(path, &gone, &come, found);
+        }
+        _ => found.push(change(path.to_owned(), old, new)),
+    }
+}
+
+/// Elements with their index.
+type Elements<'a> = Vec<(usize, &'a Value)>;
+
+/// What only one of two lists has, whatever the order.
+fn differing_members<'a>(old: &'a [Value], new: &'a [Value]) -> (Elements<'a>, Elements<'a>) {
+    let mut come: Elements<'a> = new.iter().enumerate().collect();
+    let mut gone = Elements::new();
+    for (index, value) in old.iter().enumerate() {
+        match come.iter().position(|(_, other)| *other == value) {
+            Some(at) => {
+                come.remove(at);
+            }
+            None => gone.push((index, value)),
+        }
+    }
+    (gone, come)
+}
+
+/// What is left of two lists without their common beginning and end.
+fn differing_middles<'a>(old: &'a [Value], new: &'a [Value]) -> (Elements<'a>, Elements<'a>) {
+    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let tail = old
+        .iter()
+        .skip(head)
+        .rev()
+        .zip(new.iter().skip(head).rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let middle = |list: &'a [Value]| {
+        let length = list.len().saturating_sub(head + tail);
+        list.iter().enumerate().skip(head).take(length).collect()
+    };
+    (middle(old), middle(new))
+}
+
+fn compare_elements(path: &str, gone: &[(usize, &Value)], come: &[(usize, &Value)], found: &mut Vec<Change>) {
+    if gone.len() == come.len() {
+        for ((_, old), (index, new)) in gone.iter().zip(come) {
+            compare(&format!("{path}[{index}]"), Some(old), Some(new), found);
+        }
+        return;
+    }
+    for (index, old) in gone {
+        found.push(change(format!("{path}[{index}]"), Some(old), None));
+    }
+    for (index, new) in come {
+        found.push(change(format!("{path}[{index}]"), None, Some(new)));
+    }
+}
+
+fn change(field: String, old: Option<&Value>, new: Option<&Value>) -> Change {
+    Change {
+        field,
+        old: old.map(compact),
+        new: new.map(compact),
+        origin: None,
+    }
+}
+
+/// Compact JSON without what is not set.
+fn compact(value: &Value) -> String {
+    fn prune(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => map
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key.clone(), prune(value)))
+                .collect(),
+            Value::Array(list) => list.iter().map(prune).collect(),
+            other => other.clone(),
+        }
+    }
+    prune(value).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::project::{
+        Attachment, Dependency, Mount, MountSource, NetworkMode, Origin, Port, Protocol, Restart,
+    };
+
+    fn web() -> Service {
+        Service {
+            name: "web".into(),
+            image: "nginx".into(),
+            replicas: 1,
+            command: Some(vec!["serve".into(), "--port".into(), "80".into()]),
+            environment: BTreeMap::from([("PORT".into(), "80".into()), ("MODE".into(), "fast".into())]),
+            networks: BTreeMap::from([("front".into(), Attachment::default())]),
+            ..Service::default()
+        }
+    }
+
+    fn lines(change: impl FnOnce(&mut Service)) -> Vec<String> {
+        let recorded = serde_json::to_value(web()).unwrap();
+        let mut service = web();
+        change(&mut service);
+        service_changes(&Project::default(), &service, &recorded)
+            .into_iter()
+            .map(|change| {
+                let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+                format!("{} {} {}", change.field, text(change.old), text(change.new))
+            })
+            .collect()
+    }
+
+    fn port(target: u16) -> Port {
+        Port {
+            target,
+            published: Some((target, target)),
+            host_ip: None,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn map_keys_are_compared_one_by_one() {
+        assert_eq!(
+            lines(|web| {
+                web.environment.insert("PORT".into(), "81".into());
+                web.environment.insert("NEW".into(), "1".into());
+                web.environment.remove("MODE");
+            }),
+            [
+                "environment.MODE \"fast\" -",
+                "environment.NEW - \"1\"",
+                "environment.PORT \"80\" \"81\""
+            ]
+        );
+    }
+
+    #[test]
+    fn list_elements_are_compared_one_by_one() {
+        let set = |web: &mut Service, words: &[&str]| {
+            web.command = Some(words.iter().map(|w| (*w).into()).collect())
+        };
+        assert_eq!(
+            lines(|web| set(web, &["serve", "--port", "81"])),
+            ["command[2] \"80\" \"81\""]
+        );
+        assert_eq!(
+            lines(|web| set(web, &["serve", "-v", "--port", "80"])),
+            ["command[1] - \"-v\""]
+        );
+        assert_eq!(
+            lines(|web| set(web, &["serve"])),
+            ["command[1] \"--port\" -", "command[2] \"80\" -"]
+        );
+        assert_eq!(
+            lines(|web| web.command = None),
+            ["command [\"serve\",\"--port\",\"80\"] -"]
+        );
+    }
+
+    #[test]
+    fn how_the_project_is_run_is_not_compared() {
+        let unchanged = lines(|web| {
+            let dependency = Dependency {
+                condition: Default::default(),
+                restart: false,
+                required: true,
+            };
+            web.depends_on.insert("db".into(), dependency);
+            web.replicas = 7;
+            web.profiles.push("dev".into());
+            web.pull_policy = crate::project::PullPolicy::Always;
+        });
+        assert_eq!(unchanged, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_order_of_a_set_means_nothing() {
+        let mut before = web();
+        before.ports = vec![port(80), port(443)];
+        let recorded = serde_json::to_value(&before).unwrap();
+        let mut after = before.clone();
+        after.ports.reverse();
+        assert_eq!(service_changes(&Project::default(), &after, &recorded), []);
+        after.ports.push(port(22));
+        let changes = service_changes(&Project::default(), &after, &recorded);
+        assert_eq!(changes.len(), 1);
+        assert_eq!((changes[0].field.as_str(), &changes[0].old), ("ports[2]", &None));
+    }
+
+    #[test]
+    fn another_kind_of_value_is_one_change() {
+        assert_eq!(
+            lines(|web| web.network_mode = NetworkMode::Service("db".into())),
+            ["network_mode \"networks\" {\"service\":\"db\"}"]
+        );
+        assert_eq!(
+            lines(|web| web.restart = Restart::OnFailure { max_retries: None }),
+            ["restart \"no\" {\"on-failure\":{}}"]
+        );
+    }
+
+    #[test]
+    fn a_mount_that_shows_something_else_is_one_change() {
+        let mount = |source: MountSource| Mount {
+            target: "/data".into(),
+            source,
+            read_only: false,
+        };
+        let mut before = web();
+        before.volumes = vec![mount(MountSource::Anonymous)];
+        let recorded = serde_json::to_value(&before).unwrap();
+        let mut after = before.clone();
+        let bind = MountSource::Bind {
+            path: PathBuf::from("/srv"),
+            create_host_path: true,
+            propagation: None,
+        };
+        after.volumes = vec![mount(bind)];
+        let changes = service_changes(&Project::default(), &after, &recorded);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].field, "volumes[0].source");
+        assert_eq!(changes[0].old.as_deref(), Some("\"anonymous\""));
+    }
+
+    #[test]
+    fn a_change_points_at_its_place() {
+        let mut project = Project::default();
+        let at = |line| Origin {
+            file: PathBuf::from("compose.yaml"),
+            line,
+            column: 5,
+        };
+        project.origins.insert("services.web.environment".into(), at(5));
+        project
+            .origins
+            .insert("services.web.environment.PORT".into(), at(6));
+        project.origins.insert("services.web.command".into(), at(9));
+        let recorded = serde_json::to_value(web()).unwrap();
+        let mut service = web();
+        service.environment.insert("PORT".into(), "81".into());
+        service.environment.insert("NEW".into(), "1".into());
+        service.environment.remove("MODE");
+        service.command = Some(vec!["serve".into(), "--port".into(), "81".into()]);
+        let origins: Vec<_> = service_changes(&project, &service, &recorded)
+            .into_iter()
+            .map(|change| change.origin.map(|origin| origin.line))
+            .collect();
+        assert_eq!(
+            origins,
+            [Some(9), None, Some(5), Some(6)],
+            "command[2], MODE (gone), NEW, PORT"
+        );
+    }
+
+    #[test]
+    fn a_record_without_newer_fields_is_read_with_defaults() {
+        let mut recorded = serde_json::to_value(web()).unwrap();
+        recorded.as_object_mut().unwrap().remove("tty");
+        assert_eq!(service_changes(&Project::default(), &web(), &recorded), []);
+    }
+
+    #[test]
+    fn a_record_that_is_no_service_still_compares() {
+        let changes = service_changes(&Project::default(), &web(), &serde_json::json!({"image": 7}));
+        assert!(
+            changes
+                .iter()
+                .any(|change| change.field == "image" && change.old.as_deref() == Some("7"))
+        );
+        assert!(!service_changes(&Project::default(), &web(), &Value::Null).is_empty());
+    }
+
+    #[test]
+    fn fields_are_sorted_into_two_kinds() {
+        for field in [
+            "restart",
+            "labels.a.b",
+            "healthcheck.interval",
+            "stop_signal",
+            "expose[0]",
+        ] {
+            assert!(in_place(field), "{field}");
+        }
+        for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
+            assert!(!in_place(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn labels_of_a_network_do_not_need_another_bridge() {
+        let network = Network {
+            name: "shop_front".into(),
+            ..Network::default()
+        };
+        let recorded = serde_json::to_value(&network).unwrap();
+        let labelled = Network {
+            labels: BTreeMap::from([("a".into(), "b".into())]),
+            internal: true,
+            ..network
+        };
+        let changes = network_changes(&Project::default(), "front", &labelled, &recorded);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].field, "internal");
+    }
+}

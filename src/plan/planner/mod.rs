@@ -1,0 +1,249 @@
+//! How a plan comes about.
+//!
+//! *Decide, then order.* A command first decides, container by container, what
+//! is to become of it: a [`Slot`] with its [`Fate`], its cause, or the reason
+//! why it is left alone (`up`, `running`). What one decision means for others
+//! (a shared namespace, a replaced network, `depends_on.restart`) is settled
+//! there too. Then [`schedule`] turns the slots into actions and says which
+//! comes after which. `down` and `stop` need no such decisions: [`teardown`].
+//!
+//! # Order
+//!
+//! What the actions of a plan wait for:
+//!
+//! * *create*: its image, networks and volumes; the removal of the container
+//!   it replaces and of any other that has its name or its fixed address.
+//! * *start*: its creation; for each dependency the start of its containers,
+//!   or the [`Await`](super::Operation::Await) of the condition; the stop of whoever had its
+//!   published port.
+//! * *stop*, when a start follows: all that the start waits for, so that the
+//!   old container serves until its successor can start; with all images
+//!   fetched and all new networks and volumes made. Dependents that are
+//!   stopped because of it (`depends_on.restart`, a shared namespace) go first.
+//!
+//! Such a late stop would be a deadlock when the successor of a *dependency*
+//! waits for something this container still has: its network, its port, its
+//! address, its namespace. Those containers are stopped *early*: they wait for
+//! images and for other early stops only. So early stops come before every
+//! creation, and late ones follow the dependency order: no cycle can arise.
+//!
+//! # Known to be weak
+//!
+//! * All replicas of a service are replaced at the same time.
+//! * A crash between the removal of a container and the creation of its
+//!   successor loses the way to its anonymous volumes (not the volumes).
+//! * In plans with more than [`schedule::BARRIER`] pairs of (fetch, stop), a
+//!   stop waits for its own image only.
+
+mod network;
+mod running;
+mod schedule;
+mod teardown;
+mod up;
+mod volume;
+
+use std::collections::BTreeMap;
+
+use super::{Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, Plan, PlanError, Target};
+use crate::graph::Graph;
+use crate::project::{Project, Restart, Service};
+
+/// Plans a command: what has to happen so that `observed` becomes what
+/// `intent` asks of `project`, in which order, and why the rest is left alone.
+///
+/// The same input gives the same plan. `down` and `stop` also work with a
+/// project whose dependencies are at fault.
+///
+/// # Errors
+/// [`PlanError`] when the command cannot be done as a whole; nothing should be
+/// done then.
+pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<Plan, PlanError> {
+    match intent {
+        Intent::Up(up) => up::plan(project, &Graph::new(project)?, observed, up),
+        Intent::Start { services } => running::start(project, &Graph::new(project)?, observed, services),
+        Intent::Restart {
+            services,
+            timeout,
+            no_deps,
+        } => running::restart(
+            project,
+            &Graph::new(project)?,
+            observed,
+            services,
+            *timeout,
+            *no_deps,
+        ),
+        Intent::Down(down) => teardown::down(project, observed, down),
+        Intent::Stop { services, timeout } => teardown::stop(project, observed, services, *timeout),
+    }
+}
+
+/// What is to become of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It is left as it is.
+    Keep,
+    /// It exists and is started.
+    Start,
+    /// It is stopped and started.
+    Restart,
+    /// It is replaced.
+    Recreate,
+    /// It is made.
+    Create,
+    /// It is removed.
+    Remove,
+}
+
+/// One container, existing or to be made, and the decision about it.
+#[derive(Clone, Debug)]
+struct Slot<'a> {
+    service: &'a str,
+    number: u32,
+    /// Its name after the plan.
+    name: String,
+    /// The container as it is; `None` when it is to be made.
+    old: Option<&'a ObservedContainer>,
+    fate: Fate,
+    /// Why, unless kept.
+    cause: Cause,
+    /// Whether it is started once it is made.
+    start: bool,
+    /// Changes to make in place, with their cause, unless replaced.
+    update: Option<(Vec<String>, Cause)>,
+    /// Why it is left alone, when it is.
+    hold: String,
+}
+
+impl<'a> Slot<'a> {
+    /// A container that stays as it is, for this reason.
+    fn keep(old: &'a ObservedContainer, hold: impl Into<String>) -> Self {
+        Self {
+            service: &old.service,
+            number: old.number,
+            name: old.name.clone(),
+            old: Some(old),
+            fate: Fate::Keep,
+            cause: Cause::Requested,
+            start: false,
+            update: None,
+            hold: hold.into(),
+        }
+    }
+
+    fn with(mut self, fate: Fate, cause: Cause) -> Self {
+        self.decide(fate, cause);
+        self
+    }
+
+    fn decide(&mut self, fate: Fate, cause: Cause) {
+        self.fate = fate;
+        self.cause = cause;
+        self.start = matches!(fate, Fate::Start | Fate::Restart | Fate::Recreate | Fate::Create);
+    }
+
+    fn is_running(&self) -> bool {
+        self.old.is_some_and(|old| old.state.is_running())
+    }
+
+    /// Whether it runs when the plan is done.
+    fn will_run(&self) -> bool {
+        match self.fate {
+            Fate::Keep => self.is_running(),
+            Fate::Remove => false,
+            _ => self.start,
+        }
+    }
+
+    fn makes(&self) -> bool {
+        matches!(self.fate, Fate::Create | Fate::Recreate)
+    }
+
+    fn survives(&self) -> bool {
+        self.fate != Fate::Remove
+    }
+
+    /// Whether it is stopped by the plan.
+    fn stops(&self) -> bool {
+        matches!(self.fate, Fate::Restart | Fate::Recreate | Fate::Remove) && self.old.is_some_and(needs_stop)
+    }
+}
+
+/// Containers by service, each list sorted by number and age.
+fn by_service(observed: &Observed) -> BTreeMap<&str, Vec<&ObservedContainer>> {
+    let mut services: BTreeMap<&str, Vec<&ObservedContainer>> = BTreeMap::new();
+    for container in &observed.containers {
+        services.entry(&container.service).or_default().push(container);
+    }
+    for containers in services.values_mut() {
+        containers.sort_by_key(|container| (container.number, container.created, &container.id));
+    }
+    services
+}
+
+fn target(container: &ObservedContainer) -> Target {
+    Target {
+        id: Some(container.id.clone()),
+        service: container.service.clone(),
+        number: container.number,
+        name: container.name.clone(),
+    }
+}
+
+fn hold(kind: &str, name: &str, reason: impl Into<String>) -> Hold {
+    Hold {
+        resource: format!("{kind} {name}"),
+        reason: reason.into(),
+    }
+}
+
+/// The container's service as it was made, as far as the record can be read.
+fn recorded(container: &ObservedContainer) -> Option<Service> {
+    serde::Deserialize::deserialize(&container.config).ok()
+}
+
+/// Whether a container has to be stopped before it can be removed or counted
+/// as stopped: it runs, or it has ended and its restart policy is about to
+/// start it again.
+fn needs_stop(container: &ObservedContainer) -> bool {
+    match container.state {
+        ContainerState::Running { .. } => true,
+        ContainerState::Created | ContainerState::Exited { stopped: true, .. } => false,
+        ContainerState::Exited {
+            code, stopped: false, ..
+        } => {
+            match container
+                .config
+                .get("restart")
+                .and_then(|restart| serde::Deserialize::deserialize(restart).ok())
+            {
+                Some(Restart::Always | Restart::UnlessStopped) => true,
+                Some(Restart::OnFailure { .. }) => code != 0,
+                Some(Restart::No) | None => false,
+            }
+        }
+    }
+}
+
+/// Whether a service is unknown to the project: neither in it nor switched off
+/// by its profiles.
+fn is_orphan(project: &Project, service: &str) -> bool {
+    !project.services.contains_key(service) && !project.disabled_services.contains_key(service)
+}
+
+/// Docker compose's words about containers of unknown services.
+fn orphan_warning(names: &[&str]) -> String {
+    format!(
+        "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your \
+         compose file, you can run this command with the --remove-orphans flag to clean it up.",
+        names.join(", ")
+    )
+}
+
+/// The container name of a replica.
+fn container_name(project: &Project, service: &Service, number: u32) -> String {
+    match &service.container_name {
+        Some(name) => name.clone(),
+        None => format!("{}-{}-{number}", project.name, service.name),
+    }
+}

@@ -1,0 +1,635 @@
+//! `up`, and reload of the stack file: what is to become of each container.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{
+    Cause, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Up, diff,
+};
+use super::network::{Fate as NetworkFate, Networks};
+use super::schedule::{Options, Schedule};
+use super::volume::Volumes;
+use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
+use crate::graph::{Graph, attached, mounted};
+use crate::project::{Project, Service};
+
+/// Decides about containers, in dependency order.
+struct Decider<'a> {
+    project: &'a Project,
+    graph: &'a Graph,
+    observed: &'a Observed,
+    up: &'a Up,
+    /// Services that are brought up.
+    selected: BTreeSet<String>,
+    /// Services whose containers are replaced even when nothing changed.
+    forced: BTreeSet<String>,
+    networks: Networks<'a>,
+    volumes: Volumes<'a>,
+    slots: Vec<Slot<'a>>,
+    /// Where the slots of a service are in `slots`.
+    ranges: BTreeMap<&'a str, std::ops::Range<usize>>,
+    warnings: Vec<String>,
+}
+
+pub(super) fn plan<'a>(
+    project: &'a Project,
+    graph: &'a Graph,
+    observed: &'a Observed,
+    up: &'a Up,
+) -> Result<Plan, PlanError> {
+    for service in up.scale.keys() {
+        graph.select(std::slice::from_ref(service))?;
+    }
+    let named = graph.select(&up.services)?;
+    let selected = if up.no_deps {
+        named.clone()
+    } else {
+        graph.closure(&up.services)?
+    };
+    let required = graph.reach(named.clone(), |link| link.required);
+    let forced = selected
+        .iter()
+        .filter(|service| {
+            if named.contains(*service) {
+                up.force_recreate
+            } else {
+                up.always_recreate_deps
+            }
+        })
+        .cloned()
+        .collect();
+    let mut decider = Decider {
+        project,
+        graph,
+        observed,
+        up,
+        selected,
+        forced,
+        networks: Networks::new(project, observed),
+        volumes: Volumes::new(project, observed),
+        slots: Vec::new(),
+        ranges: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    decider.decide_networks()?;
+    decider.decide_containers()?;
+    let mut schedule = Schedule::new(
+        project,
+        graph,
+        observed,
+        Options {
+            selected: decider.selected,
+            required,
+            up: Some(up),
+            timeout: up.timeout,
+            starts_after: |_| true,
+            follow_restart: !up.no_deps,
+        },
+        decider.slots,
+        decider.networks,
+        decider.volumes,
+    );
+    schedule.warnings = decider.warnings;
+    schedule.finish()
+}
+
+impl<'a> Decider<'a> {
+    fn removes_orphans(&self) -> bool {
+        self.up.remove_orphans || self.up.reload
+    }
+
+    fn replicas(&self, service: &Service) -> u32 {
+        self.up
+            .scale
+            .get(&service.name)
+            .copied()
+            .unwrap_or(service.replicas)
+    }
+
+    fn decide_networks(&mut self) -> Result<(), PlanError> {
+        let project = self.project;
+        let mut wanted: BTreeSet<&'a str> = BTreeSet::new();
+        for (name, service) in &project.services {
+            if self.selected.contains(name) && self.replicas(service) > 0 {
+                wanted.extend(attached(service));
+            }
+        }
+        let stays = self.staying();
+        for key in wanted {
+            let fate = self.networks.decide(key)?;
+            if let NetworkFate::Replace(network, _) = fate {
+                self.require_free(network, &stays)?;
+            }
+            let (NetworkFate::Keep(network) | NetworkFate::Repair(network)) = fate else {
+                continue;
+            };
+            let Some(definition) = project.networks.get(key).filter(|network| !network.external) else {
+                continue;
+            };
+            let changes = diff::network_changes(project, key, definition, &network.config);
+            if changes.is_empty() {
+                continue;
+            }
+            if self.up.no_recreate {
+                self.warnings.push(format!(
+                    "network {} has changed and is kept as it is because of --no-recreate",
+                    network.name
+                ));
+            } else if let Some(users) = stays.get(network.id.as_str()) {
+                self.warnings.push(format!(
+                    "network {} has changed and is kept as it is because containers that this command does not \
+                     touch are on it: {}",
+                    network.name,
+                    users.join(", ")
+                ));
+            } else {
+                self.networks.replace(key, network, Cause::Changed { changes });
+            }
+        }
+        Ok(())
+    }
+
+    /// A network that has to go must not have containers that stay.
+    fn require_free(
+        &self,
+        network: &ObservedNetwork,
+        stays: &BTreeMap<&'a str, Vec<&'a str>>,
+    ) -> Result<(), PlanError> {
+        let mut users: Vec<String> = stays
+            .get(network.id.as_str())
+            .into_iter()
+            .flatten()
+            .map(|name| (*name).to_owned())
+            .collect();
+        if self.up.no_recreate {
+            let on_it =
+                |container: &&ObservedContainer| container.networks.values().any(|id| *id == network.id);
+            users.extend(
+                self.observed
+                    .containers
+                    .iter()
+                    .filter(on_it)
+                    .map(|container| container.name.clone()),
+            );
+        }
+        if users.is_empty() {
+            return Ok(());
+        }
+        users.sort_unstable();
+        users.dedup();
+        Err(PlanError::NetworkInUse {
+            name: network.name.clone(),
+            users,
+        })
+    }
+
+    /// Names of the containers that cannot be replaced, because the project
+    /// has no definition of them, by the id of each network they are on.
+    fn staying(&self) -> BTreeMap<&'a str, Vec<&'a str>> {
+        let mut stays: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for container in &self.observed.containers {
+            let goes = self.removes_orphans() && is_orphan(self.project, &container.service);
+            if self.project.services.contains_key(&container.service) || goes {
+                continue;
+            }
+            for id in container.networks.values() {
+                stays.entry(id).or_default().push(&container.name);
+            }
+        }
+        for names in stays.values_mut() {
+            names.sort_unstable();
+        }
+        stays
+    }
+
+    fn decide_containers(&mut self) -> Result<(), PlanError> {
+        let mut existing = by_service(self.observed);
+        for name in self.graph.order() {
+            let Some((name, service)) = self.project.services.get_key_value(name.as_str()) else {
+                continue;
+            };
+            let containers = existing.remove(name.as_str()).unwrap_or_default();
+            let mut slots = if self.selected.contains(name) {
+                self.bring_up(service, containers)?
+            } else {
+                let affected = |old: &'a ObservedContainer| match self.replaced(old) {
+                    Some(cause) => Slot::keep(old, "").with(Fate::Recreate, cause),
+                    None => Slot::keep(old, "not asked for"),
+                };
+                containers.into_iter().map(affected).collect()
+            };
+            self.follow_dependencies(name, &mut slots)?;
+            let from = self.slots.len();
+            if self.up.no_start {
+                for slot in &mut slots {
+                    slot.start = false;
+                    if slot.fate == Fate::Restart {
+                        slot.fate = Fate::Keep;
+                        slot.hold = "not restarted because of --no-start".into();
+                    }
+                }
+            }
+            self.slots.append(&mut slots);
+            self.ranges.insert(name, from..self.slots.len());
+        }
+        self.leftovers(existing);
+        Ok(())
+    }
+
+    /// Containers of services that the project does not have.
+    fn leftovers(&mut self, existing: BTreeMap<&'a str, Vec<&'a ObservedContainer>>) {
+        let mut orphans = Vec::new();
+        for (service, containers) in existing {
+            for old in containers {
+                let slot = if let Some(profiles) = self.project.disabled_services.get(service) {
+                    Slot::keep(
+                        old,
+                        format!("its service is disabled, by profiles [{}]", profiles.join(" ")),
+                    )
+                } else if self.removes_orphans() {
+                    Slot::keep(old, "").with(Fate::Remove, Cause::Surplus)
+                } else {
+                    orphans.push(old.name.as_str());
+                    Slot::keep(old, "its service is not in the project")
+                };
+                self.slots.push(slot);
+            }
+        }
+        if !orphans.is_empty() {
+            self.warnings.push(orphan_warning(&orphans));
+        }
+    }
+
+    /// The containers of a service that is asked for.
+    fn bring_up(
+        &mut self,
+        service: &'a Service,
+        containers: Vec<&'a ObservedContainer>,
+    ) -> Result<Vec<Slot<'a>>, PlanError> {
+        let replicas = self.replicas(service);
+        if let Some(name) = service.container_name.as_ref().filter(|_| replicas > 1) {
+            return Err(PlanError::NameScaled {
+                service: service.name.clone(),
+                name: name.clone(),
+                replicas,
+                origin: self
+                    .project
+                    .origin(&format!("services.{}.container_name", service.name))
+                    .cloned(),
+            });
+        }
+        let highest = containers.last().map_or(0, |container| container.number);
+        let mut slots: Vec<Slot<'a>> = containers
+            .into_iter()
+            .map(|container| self.judge(service, container))
+            .collect();
+        remove_duplicates(&mut slots);
+        remove_surplus(&mut slots, replicas);
+        let there = slots.iter().filter(|slot| slot.survives()).count();
+        let missing = replicas.saturating_sub(u32::try_from(there).unwrap_or(u32::MAX));
+        for number in (1..=missing).map(|more| highest.saturating_add(more)) {
+            slots.push(Slot {
+                service: &service.name,
+                number,
+                name: container_name(self.project, service, number),
+                old: None,
+                fate: Fate::Create,
+                cause: Cause::Missing,
+                start: true,
+                update: None,
+                hold: String::new(),
+            });
+        }
+        Ok(slots)
+    }
+
+    /// One existing container of a service that is asked for, on its own.
+    fn judge(&mut self, service: &'a Service, old: &'a ObservedContainer) -> Slot<'a> {
+        let changes = diff::service_changes(self.project, service, &old.config);
+        let (in_place, needs_new): (Vec<_>, Vec<_>) = changes
+            .iter()
+            .cloned()
+            .partition(|change| diff::in_place(&change.field));
+        let image = self.observed.images.get(&service.image);
+        let mut slot = Slot::keep(old, "up to date");
+        let recreate = if !needs_new.is_empty() {
+            Some(Cause::Changed { changes })
+        } else if let Some(new) = image.filter(|id| **id != old.image) {
+            Some(Cause::ImageChanged {
+                old: old.image.clone(),
+                new: new.clone(),
+            })
+        } else {
+            None
+        };
+        let recreate = recreate.or_else(|| self.replaced(old));
+        let recreate = recreate.or_else(|| self.forced.contains(&service.name).then_some(Cause::Requested));
+        if let Some(cause) = recreate {
+            if !self.up.no_recreate {
+                slot.name = container_name(self.project, service, old.number);
+                return slot.with(Fate::Recreate, cause);
+            }
+            let gone = matches!(cause, Cause::Replaced { .. });
+            slot.hold = match &cause {
+                Cause::Changed { .. } => {
+                    let fields: Vec<_> = needs_new.iter().map(|change| change.field.as_str()).collect();
+                    format!("changed ({}), kept because of --no-recreate", fields.join(", "))
+                }
+                Cause::ImageChanged { .. } => "its image changed, kept because of --no-recreate".into(),
+                Cause::Replaced { what } => {
+                    self.warnings.push(format!(
+                        "container {} needs to be replaced because its {what} was: run this command without \
+                         --no-recreate",
+                        old.name
+                    ));
+                    format!("its {what} was replaced, kept because of --no-recreate")
+                }
+                _ => "kept because of --no-recreate".into(),
+            };
+            if gone {
+                return slot;
+            }
+        }
+        if !in_place.is_empty() && needs_new.is_empty() {
+            let fields = in_place.iter().map(|change| change.field.clone()).collect();
+            slot.update = Some((fields, Cause::Changed { changes: in_place }));
+        }
+        self.run(&mut slot, old);
+        slot
+    }
+
+    /// Whether an up-to-date container is started, restarted or left alone.
+    fn run(&self, slot: &mut Slot<'a>, old: &ObservedContainer) {
+        match &old.state {
+            ContainerState::Running { .. } => {
+                let down = old.networks.iter().find(|(key, id)| {
+                    matches!(self.networks.fates().get(key.as_str()), Some(NetworkFate::Repair(network))
+                        if network.id == **id)
+                });
+                if let Some((key, _)) = down {
+                    slot.decide(
+                        Fate::Restart,
+                        Cause::Replaced {
+                            what: format!("network {key}"),
+                        },
+                    );
+                }
+            }
+            ContainerState::Exited { code, stopped, .. } if self.up.reload => {
+                slot.hold = if *stopped {
+                    "stopped by hand".into()
+                } else {
+                    format!("ended with status {code}")
+                };
+            }
+            _ if self.up.no_start => slot.hold = "not started because of --no-start".into(),
+            _ => slot.decide(Fate::Start, Cause::NotRunning),
+        }
+    }
+
+    /// Why a container cannot go on as it is although its definition is the
+    /// same: a network or volume it uses is another one now.
+    fn replaced(&self, old: &ObservedContainer) -> Option<Cause> {
+        for (key, id) in &old.networks {
+            let Some(fate) = self.networks.fates().get(key.as_str()) else {
+                continue;
+            };
+            if fate.id() != Some(id) {
+                return Some(Cause::Replaced {
+                    what: format!("network {key}"),
+                });
+            }
+        }
+        let replaced = |network: &str| {
+            self.networks
+                .fates()
+                .values()
+                .any(|fate| matches!(fate, NetworkFate::Replace(replaced, _) if replaced.id == network))
+                || self
+                    .networks
+                    .duplicates
+                    .iter()
+                    .any(|duplicate| duplicate.id == network)
+        };
+        if let Some((key, _)) = old.networks.iter().find(|(_, id)| replaced(id)) {
+            return Some(Cause::Replaced {
+                what: format!("network {key}"),
+            });
+        }
+        let service = self.project.services.get(&old.service)?;
+        for key in mounted(service) {
+            let (Some(recorded), Some(name)) = (old.volumes.get(key), self.volumes.name(key)) else {
+                continue;
+            };
+            if recorded != name || !self.volumes.exists(name) {
+                return Some(Cause::Replaced {
+                    what: format!("volume {key}"),
+                });
+            }
+        }
+        None
+    }
+
+    fn slots_of(&self, service: &str) -> &[Slot<'a>] {
+        self.ranges
+            .get(service)
+            .and_then(|range| self.slots.get(range.clone()))
+            .unwrap_or_default()
+    }
+
+    /// What the decisions about its dependencies mean for a service.
+    fn follow_dependencies(&mut self, name: &str, slots: &mut Vec<Slot<'a>>) -> Result<(), PlanError> {
+        let mut warnings = Vec::new();
+        for (dependency, link) in self.graph.dependencies(name) {
+            let theirs = self.slots_of(dependency);
+            if link.namespace {
+                let provider = theirs
+                    .iter()
+                    .filter(|slot| slot.survives())
+                    .min_by_key(|slot| slot.number);
+                follow_provider(dependency, provider, slots, self.up.no_recreate, &mut warnings);
+            }
+            let restarts = link.restart && !self.up.no_deps;
+            if restarts
+                && theirs
+                    .iter()
+                    .any(|slot| matches!(slot.fate, Fate::Restart | Fate::Recreate))
+            {
+                for slot in slots
+                    .iter_mut()
+                    .filter(|slot| slot.fate == Fate::Keep && slot.is_running())
+                {
+                    slot.decide(
+                        Fate::Restart,
+                        Cause::Replaced {
+                            what: format!("service {dependency}"),
+                        },
+                    );
+                }
+            }
+            // A plan that was cut off between the stop of a dependent and its
+            // start left it as if it had ended by itself.
+            if self.up.reload && (restarts || link.namespace) {
+                let moved = theirs
+                    .iter()
+                    .any(|slot| slot.fate > Fate::Start && slot.survives());
+                for slot in slots.iter_mut().filter(|slot| slot.fate == Fate::Keep) {
+                    let Some(ContainerState::Exited {
+                        finished,
+                        stopped: false,
+                        ..
+                    }) = slot.old.map(|old| &old.state)
+                    else {
+                        continue;
+                    };
+                    let newer = theirs
+                        .iter()
+                        .filter_map(|slot| slot.old)
+                        .any(|theirs| theirs.created > *finished);
+                    if moved || newer {
+                        slot.decide(
+                            Fate::Start,
+                            Cause::Replaced {
+                                what: format!("service {dependency}"),
+                            },
+                        );
+                    }
+                }
+            }
+        }
+        self.warnings.append(&mut warnings);
+        self.require_provider(name, slots)
+    }
+
+    /// Containers that share a network are only started when its owner runs.
+    fn require_provider(&mut self, name: &str, slots: &mut Vec<Slot<'a>>) -> Result<(), PlanError> {
+        if self.up.no_start || !slots.iter().any(|slot| slot.start) {
+            return Ok(());
+        }
+        let links = self.graph.dependencies(name);
+        let Some((provider, _)) = links.into_iter().find(|(_, link)| link.namespace) else {
+            return Ok(());
+        };
+        let first = self
+            .slots_of(provider)
+            .iter()
+            .filter(|slot| slot.survives())
+            .min_by_key(|slot| slot.number);
+        if first.is_some_and(Slot::will_run) {
+            return Ok(());
+        }
+        if !self.up.reload {
+            return Err(PlanError::NamespaceMissing {
+                service: name.to_owned(),
+                provider: provider.to_owned(),
+                origin: self
+                    .project
+                    .origin(&format!("services.{name}.network_mode"))
+                    .cloned(),
+            });
+        }
+        let reason = format!("service {provider}, whose network it shares, does not run");
+        slots.retain(|slot| slot.fate != Fate::Create);
+        for slot in slots.iter_mut().filter(|slot| slot.start) {
+            if slot.fate == Fate::Recreate {
+                slot.start = false;
+            } else {
+                slot.decide(Fate::Keep, Cause::Requested);
+                slot.hold.clone_from(&reason);
+            }
+        }
+        self.warnings
+            .push(format!("service {name} is not started: {reason}"));
+        Ok(())
+    }
+}
+
+/// Containers that live in the namespace of `provider` go where it goes.
+fn follow_provider(
+    dependency: &str,
+    provider: Option<&Slot<'_>>,
+    slots: &mut [Slot<'_>],
+    no_recreate: bool,
+    warnings: &mut Vec<String>,
+) {
+    let cause = Cause::Replaced {
+        what: format!("service {dependency}"),
+    };
+    match provider.map(|provider| provider.fate) {
+        Some(Fate::Create | Fate::Recreate) => {
+            for slot in slots
+                .iter_mut()
+                .filter(|slot| matches!(slot.fate, Fate::Keep | Fate::Start | Fate::Restart))
+            {
+                if no_recreate {
+                    slot.decide(Fate::Keep, Cause::Requested);
+                    slot.hold = format!("service {dependency} was replaced, kept because of --no-recreate");
+                    warnings.push(format!(
+                        "container {} needs to be replaced because service {dependency} is: run this command \
+                         without --no-recreate",
+                        slot.name
+                    ));
+                } else {
+                    slot.update = None;
+                    slot.decide(Fate::Recreate, cause.clone());
+                }
+            }
+        }
+        Some(Fate::Start | Fate::Restart) => {
+            for slot in slots
+                .iter_mut()
+                .filter(|slot| slot.fate == Fate::Keep && slot.is_running())
+            {
+                slot.decide(Fate::Restart, cause.clone());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Of containers with the same number, left by a crash, the best stays: one
+/// that runs and is up to date, else the newest.
+fn remove_duplicates(slots: &mut [Slot<'_>]) {
+    let mut best: BTreeMap<u32, (bool, u64, &str)> = BTreeMap::new();
+    let rank = |slot: &Slot<'_>| -> Option<(bool, u64, String)> {
+        let old = slot.old?;
+        Some((
+            slot.fate == Fate::Keep && slot.is_running(),
+            old.created,
+            old.id.clone(),
+        ))
+    };
+    let ranks: Vec<_> = slots.iter().map(rank).collect();
+    for (slot, rank) in slots.iter().zip(&ranks) {
+        let Some((fit, created, id)) = rank else { continue };
+        let this = (*fit, *created, id.as_str());
+        let best = best.entry(slot.number).or_insert(this);
+        if *best < this {
+            *best = this;
+        }
+    }
+    for (slot, rank) in slots.iter_mut().zip(&ranks) {
+        let Some((fit, created, id)) = rank else { continue };
+        if best
+            .get(&slot.number)
+            .is_some_and(|best| *best != (*fit, *created, id.as_str()))
+        {
+            slot.update = None;
+            slot.decide(Fate::Remove, Cause::Repair);
+        }
+    }
+}
+
+/// With more containers than replicas those that would be replaced anyhow go
+/// first, then those with the highest numbers.
+fn remove_surplus(slots: &mut [Slot<'_>], replicas: u32) {
+    let mut order: Vec<_> = slots.iter_mut().filter(|slot| slot.survives()).collect();
+    let surplus = order
+        .len()
+        .saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
+    order.sort_by_key(|slot| (slot.fate != Fate::Recreate, Reverse(slot.number)));
+    for slot in order.into_iter().take(surplus) {
+        slot.update = None;
+        slot.decide(Fate::Remove, Cause::Surplus);
+    }
+}
