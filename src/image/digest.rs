@@ -104,9 +104,9 @@ impl<R> Digesting<R> {
         }
     }
 
-    /// What was read: its digest and length, and the reader.
-    pub(super) fn finish(self) -> (Digest, u64, R) {
-        (Digest(self.hasher.finalize().into()), self.count, self.inner)
+    /// Digest and length of what was read.
+    pub(super) fn finish(self) -> (Digest, u64) {
+        (Digest(self.hasher.finalize().into()), self.count)
     }
 }
 
@@ -137,7 +137,12 @@ mod tests {
             serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(),
             digest
         );
-        for wrong in ["sha256:", "sha512:00", &digest.to_string().to_uppercase(), &digest.hex()] {
+        for wrong in [
+            "sha256:",
+            "sha512:00",
+            &digest.to_string().to_uppercase(),
+            &digest.hex(),
+        ] {
             assert_eq!(Digest::parse(wrong), None);
         }
     }
@@ -146,7 +151,7 @@ mod tests {
     fn counts_and_digests_what_passes() {
         let mut reader = Digesting::new(&b"hello"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
-        let (digest, count, _) = reader.finish();
+        let (digest, count) = reader.finish();
         assert_eq!((digest, count), (Digest::of(b"hello"), 5));
     }
 }

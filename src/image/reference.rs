@@ -136,7 +136,10 @@ impl fmt::Display for Source {
             Self::Layout { path, tag } => write!(f, "oci:{}{}", path.display(), tail(tag)),
             Self::LayoutArchive { path, tag } => write!(f, "oci-archive:{}{}", path.display(), tail(tag)),
             Self::DockerArchive { path, reference } => {
-                let reference = reference.as_ref().map(|one| format!(":{one}")).unwrap_or_default();
+                let reference = reference
+                    .as_ref()
+                    .map(|one| format!(":{one}"))
+                    .unwrap_or_default();
                 write!(f, "docker-archive:{}{reference}", path.display())
             }
             Self::Rootfs { path } => write!(f, "rootfs:{}", path.display()),
@@ -279,7 +282,11 @@ impl Reference {
             text.push('/');
             text.push_str(&self.repository);
         } else {
-            text.push_str(self.repository.strip_prefix("library/").unwrap_or(&self.repository));
+            text.push_str(
+                self.repository
+                    .strip_prefix("library/")
+                    .unwrap_or(&self.repository),
+            );
         }
         text + &self.tail()
     }
@@ -339,7 +346,9 @@ fn check_registry(text: &str) -> Result<(), &'static str> {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         if !host.split('.').all(label) {
             return Err("the name of the registry is not a host name");
@@ -477,10 +486,19 @@ mod tests {
             assert_eq!(Source::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(
-            Source::parse("docker-archive:/a.tar:busybox").unwrap().to_string(),
+            Source::parse("docker-archive:/a.tar:busybox")
+                .unwrap()
+                .to_string(),
             "docker-archive:/a.tar:docker.io/library/busybox:latest"
         );
-        for text in ["oci:", "oci::tag", "oci:/a:", "rootfs:", "docker-archive:/a:B", "oci:/a\0b"] {
+        for text in [
+            "oci:",
+            "oci::tag",
+            "oci:/a:",
+            "rootfs:",
+            "docker-archive:/a:B",
+            "oci:/a\0b",
+        ] {
             assert!(Source::parse(text).is_err(), "{text:?}");
         }
     }
