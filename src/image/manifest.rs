@@ -285,7 +285,7 @@ mod tests {
             ),
             (r#"{"manifests":[],"layers":[]}"#.to_owned(), "both"),
             ("{}".to_owned(), "neither"),
-            ("[]".to_owned(), "malformed"),
+            ("7".to_owned(), "malformed"),
             (format!(r#"{{"config":{blob}}}"#), "no layers"),
             (
                 format!(
