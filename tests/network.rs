@@ -330,7 +330,7 @@ fn a_published_port_is_reached_from_everywhere() {
             for address in [near, front.v4.gateway, back.v4.gateway] {
                 let answer = container.reaches(address, 8080);
                 let expected = format!("web {}", front.v4.gateway);
-                assert_eq!(answer.unwrap(), expected, "{name} by {address}");
+                assert!(answer.as_ref().is_ok_and(|answer| *answer == expected), "{name} by {address}: {answer:?}");
             }
         }
         // Only the published port is open, even to a neighbour with a route.
@@ -508,7 +508,7 @@ fn creating_is_safe_to_repeat_and_repairs() {
 #[test]
 fn subnets_of_the_machine_and_of_other_networks_are_avoided() {
     on_a_machine(|machine| {
-        ip("link add d0 type dummy");
+        ip("link add d0 type bridge");
         ip("link set d0 up");
         ip("addr add 172.17.5.1/24 dev d0");
         ip("route add 172.18.0.0/15 dev d0");

@@ -158,7 +158,7 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
         .find(&record.bridge)?
         .ok_or_else(|| NetworkError::Missing { id: record.id.clone() })?;
     let mut batch = vec![
-        link::own_and_raise(&record.bridge, &alias),
+        link::own_and_raise(&record.bridge, &alias, false),
         link::add_address(found.index, record.v4.gateway, record.v4.subnet.prefix()),
     ];
     if let Some(pool) = record.v6 {

@@ -109,7 +109,7 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
             };
             let alias = super::alias(world, &endpoint.network, &endpoint.holder);
             batch.push(link::add_veth(name, bridge.index, endpoint.mtu, peer));
-            batch.push(link::own_and_raise(name, &alias));
+            batch.push(link::own_and_raise(name, &alias, true));
             batch.push(link::get_link(name));
         }
         let made = host.send(&batch)?;
@@ -199,8 +199,9 @@ fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) 
         .filter_map(link::link)
         .map(|link| link.index)
         .collect();
-    let mut batch = Vec::with_capacity(endpoints.len() * 2 + 2);
+    let mut batch = Vec::with_capacity(endpoints.len() * 3 + 2);
     for (endpoint, index) in endpoints.iter().zip(&links) {
+        batch.push(link::raise(*index));
         batch.push(link::add_address(*index, endpoint.address.into(), endpoint.prefix));
         if let Some((address, prefix)) = endpoint.address6 {
             batch.push(link::add_address(*index, address.into(), prefix));

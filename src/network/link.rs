@@ -33,6 +33,9 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
@@ -133,8 +136,9 @@ pub(super) struct Peer<'a> {
     pub(super) mac: [u8; 6],
 }
 
-/// Makes a veth pair: the host's end a port of a bridge, down; the other end
-/// born inside its namespace, up. (Moving an end there later costs 15 ms.)
+/// Makes a veth pair, down: the host's end a port of a bridge, the other end
+/// born inside its namespace. (Moving an end there later costs 15 ms; neither
+/// end can come up before both are there.)
 pub(super) fn add_veth(name: &str, bridge: u32, mtu: u32, peer: Peer<'_>) -> Message {
     let mut message = Message::new(
         RTM_NEWLINK,
@@ -150,7 +154,7 @@ pub(super) fn add_veth(name: &str, bridge: u32, mtu: u32, peer: Peer<'_>) -> Mes
         .nest(IFLA_LINKINFO, |info| {
             info.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |end| {
-                    end.raw(&link_header(0, IFF_UP, IFF_UP))
+                    end.raw(&link_header(0, 0, 0))
                         .string(IFLA_IFNAME, peer.name)
                         .put(IFLA_ADDRESS, &peer.mac)
                         .u32(IFLA_MTU, mtu)
@@ -163,8 +167,12 @@ pub(super) fn add_veth(name: &str, bridge: u32, mtu: u32, peer: Peer<'_>) -> Mes
 
 /// Marks a host-side link as ours, keeps IPv6 addresses from appearing on it,
 /// and brings it up.
-pub(super) fn own_and_raise(name: &str, alias: &str) -> Message {
-    let mut message = Message::new(RTM_SETLINK, ACK, format!("set up interface {name}"));
+///
+/// A port of a bridge sends back to where a packet came from (hairpin): with
+/// br_netfilter, the bridge itself rewrites the destination of a container that
+/// connects to its own published port.
+pub(super) fn own_and_raise(name: &str, alias: &str, port: bool) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, ACK, format!("set up interface {name}"));
     message
         .body
         .raw(&link_header(0, IFF_UP, IFF_UP))
@@ -175,6 +183,14 @@ pub(super) fn own_and_raise(name: &str, alias: &str) -> Message {
                 v6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
             });
         });
+    if port {
+        message.body.nest(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_SLAVE_KIND, "bridge")
+                .nest(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.u8(IFLA_BRPORT_MODE, 1);
+                });
+        });
+    }
     message
 }
 
