@@ -96,7 +96,7 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
     }
     let work = |netns: BorrowedFd<'_>| {
         let mut inside = Links::open()?;
-        quiet_ipv6()?;
+        quiet_ipv6(endpoints.iter().any(|endpoint| endpoint.address6.is_some()))?;
         let mut batch = Vec::with_capacity(endpoints.len() * 3);
         let interfaces: Vec<String> = (0..endpoints.len()).map(|number| format!("eth{number}")).collect();
         for (((endpoint, bridge), name), interface) in
@@ -123,7 +123,7 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
             .collect();
         host.send(&forward)?;
         configure(&mut inside, endpoints, &interfaces)?;
-        names_sockets_here()
+        names_sockets_here(true)
     };
     let (netns, result) =
         netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
@@ -153,12 +153,12 @@ pub fn loopback_only() -> Result<OwnedFd, NetworkError> {
 /// # Errors
 /// [`NetworkError::Io`] when another process still holds them (`EADDRINUSE`).
 pub fn names_sockets(netns: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), NetworkError> {
-    netns::within(netns, names_sockets_here)
+    netns::within(netns, || names_sockets_here(false))
         .map_err(NetworkError::io("enter the network namespace of a container"))?
 }
 
-fn names_sockets_here() -> Result<(OwnedFd, OwnedFd), NetworkError> {
-    let port = match nftables::redirect_names(NAMES_ADDRESS, NAMES_PORT) {
+fn names_sockets_here(fresh: bool) -> Result<(OwnedFd, OwnedFd), NetworkError> {
+    let port = match nftables::redirect_names(NAMES_ADDRESS, NAMES_PORT, fresh) {
         Ok(()) => NAMES_PORT,
         Err(error) if nftables::is_unsupported(&error) => 53,
         Err(error) => return Err(error.into()),
@@ -174,12 +174,16 @@ fn names_sockets_here() -> Result<(OwnedFd, OwnedFd), NetworkError> {
 /// Interfaces of this namespace have no IPv6 unless told so one by one:
 /// otherwise a container has addresses that no network gave it (CVE-2024-32473).
 /// Loopback, which is there already, keeps `::1`.
-fn quiet_ipv6() -> Result<(), NetworkError> {
+/// On the interfaces that will have it, addresses come from us alone and at once.
+fn quiet_ipv6(some: bool) -> Result<(), NetworkError> {
     let defaults = "/proc/sys/net/ipv6/conf/default";
-    if Path::new(defaults).exists() {
-        for (name, value) in [("disable_ipv6", "1"), ("accept_ra", "0"), ("accept_dad", "0")] {
-            set(&format!("{defaults}/{name}"), value)?;
-        }
+    if !Path::new(defaults).exists() {
+        return Ok(());
+    }
+    set(&format!("{defaults}/disable_ipv6"), "1")?;
+    if some {
+        set(&format!("{defaults}/accept_ra"), "0")?;
+        set(&format!("{defaults}/accept_dad"), "0")?;
     }
     Ok(())
 }

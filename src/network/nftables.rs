@@ -536,16 +536,25 @@ pub(super) fn open() -> Result<Socket, NetlinkError> {
 /// `address`:`port`, and two rules for each transport rewrite the ports as the
 /// packets pass: 53 to `port` on the way there, back on the way home. Nothing is
 /// remembered (no connection tracking in the container's namespace).
-pub(super) fn redirect_names(address: Ipv4Addr, port: u16) -> Result<(), NetlinkError> {
+///
+/// A `fresh` namespace has no such table. (Removing one makes the close of the
+/// socket wait for an RCU grace period: 10 ms instead of 0.2 ms for it all.)
+pub(super) fn redirect_names(address: Ipv4Addr, port: u16, fresh: bool) -> Result<(), NetlinkError> {
     const TABLE: &str = "rcompose-names";
-    const CHAIN: &str = "output";
+    /// Its name says which rules are in it.
+    const CHAIN: &str = "output-1";
     /// Transport number and offset of the checksum in its header.
     const TRANSPORTS: [(u8, u32); 2] = [(17, 6), (6, 16)];
     let mut socket = open()?;
+    if !fresh {
+        if has_chain(&mut socket, Family::Ipv4, TABLE, CHAIN)? {
+            return Ok(());
+        }
+        let mut older = Transaction::new(Family::Ipv4, TABLE);
+        older.add_table().delete_table().commit(&mut socket)?;
+    }
     let mut change = Transaction::new(Family::Ipv4, TABLE);
     change
-        .add_table()
-        .delete_table()
         .add_table()
         .add_base_chain(CHAIN, "filter", Hook::Output, -300)
         // Everything else is done with after these two loads.

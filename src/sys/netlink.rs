@@ -46,8 +46,8 @@ const ERROR_TEXT: u16 = 1;
 const NESTED: u16 = 0x8000;
 /// Size of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// Room for one datagram from the kernel; dumps come in pieces of at most 32 KiB.
-const RECEIVE: usize = 128 * 1024;
+/// Room for one datagram from the kernel, which cuts dumps to fit into it.
+const RECEIVE: usize = 32 * 1024;
 /// Messages a transaction sends at once: their acknowledgements must fit into
 /// the receive buffer of the socket (212,992 bytes unless root changed it).
 const AT_ONCE: usize = 100;
@@ -270,6 +270,7 @@ pub fn string(bytes: &[u8]) -> Option<&str> {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 /// One message as it came, cut out of a datagram.
@@ -313,7 +314,11 @@ impl Socket {
                 )
             };
         }
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer: vec![0; RECEIVE],
+        })
     }
 
     /// Sends requests, in order, and returns what the kernel answered beside
@@ -365,14 +370,13 @@ impl Socket {
 
     fn dump_once(&mut self, request: &Message) -> Result<Option<Vec<Reply>>, NetlinkError> {
         let sequence = self.send(std::slice::from_ref(request))?;
-        let mut buffer = vec![0; RECEIVE];
         let mut replies = Vec::new();
         let mut whole = true;
         loop {
-            let length = self.receive(&mut buffer, RecvFlags::empty(), &request.operation)?;
+            let datagram = self.receive(RecvFlags::empty(), &request.operation)?;
             let mut failure = None;
             let mut done = false;
-            each(buffer.get(..length).unwrap_or_default(), |received| {
+            each(datagram, |received| {
                 if received.sequence != sequence {
                     return;
                 }
@@ -424,36 +428,34 @@ impl Socket {
         }
     }
 
-    fn receive(&self, buffer: &mut [u8], flags: RecvFlags, operation: &str) -> Result<usize, NetlinkError> {
+    fn receive(&mut self, flags: RecvFlags, operation: &str) -> Result<&[u8], NetlinkError> {
         let (_, length) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.fd, &mut *buffer, flags | RecvFlags::TRUNC)
+            rustix::net::recv(&self.fd, self.buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
         })
         .map_err(|error| NetlinkError::new(operation, error))?;
-        if length > buffer.len() {
-            return Err(NetlinkError::new(operation, rustix::io::Errno::MSGSIZE));
-        }
-        Ok(length)
+        self.buffer
+            .get(..length)
+            .ok_or_else(|| NetlinkError::new(operation, rustix::io::Errno::MSGSIZE))
     }
 
     /// Reads the answers to messages that were just sent. The kernel queued
     /// them before `send` returned, so an empty queue is the end.
     fn collect(
-        &self,
+        &mut self,
         messages: &[Message],
         first: u32,
         replies: &mut Vec<Reply>,
         failure: &mut Option<NetlinkError>,
     ) -> Result<(), NetlinkError> {
-        let mut buffer = vec![0; RECEIVE];
         loop {
-            let length = match self.receive(&mut buffer, RecvFlags::DONTWAIT, "read the kernel's answer") {
-                Ok(length) => length,
+            let datagram = match self.receive(RecvFlags::DONTWAIT, "read the kernel's answer") {
+                Ok(datagram) => datagram,
                 Err(error) if error.is(rustix::io::Errno::AGAIN) => return Ok(()),
                 // More refusals than the queue holds: the first one is there.
                 Err(error) if error.is(rustix::io::Errno::NOBUFS) && failure.is_some() => continue,
                 Err(error) => return Err(error),
             };
-            each(buffer.get(..length).unwrap_or_default(), |received| {
+            each(datagram, |received| {
                 let at = received.sequence.wrapping_sub(first) as usize;
                 let Some(message) = messages.get(at) else { return };
                 match received.kind {
