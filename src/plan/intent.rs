@@ -57,8 +57,6 @@ pub struct Up {
     pub renew_anon_volumes: bool,
     /// Remove containers of services that the project does not have.
     pub remove_orphans: bool,
-    /// Images have just been fetched: `pull_policy: always` is satisfied.
-    pub pulled: bool,
     /// Replica counts in place of the project's.
     pub scale: BTreeMap<String, u32>,
     /// In place of each service's `stop_grace_period`.
