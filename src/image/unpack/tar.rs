@@ -779,7 +779,7 @@ mod tests {
             &b"x path=a\n"[..],
             b"99 path=a\n",
             b"0 path=a\n",
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"7 path\n",
             b"10 uid=-1x\n",
             b"18446744073709551616 a=b\n",
