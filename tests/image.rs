@@ -1,6 +1,9 @@
 //! Images: from registries that behave and that do not, from files, by several
 //! at once, through kills.
 
+// Clippy takes only functions marked as tests for tests.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

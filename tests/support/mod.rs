@@ -3,6 +3,14 @@
 //!
 //! Every test binary compiles its own copy and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
+// Clippy takes only functions marked as tests for tests.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 pub mod registry;
 

@@ -379,7 +379,7 @@ impl<R: Read> Reader<R> {
             .ok_or_else(|| malformed("a sparse file has no length"))?;
         let segments = if sparse.map_in_data {
             self.sparse_map()?
-        } else if sparse.numbers.len() % 2 == 0 {
+        } else if sparse.numbers.len().is_multiple_of(2) {
             sparse
                 .numbers
                 .chunks_exact(2)
