@@ -111,7 +111,7 @@ impl Stamp {
     /// is not there.
     pub(super) fn of(source: &Source) -> Result<Option<Self>, ImageError> {
         let absent = |error: io::Error, path: &Path| match error.kind() {
-            io::ErrorKind::NotFound => Ok(None),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
             _ => Err(ImageError::io("look at", path)(error)),
         };
         match source {

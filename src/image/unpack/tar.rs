@@ -379,7 +379,7 @@ impl<R: Read> Reader<R> {
             .ok_or_else(|| malformed("a sparse file has no length"))?;
         let segments = if sparse.map_in_data {
             self.sparse_map()?
-        } else if sparse.numbers.len() % 2 == 0 {
+        } else if sparse.numbers.len().is_multiple_of(2) {
             sparse
                 .numbers
                 .chunks_exact(2)
@@ -779,7 +779,7 @@ mod tests {
             &b"x path=a\n"[..],
             b"99 path=a\n",
             b"0 path=a\n",
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"7 path\n",
             b"10 uid=-1x\n",
             b"18446744073709551616 a=b\n",

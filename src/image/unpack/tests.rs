@@ -190,6 +190,9 @@ fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(value[..count].to_vec())
 }
 
+/// Ends a chain of entries.
+fn done(_: &mut Tape) {}
+
 /// Every way to leave the layer that is known, and every way to break the
 /// reader: each must be refused (or be harmless), and nothing outside touched.
 #[test]
@@ -204,13 +207,13 @@ fn hostile_archives_do_not_leave_the_layer() {
     let refused: Vec<(&str, Make)> = vec![
         (
             "parent in the path",
-            Box::new(|_, t| drop(t.file("../outside/victim", b"x"))),
+            Box::new(|_, t| done(t.file("../outside/victim", b"x"))),
         ),
         (
             "parent inside the path",
-            Box::new(|_, t| drop(t.file("a/../../outside/victim", b"x"))),
+            Box::new(|_, t| done(t.file("a/../../outside/victim", b"x"))),
         ),
-        ("parent at the end", Box::new(|_, t| drop(t.folder("a/..")))),
+        ("parent at the end", Box::new(|_, t| done(t.folder("a/..")))),
         (
             "file through a link",
             Box::new(move |_, t| {
@@ -269,7 +272,7 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "hard link to the outside",
-            Box::new(|_, t| drop(t.hard_link("new", "../outside/victim"))),
+            Box::new(|_, t| done(t.hard_link("new", "../outside/victim"))),
         ),
         (
             "hard link by an absolute path",
@@ -301,11 +304,11 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "a link to itself",
-            Box::new(|_, t| drop(t.symlink("loop", "loop").file("loop/x", b"x"))),
+            Box::new(|_, t| done(t.symlink("loop", "loop").file("loop/x", b"x"))),
         ),
         (
             "through a file",
-            Box::new(|_, t| drop(t.file("a", b"x").file("a/b", b"x"))),
+            Box::new(|_, t| done(t.file("a", b"x").file("a/b", b"x"))),
         ),
         (
             "through /proc",
@@ -348,7 +351,7 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "NUL in a pax path",
-            Box::new(|_, t| drop(t.pax(b'x', &[("path", b"a\0b")]).file("ok", b"x"))),
+            Box::new(|_, t| done(t.pax(b'x', &[("path", b"a\0b")]).file("ok", b"x"))),
         ),
         (
             "a name too long",
@@ -372,29 +375,29 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "the layer as a file",
-            Box::new(|_, t| drop(t.file("./", b"").file(".", b"x"))),
+            Box::new(|_, t| done(t.file("./", b"").file(".", b"x"))),
         ),
         (
             "the layer as a link",
-            Box::new(|_, t| drop(t.symlink(".", "../outside"))),
+            Box::new(|_, t| done(t.symlink(".", "../outside"))),
         ),
         (
             "whiteout of the parent",
-            Box::new(|_, t| drop(t.file("a/.wh...", b""))),
+            Box::new(|_, t| done(t.file("a/.wh...", b""))),
         ),
-        ("whiteout of nothing", Box::new(|_, t| drop(t.file(".wh.", b"")))),
-        ("whiteout of here", Box::new(|_, t| drop(t.file(".wh..", b"")))),
+        ("whiteout of nothing", Box::new(|_, t| done(t.file(".wh.", b"")))),
+        ("whiteout of here", Box::new(|_, t| done(t.file(".wh..", b"")))),
         (
             "hard link to a folder",
-            Box::new(|_, t| drop(t.folder("d").hard_link("new", "d"))),
+            Box::new(|_, t| done(t.folder("d").hard_link("new", "d"))),
         ),
         (
             "hard link to nothing",
-            Box::new(|_, t| drop(t.hard_link("new", "missing"))),
+            Box::new(|_, t| done(t.hard_link("new", "missing"))),
         ),
         (
             "hard link to the layer",
-            Box::new(|_, t| drop(t.hard_link("new", "/"))),
+            Box::new(|_, t| done(t.hard_link("new", "/"))),
         ),
         (
             "hard link over its target's folder",
@@ -402,10 +405,10 @@ fn hostile_archives_do_not_leave_the_layer() {
                 t.folder("d").file("d/a", b"x").hard_link("d", "d/a");
             }),
         ),
-        ("an empty link", Box::new(|_, t| drop(t.symlink("a", "")))),
+        ("an empty link", Box::new(|_, t| done(t.symlink("a", "")))),
         (
             "an unknown type",
-            Box::new(|_, t| drop(t.entry(b'Z', "a", "", b""))),
+            Box::new(|_, t| done(t.entry(b'Z', "a", "", b""))),
         ),
         (
             "a wrong checksum",
@@ -444,7 +447,7 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "an owner out of range",
-            Box::new(|_, t| drop(t.pax(b'x', &[("uid", b"4294967295")]).file("a", b""))),
+            Box::new(|_, t| done(t.pax(b'x', &[("uid", b"4294967295")]).file("a", b""))),
         ),
         (
             "overlapping sparse segments",
@@ -484,11 +487,11 @@ fn hostile_archives_do_not_leave_the_layer() {
         ),
         (
             "a header that belongs to nothing",
-            Box::new(|_, t| drop(t.pax(b'x', &[("path", b"a")]))),
+            Box::new(|_, t| done(t.pax(b'x', &[("path", b"a")]))),
         ),
         (
             "too many bytes",
-            Box::new(|_, t| drop(t.file("a", &vec![0; (1 << 24) + 1]))),
+            Box::new(|_, t| done(t.file("a", &vec![0; (1 << 24) + 1]))),
         ),
         (
             "too many entries",
@@ -687,7 +690,6 @@ fn attributes_owners_devices_and_times() {
     assert_eq!((at("old").mtime(), at("old").uid()), (-10, 70000));
 }
 
-/// The umask of the process must not show in the layer.
 #[test]
 fn layers_without_folder_entries_take_them_from_below() {
     if !root() {
