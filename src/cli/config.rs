@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use super::arguments::{Config, ConfigFormat};
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
+use crate::graph::Graph;
 use crate::project::{Project, config as render, hash};
 
 pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
-    let loaded = context.load()?;
+    let loaded = context.load(&typed.select)?;
     known_services(&loaded.project, &typed.select)?;
-    let project = crate::graph::selected(&loaded.project, &typed.select).map_err(Failure::new)?;
+    let project = select(&loaded.project, &typed.select)?;
     if typed.quiet {
         return Ok(ExitCode::SUCCESS);
     }
@@ -39,6 +40,17 @@ pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
         None => context.terminal.out(&text),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The project with only these services and what they depend on.
+fn select(project: &Project, names: &[String]) -> Result<Project, Failure> {
+    let mut project = project.clone();
+    if !names.is_empty() {
+        let graph = Graph::new(&project).map_err(Failure::new)?;
+        let wanted = graph.closure(names).map_err(Failure::new)?;
+        project.services.retain(|name, _| wanted.contains(name));
+    }
+    Ok(project)
 }
 
 fn lines<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::arguments::Global;
 use super::failure::Failure;
 use super::terminal::Terminal;
-use crate::host::Machine;
-use crate::project::Project;
-use crate::project::load::{LoadRequest, load};
+use crate::host::recall;
+use crate::project::{LoadRequest, Project, load};
+use crate::stack::DiskFiles;
 use crate::store::World;
 
 /// What every command works with.
@@ -42,7 +42,10 @@ impl Context {
     }
 
     /// How the stack file is to be loaded, by arguments and environment.
-    pub(super) fn request(&self) -> Result<LoadRequest, Failure> {
+    ///
+    /// `services` are those named on the command line: they are enabled whatever
+    /// their profiles are.
+    pub(super) fn request(&self, services: &[String]) -> Result<LoadRequest, Failure> {
         let cwd = std::env::current_dir()
             .map_err(|error| Failure::new(format!("find the current folder: {error}")))?;
         let environment: BTreeMap<String, String> = std::env::vars_os()
@@ -64,14 +67,15 @@ impl Context {
             project_name: self.global.project_name.clone(),
             env_files: self.global.env_file.clone(),
             profiles: self.global.profile.clone(),
+            services: services.to_vec(),
             environment,
         })
     }
 
     /// The project of the stack file. Warnings are printed.
-    pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let request = self.request()?;
-        let loaded = load(&request).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+    pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
+        let request = self.request(services)?;
+        let loaded = load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
         for warning in &loaded.warnings {
             self.terminal.err(&warning.render(self.terminal.color_err));
         }
@@ -80,11 +84,11 @@ impl Context {
 
     /// The project of the stack file; with a project name and no stack file,
     /// what the records say of it.
-    pub(super) fn load_or_recall(&self) -> Result<Loaded, Failure> {
+    pub(super) fn load_or_recall(&self, services: &[String]) -> Result<Loaded, Failure> {
         let name = self.global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
-        match (self.load(), name) {
+        match (self.load(services), name) {
             (Err(failure), Some(name)) if self.global.file.is_empty() && failure.is_missing_file() => {
-                let project = Machine::recall(&self.world, &name)?;
+                let project = recall(&self.world, &name)?;
                 Ok(Loaded { project: Arc::new(project), request: None })
             }
             (loaded, _) => loaded,

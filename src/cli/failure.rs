@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::terminal::Terminal;
-use crate::project::load::Diagnostic;
+use crate::stack::{Code, Diagnostic};
 
 /// A failed command: what to print, and the exit status.
 #[derive(Debug)]
@@ -33,6 +33,12 @@ impl Failure {
     /// Problems in the stack file.
     pub(super) fn diagnostics(diagnostics: Vec<Diagnostic>) -> Self {
         Self { message: Message::Diagnostics(diagnostics), hints: vec![], code: 1 }
+    }
+
+    /// Whether all that is wrong is that there is no stack file.
+    pub(super) fn is_missing_file(&self) -> bool {
+        matches!(&self.message, Message::Diagnostics(list)
+            if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
     }
 
     /// Only an exit status.

@@ -11,7 +11,7 @@ use crate::plan::{self, Intent};
 use crate::supervisor::protocol::Watching;
 
 pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
-    let loaded = context.load_or_recall()?;
+    let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     let intent = Intent::Down(plan::Down {
         services: typed.services.clone(),
@@ -43,7 +43,7 @@ pub(super) fn restart(context: &Context, typed: &Restart) -> Outcome {
 }
 
 fn run(context: &Context, services: &[String], intent: Intent) -> Outcome {
-    let loaded = context.load_or_recall()?;
+    let loaded = context.load_or_recall(services)?;
     known_services(&loaded.project, services)?;
     apply(context, loaded, intent, None)?;
     Ok(ExitCode::SUCCESS)

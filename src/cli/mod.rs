@@ -25,6 +25,7 @@ mod logs;
 mod plan;
 mod progress;
 mod ps;
+mod relay;
 mod request;
 mod terminal;
 mod up;

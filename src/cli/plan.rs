@@ -7,11 +7,11 @@ use super::arguments::{Plan as Typed, PlanFormat};
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::terminal::Style;
-use crate::plan::render::{Kind, lines};
+use crate::plan::render::{Kind, overview};
 use crate::plan::{Intent, Plan, Up};
 
 pub(super) fn plan(context: &Context, typed: &Typed) -> Outcome {
-    let loaded = context.load()?;
+    let loaded = context.load(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     let intent = Intent::Up(Up {
         services: typed.services.clone(),
@@ -31,17 +31,15 @@ pub(super) fn plan(context: &Context, typed: &Typed) -> Outcome {
 /// A plan for people.
 pub(super) fn text(plan: &Plan, colored: bool) -> String {
     let mut text = String::new();
-    for line in lines(plan) {
+    for line in overview(plan) {
         let style = match line.kind {
-            Kind::Create => Style::Green,
-            Kind::Remove => Style::Red,
-            Kind::Replace | Kind::Update => Style::Yellow,
-            Kind::Warning => Style::Yellow,
-            Kind::Hold => Style::Dim,
+            Kind::Pull | Kind::Create | Kind::Start => Style::Green,
+            Kind::Remove | Kind::Stop => Style::Red,
+            Kind::Replace | Kind::Restart | Kind::Update | Kind::Warning => Style::Yellow,
+            Kind::Hold | Kind::Wait => Style::Dim,
             Kind::Summary => Style::Bold,
-            _ => Style::Plain,
         };
-        text.push_str(&style.paint(&line.text, colored));
+        text.push_str(&style.paint(&line.to_string(), colored));
         text.push('\n');
     }
     text

@@ -16,7 +16,7 @@ use crate::plan::ContainerState;
 const COMMAND_WIDTH: usize = 20;
 
 pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
-    let loaded = context.load_or_recall()?;
+    let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     let wanted = |view: &View| {
         let status = status(&view.state);

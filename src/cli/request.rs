@@ -4,7 +4,7 @@ use super::context::{Context, Loaded};
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::plan::{self, Intent, Plan};
-use crate::host::{Host as _, Machine};
+use crate::host::observe;
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
 
@@ -62,7 +62,7 @@ pub(super) fn show(
 
 fn end(
     errors: &[String],
-    diagnostics: &[crate::project::load::Diagnostic],
+    diagnostics: &[crate::stack::Diagnostic],
     cancelled: bool,
 ) -> Result<(), Failure> {
     if !diagnostics.is_empty() {
@@ -78,12 +78,12 @@ fn end(
 
 /// What an intent would do, without a supervisor and without effect.
 pub(super) fn plan(context: &Context, loaded: &Loaded, intent: &Intent) -> Result<Plan, Failure> {
-    let observed = super::block_on(Machine::view(&context.world, &loaded.project))?;
+    let observed = observe(&context.world, &loaded.project)?;
     plan::plan(&loaded.project, &observed, intent).map_err(Failure::new)
 }
 
 /// Refuses early, and clearly, what would fail halfway without privilege.
-fn need_privilege() -> Result<(), Failure> {
+pub(super) fn need_privilege() -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -28,7 +28,7 @@ use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
-    let loaded = context.load()?;
+    let loaded = context.load(&typed.services)?;
     for names in [&typed.services, &typed.attach, &typed.no_attach] {
         known_services(&loaded.project, names)?;
     }

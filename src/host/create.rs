@@ -10,7 +10,9 @@ use super::record::{Check, ContainerRecord, VERSION, containers, lease_key};
 use super::{HostError, spec};
 use crate::image::Image;
 use crate::lifecycle::health::HealthPolicy;
-use crate::network::{self, LeaseRequest, NetworkSpec, PoolRequest};
+use crate::network::pool::PoolRequest;
+use crate::network::record::{self, LeaseRequest, NetworkSpec};
+use crate::network::{bridge, firewall};
 use crate::project::{HealthTest, MountSource, Project, Service};
 use crate::runtime;
 use crate::store::{World, write_record};
@@ -52,7 +54,7 @@ pub(super) async fn network(
         config: serde_json::to_value(network).unwrap_or_default(),
     };
     let world = machine.world.clone();
-    let (_, warnings) = blocking(move || Ok(network::create(&world, &wanted)?)).await?;
+    let (_, warnings) = blocking(move || Ok(bridge::create(&world, &wanted)?)).await?;
     Ok(warnings.iter().map(ToString::to_string).collect())
 }
 
@@ -71,7 +73,7 @@ pub(super) async fn volume(
     labels.insert(format!("{LABEL}volume"), key.to_owned());
     let (world, name) = (machine.world.clone(), volume.name.clone());
     let (project, key) = (project.name.clone(), key.to_owned());
-    blocking(move || Ok(Volumes::new(&world).create(&name, Some(&project), &key, labels, false)?)).await?;
+    blocking(move || Ok(Volumes::new(&world).create(&name, &project, &key, labels, false)?)).await?;
     Ok(vec![])
 }
 
@@ -102,7 +104,7 @@ pub(super) async fn container(
     let mut volumes = BTreeMap::new();
     for key in config.networks.keys() {
         let network = project.networks.get(key).map_or(key, |network| &network.name);
-        let record = network::find(&machine.world, network)?
+        let record = record::find(&machine.world, network)?
             .ok_or_else(|| HostError::NoNetwork { name: network.clone() })?;
         networks.insert(key.clone(), record.id);
     }
@@ -129,6 +131,7 @@ pub(super) async fn container(
         number,
         image: image.id.clone(),
         command: spec::command(&config, &image),
+        stop_signal: config.stop_signal.clone().or_else(|| image.config.stop_signal.clone()),
         check: check(&config, Some(&image)),
         created: now(),
         networks,
@@ -160,11 +163,11 @@ pub(super) async fn container(
                 address6: attachment.ipv6_address,
                 avoid: fixed.clone(),
             };
-            network::lease(&world, id, &request)?;
+            record::lease(&world, id, &request)?;
         }
         let store = Volumes::new(&world);
         for volume in record.anonymous.values() {
-            store.create(volume, Some(&record.project), "", BTreeMap::new(), true)?;
+            store.create(volume, &record.project, "", BTreeMap::new(), true)?;
         }
         Ok(())
     })
@@ -274,7 +277,7 @@ pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<
     if !heir {
         let key = lease_key(&record.project, &record.config.name, record.number);
         for id in record.networks.values() {
-            network::release(world, id, &key)?;
+            record::release(world, id, &key)?;
         }
     }
     Ok(())
@@ -285,8 +288,8 @@ pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<
 /// from whatever part of it is there.
 pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), HostError> {
     let paths = world.container(project, id);
-    runtime::cleanup(&spec::cgroup(world, id), &paths.running())?;
-    network::remove_published(world, id)?;
+    runtime::cleanup(&spec::cgroup(world, id), &paths.running(), &paths.exit(), &paths.root())?;
+    firewall::remove_published(world, id)?;
     remove_tree(&paths.run)?;
     // Out of sight at once, however long the files take.
     let trash = world.stack(project).join("trash");
@@ -312,9 +315,11 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
 
 /// 64 hexadecimal digits that nobody else has.
 fn random_id() -> Result<String, HostError> {
+    const RANDOM: &str = "/dev/urandom";
     let mut bytes = [0_u8; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| HostError::io("read", Path::new("/dev/random"))(error.into()))?;
+    std::fs::File::open(RANDOM)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(HostError::io("read", Path::new(RANDOM)))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -44,6 +44,17 @@ pub enum HostError {
         /// What, one sentence each.
         problems: Vec<String>,
     },
+    /// A published port is taken by another container of the stack.
+    #[error("port {} is already published by container {container}", shown(.port))]
+    PortTaken {
+        /// The port.
+        port: crate::project::Port,
+        /// Who has it.
+        container: String,
+    },
+    /// A port cannot be published.
+    #[error(transparent)]
+    Port(#[from] crate::network::ports::PortError),
     /// An image that should be here is not.
     #[error("image {image} is not on this machine")]
     NoImage {
@@ -95,6 +106,16 @@ pub enum HostError {
     /// The remains of a container could not be removed.
     #[error(transparent)]
     Runtime(#[from] crate::runtime::RuntimeError),
+}
+
+/// A port as the stack file has it.
+fn shown(port: &crate::project::Port) -> String {
+    let ip = port.host_ip.map_or(String::new(), |ip| format!("{ip}:"));
+    match port.published {
+        Some((first, last)) if first == last => format!("{ip}{first}"),
+        Some((first, last)) => format!("{ip}{first}-{last}"),
+        None => format!("{ip}0"),
+    }
 }
 
 impl HostError {

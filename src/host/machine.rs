@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::record::{self, Check, ContainerRecord, HealthRecord, containers, folders};
-use super::traffic::Traffic;
-use super::view::{self, health_path, state};
+use super::traffic::{Afterwards, Traffic};
+use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
-use crate::network;
+use crate::network::bridge;
 use crate::plan::{ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord};
@@ -114,8 +114,8 @@ impl Machine {
     /// # Errors
     /// [`HostError`] when the image store cannot be opened.
     pub async fn open(world: World, project: &str, revive: Revive, hear: Hear) -> Result<Arc<Self>, HostError> {
-        let images = ImageStore::open(&world.images())?;
-        let traffic = Traffic::new(&world, project).await?;
+        let images = ImageStore::open(world.images());
+        let traffic = Traffic::new(&world);
         Ok(Arc::new(Self {
             world,
             project: project.to_owned(),
@@ -141,11 +141,7 @@ impl Machine {
         for record in containers(&self.world, &self.project)? {
             let paths = self.world.container(&self.project, &record.id);
             let Some(running) = read_record::<RunningRecord>(&paths.running())? else { continue };
-            if runtime::probe(&running).init {
-                start::adopt(self, &record, running).await?;
-            } else {
-                start::bury(self, &record).await?;
-            }
+            start::adopt(self, &record, running).await?;
         }
         Ok(())
     }
@@ -164,7 +160,7 @@ impl Machine {
         for id in folders(&trash) {
             create::remove_tree(&trash.join(id))?;
         }
-        network::sweep(&self.world)?;
+        bridge::sweep(&self.world)?;
         Ok(())
     }
 
@@ -175,7 +171,6 @@ impl Machine {
                 let _ = std::io::Write::write_all(&mut &link, b"\n");
             }
         }
-        self.traffic.close().await;
     }
 
     /// The project as the records have it.
@@ -183,7 +178,7 @@ impl Machine {
     /// # Errors
     /// [`HostError`] when records cannot be read.
     pub async fn recorded(&self, name: &str) -> Result<Project, HostError> {
-        view::recall(&self.world, name)
+        recall(&self.world, name)
     }
 
     /// Checks what can be checked before anything is touched: ports that are to
@@ -194,11 +189,25 @@ impl Machine {
     /// [`HostError::Preflight`] with everything that is in the way.
     pub async fn preflight(&self, project: &Project, plan: &Plan) -> Result<(), HostError> {
         let mut problems = Vec::new();
+        let mut afterwards = Afterwards::new();
+        for action in &plan.actions {
+            match &action.operation {
+                Operation::StopContainer { container, .. } | Operation::RemoveContainer { container, .. } => {
+                    afterwards.entry(container.name.clone()).or_default();
+                }
+                Operation::StartContainer { container } => {
+                    let ports = project.services.get(&container.service).map(|service| service.ports.clone());
+                    afterwards.insert(container.name.clone(), ports.unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
         for action in &plan.actions {
             let Operation::StartContainer { container } = &action.operation else { continue };
             let Some(service) = project.services.get(&container.service) else { continue };
             problems.extend(create::missing_sources(service));
-            if let Err(error) = self.traffic.reserve(&container.name, &service.ports) {
+            let reserved = self.traffic.reserve(&container.name, &service.ports, Some(&afterwards));
+            if let Err(error) = reserved {
                 problems.push(format!("service \"{}\": {error}", service.name));
             }
         }
@@ -412,7 +421,7 @@ impl Host for Machine {
             Operation::CreateNetwork { network, .. } => create::network(self, project, network).await,
             Operation::RemoveNetwork { id, .. } => {
                 let (world, id) = (self.world.clone(), id.clone());
-                blocking(move || Ok(network::remove(&world, &[&id])?)).await?;
+                blocking(move || Ok(bridge::remove(&world, &[&id])?)).await?;
                 Ok(vec![])
             }
             Operation::CreateVolume { volume, .. } => create::volume(self, project, volume).await,

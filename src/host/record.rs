@@ -35,6 +35,8 @@ pub struct ContainerRecord {
     pub image: String,
     /// Program and arguments, the image's defaults taken in.
     pub command: Vec<String>,
+    /// The signal that stops it, the image's taken in.
+    pub stop_signal: Option<String>,
     /// Health check, the image's taken in.
     pub check: Option<Check>,
     /// Creation time, nanoseconds since the epoch.

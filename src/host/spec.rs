@@ -55,7 +55,7 @@ pub(super) fn request(
         mounts.add(mount)?;
     }
     for (target, volume) in &record.anonymous {
-        mounts.volume(target, volume, None, true, false);
+        mounts.volume(target, volume, None, true, false)?;
     }
     let user = service.user.clone().or_else(|| Some(image.config.user.clone()).filter(|user| !user.is_empty()));
     let settings = Settings {
@@ -156,7 +156,7 @@ impl Mounts<'_> {
             }
             MountSource::Volume { volume, nocopy, subpath } => {
                 let name = self.record.volumes.get(volume).unwrap_or(volume).clone();
-                self.volume(target, &name, subpath.as_deref(), !nocopy, mount.read_only);
+                self.volume(target, &name, subpath.as_deref(), !nocopy, mount.read_only)?;
             }
             // By the record: these have names there.
             MountSource::Anonymous => {}
@@ -174,9 +174,16 @@ impl Mounts<'_> {
         Ok(())
     }
 
-    fn volume(&mut self, target: &str, name: &str, subpath: Option<&str>, copy: bool, read_only: bool) {
+    fn volume(
+        &mut self,
+        target: &str,
+        name: &str,
+        subpath: Option<&str>,
+        copy: bool,
+        read_only: bool,
+    ) -> Result<(), HostError> {
         let volumes = Volumes::new(self.world);
-        let data = volumes.data_dir(name);
+        let data = volumes.data_dir(name)?;
         let mut options = vec!["rprivate"];
         if read_only {
             options.push("ro");
@@ -192,11 +199,12 @@ impl Mounts<'_> {
                     self.populate.push(Populate {
                         destination: target.into(),
                         source: data,
-                        marker: volumes.populated_marker(name),
+                        marker: volumes.populated_marker(name)?,
                     });
                 }
             }
         }
+        Ok(())
     }
 
     /// A container on the machine's own files has no business in our state.

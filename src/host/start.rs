@@ -1,11 +1,11 @@
 //! One run of a container: begins it, takes it over from a former supervisor,
 //! and clears up after it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +14,18 @@ use tokio::sync::watch;
 
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
-use super::view::{self, LOST, ports_path};
+use super::traffic::Place;
+use super::view::{self, ports_path};
 use super::{HostError, create, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
-use crate::network::{self, Namespace};
+use crate::network::bridge;
+use crate::network::endpoint::{Namespace, create_namespace, loopback_only};
+use crate::network::files::{hosts_file, resolv_conf};
+use crate::network::record as networks;
 use crate::project::{NetworkMode, Restart};
-use crate::runtime::{self, ExecRequest, ExitRecord, RunRequest, RunningRecord};
+use crate::runtime::{self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{World, read_record, remove_record, write_record};
-
-/// Most output of a health probe that is looked at, in bytes.
-const PROBE_OUTPUT: u64 = 4096;
 
 /// What a run needs that only this process has.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         .get(&record.image)?
         .or(machine.images.resolve(&record.config.image)?)
         .ok_or_else(|| HostError::NoImage { image: record.config.image.clone() })?;
-    machine.traffic.reserve(&record.name, &record.config.ports)?;
+    machine.traffic.reserve(&record.name, &record.config.ports, None)?;
     let (world, revive) = (machine.world.clone(), machine.revive());
     let wanted = record.clone();
     let Prepared { request, network, mut warnings } =
@@ -88,18 +89,23 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
             kept.push(("dns-tcp".to_owned(), namespace.dns_tcp.as_fd()));
         }
         kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
-        let result = runtime::start(&request, netns, &kept, Some(monitor_end.into()));
+        let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         Ok((network, result))
     })
     .await?;
     let begun = result.map_err(|source| HostError::Container { name, source })?;
-    warnings.extend(begun.warnings.iter().map(ToString::to_string));
-    let published = machine.traffic.publish(&record, addresses(&machine.world, &record)?).await?;
-    write_record(&ports_path(&machine.world.container(&machine.project, id)), &published)?;
+    warnings.extend(begun.warnings);
+    let paths = machine.world.container(&machine.project, id);
+    let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
+        return Err(HostError::Interrupted { reason: "its running record is gone".to_owned() });
+    };
+    let places = places(&machine.world, &record)?;
+    let published = machine.traffic.publish(&record, &places).await?;
+    write_record(&ports_path(&paths), &published)?;
     if let Net::Fresh(namespace) = network {
-        machine.traffic.serve_names(&record, namespace.dns_udp, namespace.dns_tcp)?;
+        machine.traffic.serve_names(&record, &places, namespace.dns_udp, namespace.dns_tcp)?;
     }
-    take_in(machine, &record, begun.running, begun.monitor, Some(link))?;
+    take_in(machine, &record, running, begun.monitor, link)?;
     machine.hear(News::Started(started(&machine.world, &record, again, offset)));
     Ok(warnings)
 }
@@ -116,37 +122,31 @@ fn prepare(
     let mut resolved = None;
     let network = match &record.config.network_mode {
         NetworkMode::Host => Net::Host,
-        NetworkMode::None => Net::Given(network::loopback_only()?),
+        NetworkMode::None => Net::Given(loopback_only()?),
         NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
-            let mut keys: Vec<&String> = record.networks.keys().collect();
-            // The interfaces are in the order of priority, then of names.
-            keys.sort_by_key(|key| {
-                let priority = record.config.networks.get(*key).map_or(0, |attachment| attachment.priority);
-                (std::cmp::Reverse(priority), key.as_str())
-            });
-            for key in keys {
+            for key in in_order(record) {
                 let Some(id) = record.networks.get(key) else { continue };
-                let network = network::read(world, id)?
+                let network = networks::read(world, id)?
                     .ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
-                warnings.extend(network::ensure(world, &network)?.iter().map(ToString::to_string));
+                warnings.extend(bridge::ensure(world, &network)?.iter().map(ToString::to_string));
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
                 let mac = attachment.mac_address.as_deref();
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
                 endpoints.push(endpoint.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?);
             }
             resolved = Some(endpoints.clone());
-            Net::Fresh(network::create_namespace(world, &endpoints)?)
+            Net::Fresh(create_namespace(world, &endpoints)?)
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
     let own: Vec<std::net::IpAddr> =
         resolved.iter().flatten().map(|endpoint| std::net::IpAddr::V4(endpoint.address)).collect();
     for (name, text) in [
-        ("hosts", network::hosts_file(record.hostname(), record.config.domainname.as_deref(), &own, &record.config.extra_hosts)),
+        ("hosts", hosts_file(record.hostname(), record.config.domainname.as_deref(), &own, &record.config.extra_hosts)),
         ("hostname", format!("{}\n", record.hostname())),
-        ("resolv.conf", network::resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_)))),
+        ("resolv.conf", resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_)))),
     ] {
         let path = paths.run.join(name);
         std::fs::write(&path, text).map_err(HostError::io("write", &path))?;
@@ -160,7 +160,7 @@ fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, 
     for record in containers(world, project)?.iter().filter(|record| record.config.name == service) {
         let paths = world.container(project, &record.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
-            && runtime::probe(&running).init
+            && matches!(runtime::probe(&running)?, Liveness::Running { init: Some(_), .. })
         {
             let path = format!("/proc/{}/ns/net", running.init.pid);
             let netns = File::open(&path).map_err(HostError::io("open", Path::new(&path)))?;
@@ -170,17 +170,45 @@ fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, 
     Err(HostError::Dependency { reason: format!("service \"{service}\" does not run, so its network cannot be shared") })
 }
 
-/// The container's addresses, by network id.
-fn addresses(world: &World, record: &ContainerRecord) -> Result<BTreeMap<String, network::Lease>, HostError> {
-    let mut found = BTreeMap::new();
-    for id in record.networks.values() {
-        if let Some(network) = network::read(world, id)?
-            && let Some(lease) = network.leases.get(&record.lease_key())
-        {
-            found.insert(id.clone(), *lease);
+/// The networks of a container in the order of its interfaces: by priority,
+/// then by name.
+fn in_order(record: &ContainerRecord) -> Vec<&String> {
+    let mut keys: Vec<&String> = record.networks.keys().collect();
+    keys.sort_by_key(|key| {
+        let priority = record.config.networks.get(*key).map_or(0, |attachment| attachment.priority);
+        (std::cmp::Reverse(priority), key.as_str())
+    });
+    keys
+}
+
+/// Where a container is on each of its networks, in the order of its interfaces.
+fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
+    let mut places = Vec::new();
+    for key in in_order(record) {
+        let Some(id) = record.networks.get(key) else { continue };
+        let Some(network) = networks::read(world, id)? else { continue };
+        if let Some(lease) = network.leases.get(&record.lease_key()) {
+            let aliases = record.config.networks.get(key).map(|attachment| attachment.aliases.clone());
+            places.push(Place {
+                network: id.clone(),
+                internal: network.internal,
+                lease: lease.clone(),
+                aliases: aliases.unwrap_or_default(),
+            });
         }
     }
-    Ok(found)
+    Ok(places)
+}
+
+/// The number of the signal that stops a container: the service's, the
+/// image's, or SIGTERM.
+pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
+    let named = record.stop_signal.as_deref().unwrap_or("SIGTERM").trim().to_ascii_uppercase();
+    if let Ok(number) = named.parse() {
+        return number;
+    }
+    let name = if named.starts_with("SIG") { named } else { format!("SIG{named}") };
+    nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
 }
 
 /// Takes over a container that a former supervisor started.
@@ -189,12 +217,16 @@ pub(super) async fn adopt(
     record: &ContainerRecord,
     running: RunningRecord,
 ) -> Result<(), HostError> {
-    let Some(monitor) = runtime::open_monitor(&running)? else {
-        // Its monitor was killed: it has no log and will have no exit status.
+    let Liveness::Running { monitor, .. } = runtime::probe(&running)? else {
+        // Without a monitor it has no log and will have no exit status.
         return bury(machine, record).await;
     };
-    machine.traffic.adopt(record, &running, addresses(&machine.world, record)?).await?;
-    take_in(machine, record, running, monitor, None)?;
+    let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
+    runtime::link(&running, monitor_end.as_fd())?;
+    let places = places(&machine.world, record)?;
+    machine.traffic.adopt(record, &running, &places)?;
+    machine.traffic.publish(record, &places).await?;
+    take_in(machine, record, running, monitor, link)?;
     machine.hear(News::Started(started(&machine.world, record, false, log_end(&machine.world, record))));
     Ok(())
 }
@@ -204,16 +236,15 @@ fn take_in(
     machine: &Arc<Machine>,
     record: &ContainerRecord,
     running: RunningRecord,
-    monitor: OwnedFd,
-    link: Option<UnixStream>,
+    monitor: Process,
+    link: UnixStream,
 ) -> Result<(), HostError> {
     let (end, ended) = watch::channel(false);
-    machine.live().insert(record.id.clone(), Live { running, ended, link });
-    let monitor = AsyncFd::new(monitor).map_err(HostError::io("watch", Path::new("monitor")))?;
+    machine.live().insert(record.id.clone(), Live { running, ended, link: Some(link) });
     let (machine, record) = (machine.clone(), record.clone());
     tokio::spawn(async move {
-        // A pidfd becomes readable when its process has ended.
-        let _ = monitor.readable().await;
+        let _ = ended_process(&monitor).await;
+        monitor.reap();
         let _guard = machine.lock(&record.id).await;
         if let Err(error) = bury(&machine, &record).await {
             tracing::error!(container = record.name, %error, "its remains could not be cleared up");
@@ -230,30 +261,39 @@ pub(super) async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) -> Re
     machine.traffic.unpublish(record).await?;
     let paths = machine.world.container(&machine.project, &record.id);
     let cgroup = spec::cgroup(&machine.world, &record.id);
-    let exit = blocking(move || {
+    let exit: ExitRecord = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
-        if let Some(running) = &running {
-            let exit: Option<ExitRecord> = read_record(&paths.exit())?;
-            if exit.is_none_or(|exit| exit.started_at < running.started_at) {
-                runtime::reap_lost(running, &paths.exit())?;
-            }
-        }
-        runtime::cleanup(&cgroup, &paths.running())?;
-        Ok(read_record::<ExitRecord>(&paths.exit())?)
+        let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
+        runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
+        Ok(exit)
     })
     .await?;
     // A command may have stopped it since the record was read.
     let stopped = machine.record(&record.id)?.is_none_or(|record| record.stopped)
         || machine.resting().contains(&record.id);
-    let code = exit.map_or(LOST, |exit| exit.code);
+    let code = exit.code;
     machine.hear(News::Exited { id: record.id.clone(), code, stopped });
     Ok(())
 }
 
+/// Resolves when a process has ended.
+async fn ended_process(process: &Process) -> std::io::Result<()> {
+    // A pidfd becomes readable when its process has ended.
+    let fd = AsyncFd::new(process.as_fd().try_clone_to_owned()?)?;
+    fd.readable().await.map(|_| ())
+}
+
 /// Runs a health probe in a container: whether it ended with 0 in time.
 pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
-    let request = ExecRequest { args: test.to_vec(), ..ExecRequest::new(running.clone()) };
-    runtime::exec_quietly(&request, timeout, PROBE_OUTPUT).await
+    let (running, request) = (running.clone(), ExecRequest { args: test.to_vec(), ..ExecRequest::default() });
+    let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
+    let Ok(exec) = begun else { return false };
+    let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
+    if in_time.is_err() {
+        let _ = exec.process.signal(libc::SIGKILL);
+        let _ = ended_process(&exec.process).await;
+    }
+    matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
 }
 
 /// What is told of a container that runs; `offset` is where its run begins in the log.

@@ -13,9 +13,9 @@ use super::record::{ContainerRecord, HealthRecord, containers};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::network;
-use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner};
-use crate::project::{Project, Protocol, Service};
-use crate::runtime::{self, ExitRecord, RunningRecord};
+use crate::plan::{self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner};
+use crate::project::{Project, Protocol};
+use crate::runtime::{self, ExitRecord, Liveness, RunningRecord};
 use crate::store::{ContainerPaths, World, read_record};
 use crate::volume::Volumes;
 
@@ -92,7 +92,7 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
 pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<ContainerState, HostError> {
     let running: Option<RunningRecord> = read_record(&paths.running())?;
     if let Some(running) = &running
-        && runtime::probe(running).init
+        && matches!(runtime::probe(running)?, Liveness::Running { .. })
     {
         return Ok(ContainerState::Running { started: running.started_at });
     }
@@ -122,14 +122,21 @@ pub(super) fn ports_path(paths: &ContainerPaths) -> PathBuf {
 /// # Errors
 /// [`HostError`] when records cannot be read.
 pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> {
-    let containers = views(world, &project.name)?.into_iter().map(observed).collect();
+    let views = views(world, &project.name)?;
+    let users: BTreeMap<String, String> = views
+        .iter()
+        .flat_map(|view| view.record.anonymous.values().map(|volume| (volume.clone(), view.record.id.clone())))
+        .collect();
+    let containers = views.into_iter().map(observed).collect();
     let named: Vec<&str> = project.networks.values().map(|network| network.name.as_str()).collect();
     let mut networks = Vec::new();
-    for record in network::list(world)? {
+    let records = network::record::list(world)?;
+    let alive = network::bridge::alive(&records)?;
+    for (record, alive) in records.into_iter().zip(alive) {
         let ours = record.project.as_deref() == Some(project.name.as_str());
         if ours || named.contains(&record.name.as_str()) {
             networks.push(ObservedNetwork {
-                alive: network::is_alive(&record),
+                alive,
                 owner: record.project.map(|project| Owner { project, key: record.key }),
                 id: record.id,
                 name: record.name,
@@ -140,16 +147,17 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     let named: Vec<&str> = project.volumes.values().map(|volume| volume.name.as_str()).collect();
     let mut volumes = Vec::new();
     for record in Volumes::new(world).list()? {
-        let ours = record.project.as_deref() == Some(project.name.as_str());
+        let ours = record.project == project.name;
         if ours || named.contains(&record.name.as_str()) {
             volumes.push(ObservedVolume {
-                owner: record.project.map(|project| Owner { project, key: record.key }),
+                container: users.get(&record.name).cloned(),
+                owner: Some(Owner { project: record.project, key: record.key }),
                 name: record.name,
                 anonymous: record.anonymous,
             });
         }
     }
-    let store = ImageStore::open(&world.images())?;
+    let store = ImageStore::open(world.images());
     let mut images = BTreeMap::new();
     for service in project.services.values() {
         if !images.contains_key(&service.image)
@@ -184,15 +192,6 @@ fn observed(view: View) -> ObservedContainer {
 /// # Errors
 /// [`HostError`] when records cannot be read.
 pub fn recall(world: &World, name: &str) -> Result<Project, HostError> {
-    let mut services: BTreeMap<String, Service> = BTreeMap::new();
-    for record in containers(world, name)? {
-        let service = services.entry(record.config.name.clone()).or_insert_with(|| record.config.clone());
-        service.replicas = service.replicas.max(record.number);
-    }
-    // Dependencies on services that have no container say nothing any more.
-    let known: Vec<String> = services.keys().cloned().collect();
-    for service in services.values_mut() {
-        service.depends_on.retain(|dependency, _| known.contains(dependency));
-    }
-    Ok(Project { name: name.to_owned(), services, ..Project::default() })
+    let nothing = Project { name: name.to_owned(), ..Project::default() };
+    Ok(plan::recall(name, &observe(world, &nothing)?))
 }

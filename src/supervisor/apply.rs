@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use super::supervised::Supervised;
 use crate::host::{Host as _, HostError};
 use crate::plan::{self, Intent, Operation, Plan};
-use crate::project::Project;
-use crate::project::load::{Diagnostic, LoadRequest, load};
+use crate::project::{LoadRequest, Project, load};
 use crate::reconcile::{Cancelled, Event, execute};
+use crate::stack::{Diagnostic, DiskFiles};
 
 /// Rounds of observe, plan, walk. A second one is needed when a pull brought
 /// another image than the one containers were made of; more would mean that
@@ -79,7 +79,7 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
     };
     let project = match how {
         None => host.machine.recorded(&project).await?,
-        Some(how) => match load(&how) {
+        Some(how) => match load(&how, &DiskFiles) {
             Ok(loaded) => loaded.project,
             Err(failure) => {
                 applied.inputs = failure.inputs;
@@ -99,7 +99,6 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
         let observed = host.observe(&project).await?;
         let plan = plan::plan(&project, &observed, &intent)
             .map_err(|error| HostError::Plan { reason: error.to_string() })?;
-        plan::check(&plan, &observed).map_err(|error| HostError::Plan { reason: error.to_string() })?;
         tell(Step::Planned(Box::new(plan.clone())));
         if matches!(intent, Intent::Up(_)) {
             host.machine.preflight(&project, &plan).await?;

@@ -42,6 +42,7 @@ pub(super) fn from_stdin() -> Option<std::os::unix::net::UnixStream> {
     rustix::net::sockopt::socket_type(&stdin).ok()?;
     let null: OwnedFd = std::fs::File::open("/dev/null").ok()?.into();
     rustix::stdio::dup2_stdin(null).ok()?;
+    rustix::io::ioctl_fionbio(&stdin, true).ok()?;
     Some(stdin.into())
 }
 

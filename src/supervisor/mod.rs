@@ -29,8 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::host::{HostError, Machine};
 use crate::plan::{Intent, Up};
-use crate::project::Project;
-use crate::project::load::LoadRequest;
+use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
 use crate::store::{Lock, World, read_record, remove_record, write_record};
@@ -123,7 +122,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     runtime.block_on(async {
         let mut supervisor = Supervisor::begin(world, project).await?;
         if let Some(first) = first {
-            supervisor.greet(first);
+            supervisor.greet(tokio::net::UnixStream::from_std(first).map_err(io("serve the first client"))?);
         }
         supervisor.run().await
     })

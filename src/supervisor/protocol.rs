@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Intent, Plan};
-use crate::project::load::{Diagnostic, LoadRequest};
+use crate::project::LoadRequest;
 use crate::reconcile::Event;
+use crate::stack::Diagnostic;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
