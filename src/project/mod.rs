@@ -4,9 +4,6 @@
 //! Everything downstream (graph, plan, host) reads these types and nothing
 //! else; defaults are applied here, once.
 
-pub mod load;
-pub mod config { use super::Project; pub fn yaml(_:&Project)->Result<String,String>{Ok(String::new())} pub fn json(_:&Project)->Result<String,String>{Ok(String::new())} }
-pub fn hash(_:&Service)->String{String::new()}
 mod model;
 
 pub use model::*;

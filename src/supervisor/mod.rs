@@ -111,7 +111,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
     let first = connection::from_stdin();
-    let Some(_lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
+    let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -120,12 +120,30 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
         .build()
         .map_err(io("start the event loop"))?;
     runtime.block_on(async {
-        let mut supervisor = Supervisor::begin(world, project).await?;
+        let mut supervisor = Supervisor::begin(world.clone(), project).await?;
         if let Some(first) = first {
             supervisor.greet(tokio::net::UnixStream::from_std(first).map_err(io("serve the first client"))?);
         }
         supervisor.run().await
-    })
+    })?;
+    leave(&world, project);
+    lock.remove();
+    Ok(())
+}
+
+/// Removes what is left of a stack that is no more: a log that says nothing,
+/// and folders that are empty.
+fn leave(world: &World, project: &str) {
+    let (state, run) = (world.stack(project), world.stack_run(project));
+    let log = state.join("supervisor.log");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+        let _ = std::fs::remove_file(&log);
+    }
+    let _ = std::fs::remove_file(run.join("revive.lock"));
+    for folder in [state.join("containers"), state, run.join("containers")] {
+        // It stays when there is something in it.
+        let _ = std::fs::remove_dir(folder);
+    }
 }
 
 /// One request that waits for its turn.

@@ -13,6 +13,7 @@
 )]
 
 pub mod registry;
+pub mod stack;
 
 use std::collections::BTreeSet;
 use std::fs;
