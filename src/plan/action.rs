@@ -117,8 +117,10 @@ pub enum Operation {
         /// Its anonymous volumes too.
         volumes: bool,
     },
-    /// Wait until a dependency holds. [`Condition::ServiceStarted`] is met by
-    /// what the action comes after; see [`WAIT`] for its meaning to `up --wait`.
+    /// Wait until a dependency holds, of all its containers; of several with
+    /// the same number, left by a crash, the one that runs counts.
+    /// [`Condition::ServiceStarted`] is met by what the action comes after; see
+    /// [`WAIT`] for its meaning to `up --wait`.
     Await {
         /// The service waited for.
         service: String,

@@ -17,7 +17,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Action, Cause, Change, Operation, Plan, Target, WAIT};
-use crate::project::Condition;
+use crate::project::{Attachment, Condition};
 
 /// What a line tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,9 +137,16 @@ pub fn overview(plan: &Plan) -> Vec<Line> {
 pub fn steps(plan: &Plan) -> Vec<Line> {
     let width = plan.actions.len().to_string().len();
     let mut lines = Vec::new();
+    let mut told: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for (at, action) in plan.actions.iter().enumerate() {
         let mut text = format!("{:>width$}  {}", at + 1, operation(&action.operation));
-        let reasons = reasons(&action.cause);
+        // What was said of a container is not said again.
+        let told = told.entry(resource(&action.operation)).or_default();
+        let reasons: Vec<String> = reasons(action)
+            .into_iter()
+            .filter(|reason| !told.contains(reason))
+            .collect();
+        told.extend(reasons.iter().cloned());
         if !reasons.is_empty() {
             text.push_str(": ");
             text.push_str(&reasons.join(", "));
@@ -253,25 +260,26 @@ fn until(condition: Condition) -> &'static str {
     }
 }
 
-/// A cause in words; one element a change.
-pub fn reasons(cause: &Cause) -> Vec<String> {
-    match cause {
-        Cause::Missing => vec!["not there".into()],
-        Cause::Changed { changes } => changes.iter().map(change).collect(),
-        Cause::ImageChanged { old, new } => {
-            vec![format!(
-                "image is another one now, {} -> {}",
-                short(old),
-                short(new)
-            )]
+/// Why an action is done, in words; one element a change, none when it is
+/// simply what the command asks for.
+pub fn reasons(action: &Action) -> Vec<String> {
+    let reason = match (&action.cause, &action.operation) {
+        (Cause::Changed { changes }, _) => return changes.iter().map(change).collect(),
+        (Cause::Requested, _) | (_, Operation::Await { .. }) => return Vec::new(),
+        (Cause::Missing, Operation::PullImage { .. }) => "not on this machine".to_owned(),
+        (Cause::Missing, _) => "not there".to_owned(),
+        (Cause::ImageChanged { old, new }, _) => {
+            format!("image is another one now, {} -> {}", short(old), short(new))
         }
-        Cause::Replaced { what } => vec![format!("{what} is replaced or restarted")],
-        Cause::NotRunning => vec!["not running".into()],
-        Cause::NeededBy { who } => vec![format!("needed by {who}")],
-        Cause::Requested => Vec::new(),
-        Cause::Surplus => vec!["not wanted any more".into()],
-        Cause::Repair => vec!["left incomplete".into()],
-    }
+        (Cause::Replaced { what }, _) if what.starts_with("service ") => format!("goes with {what}"),
+        (Cause::Replaced { what }, _) => format!("{what} is made anew"),
+        (Cause::NotRunning, _) => "not running".to_owned(),
+        (Cause::NeededBy { who }, _) => format!("needed by {who}"),
+        (Cause::Surplus, _) => "not wanted any more".to_owned(),
+        (Cause::Repair, Operation::CreateNetwork { .. }) => "its bridge is gone".to_owned(),
+        (Cause::Repair, _) => "left over by a command that was cut off".to_owned(),
+    };
+    vec![reason]
 }
 
 /// The first twelve digits of an id, without the name of its algorithm.
@@ -297,9 +305,19 @@ fn change(change: &Change) -> String {
     )
 }
 
-/// Durations are stored as nanoseconds.
+/// Durations are stored as nanoseconds; of an attachment without any option
+/// there is nothing to show but that it is there.
 fn readable(field: &str, value: &str) -> String {
     let last = field.rsplit('.').next().unwrap_or(field);
+    if field
+        .strip_prefix("networks.")
+        .is_some_and(|key| !key.contains('.'))
+    {
+        let attachment: Option<Attachment> = serde_json::from_str(value).ok();
+        if attachment.is_some_and(|attachment| attachment == Attachment::default()) {
+            return "attached".to_owned();
+        }
+    }
     let is_duration = [
         "interval",
         "timeout",
@@ -350,7 +368,7 @@ fn entries(plan: &Plan) -> Vec<Entry> {
             let kinds: Vec<Kind> = actions.iter().map(|action| kind(&action.operation)).collect();
             let kind = combined(&kinds);
             let mut reasons: Vec<String> = Vec::new();
-            for reason in actions.iter().flat_map(|action| self::reasons(&action.cause)) {
+            for reason in actions.iter().flat_map(|action| self::reasons(action)) {
                 if !reasons.contains(&reason) {
                     reasons.push(reason);
                 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::{Cause, Observed, ObservedNetwork, PlanError, diff};
+use super::super::{Cause, Change, Observed, ObservedNetwork, PlanError, diff};
 use crate::project::{Network, Project};
 
 /// What is to become of a network of the project.
@@ -148,7 +148,13 @@ impl<'a> Networks<'a> {
     fn renamed(&self, key: &str, found: &'a ObservedNetwork) -> Result<Fate<'a>, PlanError> {
         match &found.owner {
             Some(owner) if self.is_ours(found) && !self.project.networks.contains_key(&owner.key) => {
-                Ok(Fate::Replace(found, Cause::Surplus))
+                let changes = vec![Change {
+                    field: "key".to_owned(),
+                    old: Some(owner.key.clone()),
+                    new: Some(key.to_owned()),
+                    origin: self.project.origin(&format!("networks.{key}")).cloned(),
+                }];
+                Ok(Fate::Replace(found, Cause::Changed { changes }))
             }
             _ => Err(self.foreign(key, found)),
         }

@@ -109,10 +109,26 @@ fn judge<'a>(
     containers: Vec<&'a ObservedContainer>,
     asked: impl Fn(&ObservedContainer) -> Result<(), &'static str>,
 ) -> Vec<Slot<'a>> {
-    // Of containers with the same number, left by a crash, one is started: the
-    // newest, unless another one runs.
+    let places = places(&containers);
+    containers
+        .into_iter()
+        .map(|old| match asked(old) {
+            Err(reason) => Slot::keep(old, reason),
+            Ok(()) if !places.contains(old.id.as_str()) => Slot::keep(old, TWIN),
+            Ok(()) if old.state.is_running() => Slot::keep(old, "running"),
+            Ok(()) => Slot::keep(old, "").with(Fate::Start, Cause::NotRunning),
+        })
+        .collect()
+}
+
+/// Why the other one of two containers with the same number is left alone.
+const TWIN: &str = "another container has its place, `up` removes this one";
+
+/// Ids of the containers that count. Of several with the same number, left by
+/// a crash, that is one that runs, else the newest.
+fn places<'a>(containers: &[&'a ObservedContainer]) -> BTreeSet<&'a str> {
     let mut best: BTreeMap<u32, (bool, u64, &str)> = BTreeMap::new();
-    for container in &containers {
+    for container in containers {
         let this = (
             container.state.is_running(),
             container.created,
@@ -121,24 +137,14 @@ fn judge<'a>(
         let best = best.entry(container.number).or_insert(this);
         *best = this.max(*best);
     }
-    containers
-        .into_iter()
-        .map(|old| match asked(old) {
-            Err(reason) => Slot::keep(old, reason),
-            Ok(()) if old.state.is_running() => Slot::keep(old, "running"),
-            Ok(()) if best.get(&old.number).is_some_and(|(_, _, id)| *id != old.id) => {
-                Slot::keep(old, "another container has its place, `up` removes this one")
-            }
-            Ok(()) => Slot::keep(old, "").with(Fate::Start, Cause::NotRunning),
-        })
-        .collect()
+    best.into_values().map(|(_, _, id)| id).collect()
 }
 
 fn first<'s, 'a>(slots: &'s [Slot<'a>], service: &str) -> Option<&'s Slot<'a>> {
     slots
         .iter()
         .filter(|slot| slot.service == service)
-        .min_by_key(|slot| slot.number)
+        .min_by_key(|slot| (slot.number, !slot.will_run()))
 }
 
 /// What shares the network of a container that is started afresh is restarted.
@@ -221,9 +227,12 @@ pub(super) fn restart(
     for name in graph.order() {
         let containers = existing.remove(name.as_str()).unwrap_or_default();
         let mut theirs = Vec::new();
+        let places = places(&containers);
         for old in containers {
             let asked = roots.contains(name);
-            theirs.push(if asked || selected.contains(name) && old.state.is_running() {
+            theirs.push(if !places.contains(old.id.as_str()) {
+                Slot::keep(old, TWIN)
+            } else if asked || selected.contains(name) && old.state.is_running() {
                 let cause = if asked {
                     Cause::Requested
                 } else {
@@ -239,8 +248,11 @@ pub(super) fn restart(
         slots.extend(theirs);
     }
     for (service, containers) in existing {
+        let places = places(&containers);
         for old in containers {
-            slots.push(if orphans.contains(service) {
+            slots.push(if !places.contains(old.id.as_str()) {
+                Slot::keep(old, TWIN)
+            } else if orphans.contains(service) {
                 again(old, Cause::Requested)
             } else {
                 Slot::keep(old, "its service is not in the project")

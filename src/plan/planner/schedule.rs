@@ -673,8 +673,13 @@ impl<'a> Schedule<'a> {
     }
 
     fn order_containers(&mut self) {
-        let stops = self.steps.iter().filter(|steps| steps.stop.is_some()).count();
-        let all = self.base.len().saturating_mul(stops) <= BARRIER;
+        let ends = self
+            .steps
+            .iter()
+            .filter(|steps| steps.stop.or(steps.remove).is_some())
+            .count();
+        let all = self.base.len().saturating_mul(ends) <= BARRIER;
+        let base: BTreeSet<Step> = self.base.iter().copied().collect();
         let mut orphans: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
         for index in 0..self.slots.len() {
             let (Some(slot), Some(&steps)) = (self.slots.get(index).cloned(), self.steps.get(index)) else {
@@ -682,14 +687,17 @@ impl<'a> Schedule<'a> {
             };
             let needs = self.needs(&slot);
             let gate = self.gates.get(slot.service).cloned().unwrap_or_default();
-            if let Some(stop) = steps.stop {
+            // What ends the present container: nothing is touched before its
+            // successor can be made.
+            if let Some(end) = steps.stop.or(steps.remove) {
                 if all {
-                    self.draft.after(stop, self.base.iter().copied());
+                    self.draft.after(end, self.base.iter().copied());
                 } else {
-                    let base: BTreeSet<Step> = self.base.iter().copied().collect();
                     self.draft
-                        .after(stop, needs.iter().copied().filter(|need| base.contains(need)));
+                        .after(end, needs.iter().copied().filter(|need| base.contains(need)));
                 }
+            }
+            if let Some(stop) = steps.stop {
                 let late = !self.early.get(index).copied().unwrap_or_default();
                 if late && (slot.start || slot.cause == Cause::Repair) {
                     self.draft.after(stop, gate.iter().copied());
@@ -752,7 +760,7 @@ impl<'a> Schedule<'a> {
         let first = self
             .slots_of(provider)
             .filter(|(slot, _)| slot.survives())
-            .min_by_key(|(slot, _)| slot.number);
+            .min_by_key(|(slot, _)| (slot.number, !slot.will_run()));
         first.map(|(_, steps)| steps)
     }
 

@@ -219,6 +219,9 @@ impl<'a> Decider<'a> {
                 containers.into_iter().map(affected).collect()
             };
             self.follow_dependencies(name, &mut slots)?;
+            if slots.iter().any(Slot::makes) {
+                remove_duplicates(&mut slots);
+            }
             let from = self.slots.len();
             if self.up.no_start {
                 for slot in &mut slots {
@@ -446,7 +449,7 @@ impl<'a> Decider<'a> {
                 let provider = theirs
                     .iter()
                     .filter(|slot| slot.survives())
-                    .min_by_key(|slot| slot.number);
+                    .min_by_key(|slot| (slot.number, !slot.will_run()));
                 follow_provider(dependency, provider, slots, self.up.no_recreate, &mut warnings);
             }
             let restarts = link.restart && !self.up.no_deps;
@@ -514,7 +517,7 @@ impl<'a> Decider<'a> {
             .slots_of(provider)
             .iter()
             .filter(|slot| slot.survives())
-            .min_by_key(|slot| slot.number);
+            .min_by_key(|slot| (slot.number, !slot.will_run()));
         if first.is_some_and(Slot::will_run) {
             return Ok(());
         }
@@ -592,7 +595,7 @@ fn follow_provider(
 fn remove_duplicates(slots: &mut [Slot<'_>]) {
     let mut best: BTreeMap<u32, (bool, u64, &str)> = BTreeMap::new();
     let rank = |slot: &Slot<'_>| -> Option<(bool, u64, String)> {
-        let old = slot.old?;
+        let old = slot.old.filter(|_| slot.survives())?;
         Some((
             slot.fate == Fate::Keep && slot.is_running(),
             old.created,
@@ -609,7 +612,9 @@ fn remove_duplicates(slots: &mut [Slot<'_>]) {
         }
     }
     for (slot, rank) in slots.iter_mut().zip(&ranks) {
-        let Some((fit, created, id)) = rank else { continue };
+        let Some((fit, created, id)) = rank.as_ref().filter(|_| slot.survives()) else {
+            continue;
+        };
         if best
             .get(&slot.number)
             .is_some_and(|best| *best != (*fit, *created, id.as_str()))
