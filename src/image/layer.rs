@@ -63,8 +63,8 @@ pub(super) struct Download {
 impl Download {
     /// A download and where its data goes: pieces, and an empty one at the end.
     pub(super) fn new() -> (mpsc::Sender<Bytes>, Self) {
-        // Pieces are some ten KiB: enough to keep both sides busy, little to hold.
-        let (sender, receiver) = mpsc::channel(64);
+        // Pieces are up to some hundred KiB: enough to keep both sides busy, little to hold.
+        let (sender, receiver) = mpsc::channel(16);
         let download = Self {
             receiver,
             present: Bytes::new(),

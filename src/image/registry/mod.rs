@@ -39,6 +39,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
+use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
@@ -62,6 +63,8 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(8);
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
 /// How long an answer, or the next piece of one, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the text of an error may take.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// Redirects in a row.
 const REDIRECTS_LIMIT: u32 = 10;
 /// As much of an error's body is read.
@@ -369,9 +372,16 @@ impl Registry {
                     authorised = true;
                     self.authorise(&response, used.as_ref()).await?;
                 }
-                // What TLS servers answer to plain HTTP.
-                StatusCode::BAD_REQUEST if ours && !secure => self.secure.store(true, Ordering::Relaxed),
-                _ => return Err(self.status(response, &target, path).await),
+                _ => {
+                    let (head, body) = self.message(response).await;
+                    // What TLS servers answer to plain HTTP.
+                    let wants_tls = status == StatusCode::BAD_REQUEST
+                        && body.windows(5).any(|word| word.eq_ignore_ascii_case(b"https"));
+                    if !(ours && !secure && wants_tls) {
+                        return Err(self.status(&head, &body, &target, path));
+                    }
+                    self.secure.store(true, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -534,7 +544,10 @@ impl Registry {
                 };
                 return Err(self.denied(what).into());
             }
-            _ => return Err(self.status(response, &realm, "a token").await),
+            _ => {
+                let (head, body) = self.message(response).await;
+                return Err(self.status(&head, &body, &realm, "a token"));
+            }
         }
         let body = Limited::new(response.into_body(), MESSAGE_LIMIT * 4).collect();
         let host = realm.host().unwrap_or_default();
@@ -553,8 +566,20 @@ impl Registry {
         Ok(token.ok_or_else(|| self.denied("its token server answers without a token"))?)
     }
 
+    /// An answer that is no success, with the start of what it says.
+    async fn message(&self, response: Response<Incoming>) -> (Parts, Bytes) {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MESSAGE_LIMIT).collect();
+        let body = match timeout(MESSAGE_PATIENCE, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            // The status says enough.
+            _ => Bytes::new(),
+        };
+        (head, body)
+    }
+
     /// The error that a status is.
-    async fn status(&self, response: Response<Incoming>, target: &Uri, path: &str) -> Failure {
+    fn status(&self, head: &Parts, body: &[u8], target: &Uri, path: &str) -> Failure {
         #[derive(Deserialize)]
         struct Envelope {
             errors: Vec<Entry>,
@@ -566,14 +591,9 @@ impl Registry {
             code: String,
             message: String,
         }
-        let status = response.status();
-        let after = response.headers().get(header::RETRY_AFTER).and_then(retry_after);
-        let body = Limited::new(response.into_body(), MESSAGE_LIMIT).collect();
-        let body = match timeout(Duration::from_secs(5), body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            _ => Bytes::new(),
-        };
-        let entry = serde_json::from_slice::<Envelope>(&body)
+        let status = head.status;
+        let after = head.headers.get(header::RETRY_AFTER).and_then(retry_after);
+        let entry = serde_json::from_slice::<Envelope>(body)
             .ok()
             .and_then(|envelope| envelope.errors.into_iter().next())
             .unwrap_or_default();

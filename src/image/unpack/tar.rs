@@ -14,6 +14,8 @@ const BLOCK: usize = 512;
 const EXTENSION_LIMIT: u64 = 1 << 20;
 /// Most data segments of a sparse file.
 const SEGMENT_LIMIT: usize = 1 << 16;
+/// Most extended attributes of an entry; no file system of ours holds as many.
+const ATTRIBUTES_LIMIT: usize = 256;
 /// How much is read at once.
 const BUFFER: usize = 256 << 10;
 
@@ -682,6 +684,9 @@ impl Pax {
                     }
                     self.attributes.retain(|(known, _)| known != name);
                     self.attributes.push((name.to_vec(), value.to_vec()));
+                    if self.attributes.len() > ATTRIBUTES_LIMIT {
+                        return Err(malformed("an entry has too many extended attributes"));
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Puts entries into a folder, never outside it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -48,7 +48,7 @@ pub(super) struct Tree<'a> {
     /// The parent of the last entry: archives hold the content of a folder in a row.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Every folder of this layer; `None` when no entry describes it.
-    folders: HashMap<Vec<u8>, Option<Attributes>>,
+    folders: BTreeMap<Vec<u8>, Option<Attributes>>,
 }
 
 impl<'a> Tree<'a> {
@@ -58,7 +58,7 @@ impl<'a> Tree<'a> {
             limits,
             done: Unpacked::default(),
             parent: None,
-            folders: HashMap::new(),
+            folders: BTreeMap::new(),
         }
     }
 
@@ -102,15 +102,20 @@ impl<'a> Tree<'a> {
     /// Sets what had to wait until nothing changes any more.
     pub(super) fn finish(mut self) -> Result<Unpacked, UnpackError> {
         for (path, attributes) in &self.folders {
+            let folder = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let set_mode = |mode| {
+                rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))
+                    .map_err(UnpackError::io("set the mode of", path))
+            };
             let Some(attributes) = attributes else {
+                // Whatever the umask has made of it.
+                set_mode(0o755)?;
                 continue;
             };
-            let folder = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             let owner = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
             rustix::fs::fchown(&folder, Some(owner.0), Some(owner.1))
                 .map_err(UnpackError::io("set the owner of", path))?;
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(attributes.mode))
-                .map_err(UnpackError::io("set the mode of", path))?;
+            set_mode(attributes.mode)?;
             rustix::fs::futimens(&folder, &times(attributes.modified))
                 .map_err(UnpackError::io("set the time of", path))?;
         }
@@ -119,7 +124,6 @@ impl<'a> Tree<'a> {
             .into_iter()
             .filter(|(_, attributes)| attributes.is_none());
         self.done.unlisted = unlisted.map(|(path, _)| path).collect();
-        self.done.unlisted.sort();
         Ok(self.done)
     }
 
@@ -469,12 +473,16 @@ impl<'a> Tree<'a> {
             Ok(()) => Ok(()),
             Err(Errno::ISDIR) => {
                 self.parent = None;
-                let below = |known: &[u8]| {
-                    known
-                        .strip_prefix(path)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-                };
-                self.folders.retain(|known, _| !below(known));
+                // By range: an archive may do this for each of a million folders.
+                let below = join(path, b"");
+                let gone = self.folders.range(below.clone()..);
+                let gone = gone
+                    .map(|(known, _)| known)
+                    .take_while(|known| known.starts_with(&below));
+                for known in gone.cloned().collect::<Vec<_>>() {
+                    self.folders.remove(&known);
+                }
+                self.folders.remove(path);
                 remove_folder(parent, name).map_err(UnpackError::io("remove", path))
             }
             Err(error) => Err(UnpackError::io("remove", path)(error)),
