@@ -10,7 +10,12 @@ use super::source::{Place, Report};
 use super::tree::{Entry, Mapping, Node, Tag, Trail, Value};
 
 /// Brings a checked document into its long form.
-pub(super) fn canonicalise(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mut Report) -> bool {
+pub(super) fn canonicalise(
+    node: &mut Node,
+    form: &'static Form,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) -> bool {
     if node.tag == Tag::Reset || node.is_null() {
         return true;
     }
@@ -76,7 +81,8 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
             if let Value::Text(text) = &node.value {
                 match split_words(text) {
                     Ok(words) => {
-                        node.value = Value::List(words.into_iter().map(|word| Node::text(word, place)).collect());
+                        node.value =
+                            Value::List(words.into_iter().map(|word| Node::text(word, place)).collect());
                     }
                     Err(error) => {
                         report.error_hint(
@@ -168,7 +174,9 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
                     report.error(
                         place,
                         Code::Schema,
-                        format!("{trail}: invalid value {text:?}, the only value allowed is 'all' or a number"),
+                        format!(
+                            "{trail}: invalid value {text:?}, the only value allowed is 'all' or a number"
+                        ),
                     );
                     return false;
                 };
@@ -244,7 +252,11 @@ fn bytes(node: &mut Node, form: &Form, trail: &Trail<'_>, report: &mut Report) -
             }
         }
         _ => {
-            report.error(node.place, Code::Schema, format!("{trail} must be a whole number of bytes"));
+            report.error(
+                node.place,
+                Code::Schema,
+                format!("{trail} must be a whole number of bytes"),
+            );
             return false;
         }
     };
@@ -281,7 +293,13 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
                 None => (text, nothing(place)),
             };
             value.tag = tag;
-            map.insert(key, Entry { key: place, node: value });
+            map.insert(
+                key,
+                Entry {
+                    key: place,
+                    node: value,
+                },
+            );
         }
         node.value = Value::Map(map);
     }
@@ -306,7 +324,11 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
             valid = false;
         }
         if key.is_empty() || key.contains('\0') {
-            report.error(entry.key, Code::Schema, format!("{trail}: a name must not be empty"));
+            report.error(
+                entry.key,
+                Code::Schema,
+                format!("{trail}: a name must not be empty"),
+            );
             valid = false;
         }
     }
@@ -518,7 +540,10 @@ fn device(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     };
     let mut map = Node::map(place);
     map.set("source", Node::text(source, place));
-    map.set("target", Node::text(if target.is_empty() { source } else { target }, place));
+    map.set(
+        "target",
+        Node::text(if target.is_empty() { source } else { target }, place),
+    );
     map.set("permissions", Node::text(permissions, place));
     node.value = map.value;
     true
@@ -542,7 +567,13 @@ fn ssh(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
                 return false;
             }
         };
-        map.insert(id.to_owned(), Entry { key: place, node: value });
+        map.insert(
+            id.to_owned(),
+            Entry {
+                key: place,
+                node: value,
+            },
+        );
     }
     node.value = Value::Map(map);
     true

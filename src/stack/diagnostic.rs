@@ -147,7 +147,12 @@ impl Diagnostic {
             }
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(out, "{margin} {} {}", paint("1;34", "="), visible(&format!("help: {hint}")));
+            let _ = writeln!(
+                out,
+                "{margin} {} {}",
+                paint("1;34", "="),
+                visible(&format!("help: {hint}"))
+            );
         }
         out
     }
@@ -184,8 +189,11 @@ mod tests {
                 column: 5,
             }),
             source_line: Some("\tüü imagee: nginx\u{1b}[2J".to_owned()),
-            ..Diagnostic::error(Code::Schema, "services.web additional properties 'imagee' not allowed")
-                .hint("did you mean `image`?")
+            ..Diagnostic::error(
+                Code::Schema,
+                "services.web additional properties 'imagee' not allowed",
+            )
+            .hint("did you mean `image`?")
         }
     }
 

@@ -79,7 +79,7 @@ pub fn parse(
         lookup,
         unset,
     };
-    while parser.to_statement() {
+    while parser.find_statement() {
         parser.statement()?;
     }
     parser
@@ -126,7 +126,7 @@ fn is_blank(c: char) -> bool {
 
 impl Parser<'_> {
     /// Goes over empty lines and comments; whether a statement follows.
-    fn to_statement(&mut self) -> bool {
+    fn find_statement(&mut self) -> bool {
         loop {
             let start = self.rest.trim_start();
             self.line += newlines(&self.rest[..self.rest.len() - start.len()]);
@@ -270,7 +270,10 @@ fn unescape(text: &str) -> String {
                 .take(3)
                 .take_while(|byte| (b'0'..=b'7').contains(byte))
                 .count();
-            match u32::from_str_radix(&rest[1..=digits], 8).ok().and_then(char::from_u32) {
+            match u32::from_str_radix(&rest[1..=digits], 8)
+                .ok()
+                .and_then(char::from_u32)
+            {
                 Some(c) if digits == 3 && c <= '\u{ff}' => out.push(c),
                 _ => {
                     out.push('\\');
@@ -345,7 +348,10 @@ mod tests {
     fn errors_have_their_line() {
         for (text, message) in [
             ("\nA B=c", "line 2: key cannot contain a space"),
-            ("A=1\n\nB%=c", "line 3: unexpected character \"%\" in variable name \"B%=c\""),
+            (
+                "A=1\n\nB%=c",
+                "line 3: unexpected character \"%\" in variable name \"B%=c\"",
+            ),
             ("A='x\ny'\nB=\"q\nz", "line 3: unterminated quoted value \"q"),
             ("A=${", "line 1: Invalid template: \"${\""),
         ] {

@@ -63,8 +63,12 @@ const GRANT: Shape = Shape {
         field("target", &TEXT, "Path inside the container."),
         field("uid", &TEXT, "Owner."),
         field("gid", &TEXT, "Group."),
-        field("mode", &Form::of(&[Kind::Number, Kind::Text]).format(Format::Mode), "File mode, octal.")
-            .print(Print::Present),
+        field(
+            "mode",
+            &Form::of(&[Kind::Number, Kind::Text]).format(Format::Mode),
+            "File mode, octal.",
+        )
+        .print(Print::Present),
     ],
 };
 const GRANTS: Form = Form::of(&[Kind::List]).items(
@@ -141,7 +145,9 @@ const HOOK_PRE_START: Shape = Shape {
 const HOOK: Shape = Shape {
     name: "hook",
     fields: &[
-        field("command", &WORDS, "What is run.").print(Print::OrNull).required(),
+        field("command", &WORDS, "What is run.")
+            .print(Print::OrNull)
+            .required(),
         field("user", &TEXT, "Its user."),
         field("privileged", &BOOL, "With all privileges."),
         field("working_dir", &TEXT, "Its working directory."),
@@ -153,7 +159,9 @@ const HOOKS: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(
 const WATCH: Shape = Shape {
     name: "watch",
     fields: &[
-        field("path", &TEXT, "What is watched.").required().print(Print::Present),
+        field("path", &TEXT, "What is watched.")
+            .required()
+            .print(Print::Present),
         field(
             "action",
             &TEXT.one_of(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]),
@@ -169,15 +177,13 @@ const WATCH: Shape = Shape {
     ],
 };
 
-const THROTTLE: Form = Form::of(&[Kind::List]).items(
-    &Form::of(&[Kind::Map]).shape(&Shape {
-        name: "blkio_throttle",
-        fields: &[
-            field("path", &TEXT, "Device."),
-            field("rate", &BYTES, "Bytes or operations a second."),
-        ],
-    }),
-);
+const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+    name: "blkio_throttle",
+    fields: &[
+        field("path", &TEXT, "Device."),
+        field("rate", &BYTES, "Bytes or operations a second."),
+    ],
+}));
 
 const BLKIO: Shape = Shape {
     name: "blkio_config",
@@ -185,15 +191,13 @@ const BLKIO: Shape = Shape {
         field("weight", &INT, "Relative weight."),
         field(
             "weight_device",
-            &Form::of(&[Kind::List]).items(
-                &Form::of(&[Kind::Map]).shape(&Shape {
-                    name: "blkio_weight",
-                    fields: &[
-                        field("path", &TEXT, "Device."),
-                        field("weight", &INT, "Relative weight."),
-                    ],
-                }),
-            ),
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+                name: "blkio_weight",
+                fields: &[
+                    field("path", &TEXT, "Device."),
+                    field("weight", &INT, "Relative weight."),
+                ],
+            })),
             "Weight a device.",
         ),
         field("device_read_bps", &THROTTLE, "Bytes read a second."),
@@ -208,7 +212,11 @@ const DEVICE_REQUEST: Shape = Shape {
     fields: &[
         field("capabilities", &TEXT_SET, "What the devices can do.").required(),
         field("driver", &TEXT, "Device driver."),
-        field("count", &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count), "How many, or `all`."),
+        field(
+            "count",
+            &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count),
+            "How many, or `all`.",
+        ),
         field("device_ids", &TEXT_SET, "Which."),
         field("options", &LABELS, "Driver options.").merge(Merge::Assign),
     ],
@@ -218,7 +226,11 @@ const GPU_REQUEST: Shape = Shape {
     fields: &[
         field("capabilities", &TEXT_SET, "What the devices can do."),
         field("driver", &TEXT, "Device driver."),
-        field("count", &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count), "How many, or `all`."),
+        field(
+            "count",
+            &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count),
+            "How many, or `all`.",
+        ),
         field("device_ids", &TEXT_SET, "Which."),
         field("options", &LABELS, "Driver options.").merge(Merge::Assign),
     ],
@@ -232,7 +244,11 @@ const UPDATE: Shape = Shape {
         field("failure_action", &TEXT, "`continue`, `rollback` or `pause`."),
         field("monitor", &DURATION, "Time a failure counts for."),
         field("max_failure_ratio", &FLOAT, "Failures tolerated."),
-        field("order", &TEXT.one_of(&["start-first", "stop-first"]), "Which comes first."),
+        field(
+            "order",
+            &TEXT.one_of(&["start-first", "stop-first"]),
+            "Which comes first.",
+        ),
     ],
 };
 
@@ -246,12 +262,20 @@ const DEPLOY: Shape = Shape {
         field("labels", &LABELS, "Labels of the service.")
             .merge(Merge::Assign)
             .refused("labels of the service as a whole are not kept"),
-        field("update_config", &Form::of(&[Kind::Map]).shape(&UPDATE), "How changes are rolled out.")
-            .print(Print::Present)
-            .refused("rolling updates are not implemented"),
-        field("rollback_config", &Form::of(&[Kind::Map]).shape(&UPDATE), "How failures are rolled back.")
-            .print(Print::Present)
-            .refused("rolling updates are not implemented"),
+        field(
+            "update_config",
+            &Form::of(&[Kind::Map]).shape(&UPDATE),
+            "How changes are rolled out.",
+        )
+        .print(Print::Present)
+        .refused("rolling updates are not implemented"),
+        field(
+            "rollback_config",
+            &Form::of(&[Kind::Map]).shape(&UPDATE),
+            "How failures are rolled back.",
+        )
+        .print(Print::Present)
+        .refused("rolling updates are not implemented"),
         field(
             "resources",
             &Form::of(&[Kind::Map]).shape(&Shape {
@@ -280,7 +304,8 @@ const DEPLOY: Shape = Shape {
                                 field("memory", &BYTES_TEXT, "Memory."),
                                 field(
                                     "devices",
-                                    &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&DEVICE_REQUEST)),
+                                    &Form::of(&[Kind::List])
+                                        .items(&Form::of(&[Kind::Map]).shape(&DEVICE_REQUEST)),
                                     "Devices.",
                                 )
                                 .refused("device requests are not implemented"),
@@ -296,7 +321,8 @@ const DEPLOY: Shape = Shape {
                                                     fields: &[
                                                         field("kind", &TEXT, "Kind of resource.")
                                                             .print(Print::Present),
-                                                        field("value", &NUMBER, "Amount.").print(Print::Present),
+                                                        field("value", &NUMBER, "Amount.")
+                                                            .print(Print::Present),
                                                     ],
                                                 }),
                                                 "A countable resource.",
@@ -327,9 +353,13 @@ const DEPLOY: Shape = Shape {
                         .print(Print::Present)
                         .refused("the time between restarts is not configurable"),
                     field("max_attempts", &INT, "Restarts at most.").print(Print::Present),
-                    field("window", &DURATION, "Time after which a restart counts as successful.")
-                        .print(Print::Present)
-                        .refused("the window of a restart is not configurable"),
+                    field(
+                        "window",
+                        &DURATION,
+                        "Time after which a restart counts as successful.",
+                    )
+                    .print(Print::Present)
+                    .refused("the window of a restart is not configurable"),
                 ],
             }),
             "When containers are restarted.",
@@ -343,12 +373,10 @@ const DEPLOY: Shape = Shape {
                     field("constraints", &TEXT_LIST, "Nodes allowed.").refused(NO_SWARM),
                     field(
                         "preferences",
-                        &Form::of(&[Kind::List]).items(
-                            &Form::of(&[Kind::Map]).shape(&Shape {
-                                name: "preference",
-                                fields: &[field("spread", &TEXT, "Label that is spread over.")],
-                            }),
-                        ),
+                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+                            name: "preference",
+                            fields: &[field("spread", &TEXT, "Label that is spread over.")],
+                        })),
                         "Nodes preferred.",
                     )
                     .refused(NO_SWARM),
@@ -382,7 +410,12 @@ const HEALTHCHECK: Shape = Shape {
         )
         .print(Print::Present),
         field("start_period", &DURATION, "Time in which failures do not count.").print(Print::Present),
-        field("start_interval", &DURATION, "Time between probes in the start period.").print(Print::Present),
+        field(
+            "start_interval",
+            &DURATION,
+            "Time between probes in the start period.",
+        )
+        .print(Print::Present),
         field("disable", &BOOL, "Switches the image's check off."),
     ],
 };
@@ -392,7 +425,11 @@ const ATTACHMENT: Shape = Shape {
     fields: &[
         field("aliases", &TEXT_SET, "Further names on this network.").identity(Identity::BeforeEquals),
         field("driver_opts", &OPTIONS, "Driver options.").refused("networks have no driver options"),
-        field("gw_priority", &Form::of(&[Kind::Number]), "The highest provides the default route."),
+        field(
+            "gw_priority",
+            &Form::of(&[Kind::Number]),
+            "The highest provides the default route.",
+        ),
         field("interface_name", &TEXT, "Name of the interface.")
             .refused("interfaces are named eth0, eth1, … in the order of their priority"),
         field("ipv4_address", &TEXT, "Fixed IPv4 address."),
@@ -463,7 +500,11 @@ const MOUNT: Shape = Shape {
                     field("labels", &LABELS, "Labels of an anonymous volume.")
                         .merge(Merge::Assign)
                         .refused("anonymous volumes have no labels"),
-                    field("nocopy", &BOOL, "Do not copy the image's files into a fresh volume."),
+                    field(
+                        "nocopy",
+                        &BOOL,
+                        "Do not copy the image's files into a fresh volume.",
+                    ),
                     field("subpath", &TEXT, "A folder of the volume."),
                 ],
             }),
@@ -508,12 +549,21 @@ const DEPENDENCY: Shape = Shape {
     fields: &[
         field(
             "condition",
-            &TEXT.one_of(&["service_started", "service_healthy", "service_completed_successfully"]),
+            &TEXT.one_of(&[
+                "service_started",
+                "service_healthy",
+                "service_completed_successfully",
+            ]),
             "What must hold first.",
         )
         .required(),
         field("restart", &BOOL, "Restart along with the dependency."),
-        field("required", &BOOL, "`false`: only a warning when it is missing or fails.").print(Print::Present),
+        field(
+            "required",
+            &BOOL,
+            "`false`: only a warning when it is missing or fails.",
+        )
+        .print(Print::Present),
     ],
 };
 
@@ -557,16 +607,27 @@ pub(super) static SERVICE: Shape = Shape {
         )
         .print(Print::Present)
         .refused("watching sources is not implemented yet"),
-        field("blkio_config", &Form::of(&[Kind::Map]).shape(&BLKIO), "Block device limits.")
-            .print(Print::Present)
-            .refused("block device limits are not implemented yet"),
+        field(
+            "blkio_config",
+            &Form::of(&[Kind::Map]).shape(&BLKIO),
+            "Block device limits.",
+        )
+        .print(Print::Present)
+        .refused("block device limits are not implemented yet"),
         field("cap_add", &TEXT_SET, "Capabilities added.").identity(Identity::BeforeEquals),
         field("cap_drop", &TEXT_SET, "Capabilities dropped.").identity(Identity::BeforeEquals),
         field("cgroup_parent", &TEXT, "Parent cgroup.").refused("the place of a container's cgroup is fixed"),
         field("cgroup", &TEXT.one_of(&["host", "private"]), "Cgroup namespace.").refused(NO_NAMESPACE),
         field("cpu_count", &INT.least(0), "Processors.").refused(NO_WINDOWS),
-        field("cpu_percent", &Form::of(&[Kind::Int, Kind::Text]).cast(Cast::Float).least(0).most(100), "Share of the processors.")
-            .refused(NO_WINDOWS),
+        field(
+            "cpu_percent",
+            &Form::of(&[Kind::Int, Kind::Text])
+                .cast(Cast::Float)
+                .least(0)
+                .most(100),
+            "Share of the processors.",
+        )
+        .refused(NO_WINDOWS),
         field("cpu_period", &NUMBER, "CFS period.").refused(NO_CPU_TIME),
         field("cpu_quota", &NUMBER, "CFS quota.").refused(NO_CPU_TIME),
         field("cpu_rt_period", &NUMBER, "Real-time period.").refused(NO_CPU_TIME),
@@ -605,24 +666,26 @@ pub(super) static SERVICE: Shape = Shape {
                 .names(),
             "Services that come first.",
         ),
-        field("deploy", &Form::of(&[Kind::Null, Kind::Map]).shape(&DEPLOY), "Replicas, limits, restarts.")
-            .print(Print::Present),
+        field(
+            "deploy",
+            &Form::of(&[Kind::Null, Kind::Map]).shape(&DEPLOY),
+            "Replicas, limits, restarts.",
+        )
+        .print(Print::Present),
         field("device_cgroup_rules", &TEXT_SET, "Device rules.")
             .refused("device rules are not implemented yet"),
         field(
             "devices",
-            &Form::of(&[Kind::List]).items(
-                &Form::of(&[Kind::Text, Kind::Map])
-                    .format(Format::Device)
-                    .shape(&Shape {
-                        name: "device",
-                        fields: &[
-                            field("source", &TEXT, "Device of the host.").required(),
-                            field("target", &TEXT, "Path inside the container."),
-                            field("permissions", &TEXT, "`rwm`."),
-                        ],
-                    }),
-            ),
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Text, Kind::Map]).format(Format::Device).shape(
+                &Shape {
+                    name: "device",
+                    fields: &[
+                        field("source", &TEXT, "Device of the host.").required(),
+                        field("target", &TEXT, "Path inside the container."),
+                        field("permissions", &TEXT, "`rwm`."),
+                    ],
+                },
+            )),
             "Devices.",
         )
         .identity(Identity::Target)
@@ -665,16 +728,14 @@ pub(super) static SERVICE: Shape = Shape {
             "env_file",
             &Form::of(&[Kind::Text, Kind::List])
                 .format(Format::EnvFiles)
-                .items(
-                    &Form::of(&[Kind::Text, Kind::Map]).shape(&Shape {
-                        name: "env_file",
-                        fields: &[
-                            field("path", &TEXT, "The file.").required(),
-                            field("format", &TEXT, "`raw`: nothing is interpreted."),
-                            field("required", &BOOL, "`false`: it may be missing."),
-                        ],
-                    }),
-                ),
+                .items(&Form::of(&[Kind::Text, Kind::Map]).shape(&Shape {
+                    name: "env_file",
+                    fields: &[
+                        field("path", &TEXT, "The file.").required(),
+                        field("format", &TEXT, "`raw`: nothing is interpreted."),
+                        field("required", &BOOL, "`false`: it may be missing."),
+                    ],
+                })),
             "Files with environment variables.",
         )
         .identity(Identity::FilePath)
@@ -708,16 +769,22 @@ pub(super) static SERVICE: Shape = Shape {
         )
         .refused("device requests are not implemented yet"),
         field("hostname", &TEXT, "Host name inside the container."),
-        field("healthcheck", &Form::of(&[Kind::Map]).shape(&HEALTHCHECK), "How health is checked.")
-            .print(Print::Present),
-        field("image", &TEXT, "The image: a reference, or oci:, oci-archive:, docker-archive: or rootfs: and a path."),
+        field(
+            "healthcheck",
+            &Form::of(&[Kind::Map]).shape(&HEALTHCHECK),
+            "How health is checked.",
+        )
+        .print(Print::Present),
+        field(
+            "image",
+            &TEXT,
+            "The image: a reference, or oci:, oci-archive:, docker-archive: or rootfs: and a path.",
+        ),
         field("init", &BOOL, "An init process as process 1.").print(Print::Present),
         field("ipc", &TEXT, "IPC namespace.").refused(NO_NAMESPACE),
         field("isolation", &TEXT, "Isolation technology.").refused(NO_WINDOWS),
         field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
-        field("label_file", &TEXTS, "Files with labels.")
-            .print(Print::Never)
-            .refused("label files are not implemented yet; use `labels`"),
+        field("label_file", &TEXTS, "Files with labels.").print(Print::Never),
         field("links", &TEXT_SET, "Links to other services.")
             .identity(Identity::BeforeEquals)
             .refused("use a network and `aliases`"),
@@ -745,7 +812,11 @@ pub(super) static SERVICE: Shape = Shape {
             &Form::of(&[Kind::Text, Kind::Int]).format(Format::Bytes),
             "Memory set aside.",
         ),
-        field("memswap_limit", &BYTES, "Memory and swap at most; -1 is unlimited swap."),
+        field(
+            "memswap_limit",
+            &BYTES,
+            "Memory and swap at most; -1 is unlimited swap.",
+        ),
         field(
             "mem_swappiness",
             &Form::of(&[Kind::Int, Kind::Text]).format(Format::Bytes),
@@ -758,15 +829,13 @@ pub(super) static SERVICE: Shape = Shape {
             &Form::of(&[Kind::List, Kind::Map])
                 .format(Format::Names)
                 .items(&TEXT)
-                .values(
-                    &Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
-                        name: "service_model",
-                        fields: &[
-                            field("endpoint_var", &TEXT, "Variable for its address."),
-                            field("model_var", &TEXT, "Variable for its name."),
-                        ],
-                    }),
-                )
+                .values(&Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
+                    name: "service_model",
+                    fields: &[
+                        field("endpoint_var", &TEXT, "Variable for its address."),
+                        field("model_var", &TEXT, "Variable for its name."),
+                    ],
+                }))
                 .unique()
                 .names(),
             "Models used.",
@@ -785,10 +854,18 @@ pub(super) static SERVICE: Shape = Shape {
         ),
         field("oom_kill_disable", &BOOL, "Never killed for memory.")
             .refused("the kernel's memory killer cannot be kept away"),
-        field("oom_score_adj", &INT.least(-1000).most(1000), "Preference of the kernel's memory killer.")
-            .refused("the score is not implemented yet"),
+        field(
+            "oom_score_adj",
+            &INT.least(-1000).most(1000),
+            "Preference of the kernel's memory killer.",
+        )
+        .refused("the score is not implemented yet"),
         field("pid", &Form::of(&[Kind::Null, Kind::Text]), "Process namespace.").refused(NO_NAMESPACE),
-        field("pids_limit", &NUMBER, "Processes and threads at most; -1 is unlimited."),
+        field(
+            "pids_limit",
+            &NUMBER,
+            "Processes and threads at most; -1 is unlimited.",
+        ),
         field("platform", &TEXT, "Operating system and processor."),
         field(
             "ports",
@@ -801,11 +878,19 @@ pub(super) static SERVICE: Shape = Shape {
         .identity(Identity::Port),
         field("privileged", &BOOL, "All privileges."),
         field("pull_policy", &TEXT, "When the image is fetched."),
-        field("pull_refresh_after", &TEXT, "Age after which the image is fetched again.")
-            .print(Print::Never)
-            .refused("images are not refreshed by age"),
+        field(
+            "pull_refresh_after",
+            &TEXT,
+            "Age after which the image is fetched again.",
+        )
+        .print(Print::Never)
+        .refused("images are not refreshed by age"),
         field("read_only", &BOOL, "Root file system read-only."),
-        field("restart", &TEXT, "`no`, `always`, `on-failure[:N]` or `unless-stopped`."),
+        field(
+            "restart",
+            &TEXT,
+            "`no`, `always`, `on-failure[:N]` or `unless-stopped`.",
+        ),
         field("runtime", &TEXT, "OCI runtime.").refused("containers run on the built-in runtime"),
         field("scale", &INT, "How many containers.").print(Print::Present),
         field("secrets", &GRANTS, "Secrets mounted.")
@@ -814,16 +899,29 @@ pub(super) static SERVICE: Shape = Shape {
         field("security_opt", &TEXT_SET, "Security options."),
         field("shm_size", &BYTES, "Size of /dev/shm."),
         field("stdin_open", &BOOL, "Standard input kept open."),
-        field("stop_grace_period", &DURATION, "Time between the stop signal and SIGKILL.").print(Print::Present),
+        field(
+            "stop_grace_period",
+            &DURATION,
+            "Time between the stop signal and SIGKILL.",
+        )
+        .print(Print::Present),
         field("stop_signal", &TEXT, "The signal that stops it."),
-        field("storage_opt", &Form::of(&[Kind::Map]).format(Format::Options).values(&SCALAR), "Storage driver options.")
-            .refused("the writable layer has no options"),
+        field(
+            "storage_opt",
+            &Form::of(&[Kind::Map]).format(Format::Options).values(&SCALAR),
+            "Storage driver options.",
+        )
+        .refused("the writable layer has no options"),
         field("sysctls", &LABELS, "Kernel parameters.").merge(Merge::Assign),
         field("tmpfs", &TEXTS, "tmpfs mounts, `PATH[:OPTIONS]`.").identity(Identity::BeforeEquals),
         field("tty", &BOOL, "A pseudo-terminal."),
         field("ulimits", &ULIMITS, "Resource limits.").merge(Merge::Assign),
-        field("use_api_socket", &Form::of(&[Kind::Bool]), "The engine's socket inside.")
-            .refused("there is no engine socket"),
+        field(
+            "use_api_socket",
+            &Form::of(&[Kind::Bool]),
+            "The engine's socket inside.",
+        )
+        .refused("there is no engine socket"),
         field("user", &TEXT, "`USER[:GROUP]`."),
         field("userns_mode", &TEXT, "User namespace.").refused("user namespaces are not implemented yet"),
         field("uts", &TEXT, "UTS namespace.").refused(NO_NAMESPACE),
@@ -857,7 +955,11 @@ const EXTERNAL: Form = Form::of(&[Kind::Bool, Kind::Text, Kind::Map])
     .cast(Cast::Bool)
     .shape(&Shape {
         name: "external",
-        fields: &[field("name", &TEXT, "Deprecated: set `name` and `external: true`.")],
+        fields: &[field(
+            "name",
+            &TEXT,
+            "Deprecated: set `name` and `external: true`.",
+        )],
     });
 
 const NETWORK: Shape = Shape {
@@ -893,8 +995,12 @@ const NETWORK: Shape = Shape {
                         "Address pools.",
                     )
                     .merge(Merge::Pools),
-                    field("options", &Form::of(&[Kind::Map]).values(&TEXT), "Driver options.")
-                        .refused("address pools have no driver options"),
+                    field(
+                        "options",
+                        &Form::of(&[Kind::Map]).values(&TEXT),
+                        "Driver options.",
+                    )
+                    .refused("address pools have no driver options"),
                 ],
             }),
             "Addresses.",

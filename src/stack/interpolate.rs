@@ -251,7 +251,9 @@ fn cast_text(cast: Cast, text: String, trail: &Trail<'_>, place: Place, report: 
         report.error(
             place,
             Code::Interpolation,
-            format!("error while interpolating {trail}: failed to cast to expected type: invalid {what}: {text}"),
+            format!(
+                "error while interpolating {trail}: failed to cast to expected type: invalid {what}: {text}"
+            ),
         );
     };
     match cast {
@@ -350,8 +352,13 @@ mod tests {
 
     #[test]
     fn malformed_forms_are_refused() {
-        for text in ["${", "${}", "${ }", "${ FOO}", "${FOO }", "${FOO!}", "${FOO:}", "x ${1}", "${FOO"] {
-            assert!(matches!(run(text).0, Err(InterpolationError::Invalid(_))), "{text}");
+        for text in [
+            "${", "${}", "${ }", "${ FOO}", "${FOO }", "${FOO!}", "${FOO:}", "x ${1}", "${FOO",
+        ] {
+            assert!(
+                matches!(run(text).0, Err(InterpolationError::Invalid(_))),
+                "{text}"
+            );
         }
         let deep = "${NO:-".repeat(100_000);
         assert!(run(&deep).0.is_err());

@@ -13,7 +13,13 @@ use super::source::Report;
 use super::tree::{Mapping, Node, Tag, Trail, Value};
 
 /// Merges a document over a document.
-pub(super) fn merge(base: &mut Node, over: Node, form: Option<&'static Form>, trail: &Trail<'_>, report: &mut Report) {
+pub(super) fn merge(
+    base: &mut Node,
+    over: Node,
+    form: Option<&'static Form>,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) {
     merge_as(base, over, form, Merge::Deep, trail, report);
 }
 

@@ -115,7 +115,11 @@ impl Builder<'_> {
 
     fn scan_error(&mut self, error: &ScanError) {
         let mark = error.marker();
-        let line = self.text.lines().nth(mark.line().saturating_sub(1)).unwrap_or_default();
+        let line = self
+            .text
+            .lines()
+            .nth(mark.line().saturating_sub(1))
+            .unwrap_or_default();
         let indentation = line.len() - line.trim_start_matches([' ', '\t']).len();
         if let Some(tab) = line[..indentation].find('\t') {
             let place = Place::new(self.source, mark.line(), tab + 1);
@@ -198,11 +202,7 @@ impl Builder<'_> {
                 self.complete(node)
             }
             Event::Alias(anchor) => {
-                if let Some(level) = self
-                    .frames
-                    .iter()
-                    .position(|frame| frame.anchor == anchor)
-                {
+                if let Some(level) = self.frames.iter().position(|frame| frame.anchor == anchor) {
                     let here = self.path(self.frames.len());
                     let there = self.path(level);
                     return self.fail(
@@ -251,7 +251,11 @@ impl Builder<'_> {
     }
 
     /// What a tag asks of a merge, and the name of a core schema tag.
-    fn tag<'t>(&mut self, tag: Option<&'t saphyr_parser::Tag>, place: Place) -> Option<(Tag, Option<&'t str>)> {
+    fn tag<'t>(
+        &mut self,
+        tag: Option<&'t saphyr_parser::Tag>,
+        place: Place,
+    ) -> Option<(Tag, Option<&'t str>)> {
         let Some(tag) = tag else {
             return Some((Tag::None, None));
         };
@@ -263,7 +267,8 @@ impl Builder<'_> {
             ("!", "override") => Some((Tag::Override, None)),
             ("" | "!", "" | "!") => Some((Tag::None, Some("str"))),
             _ => {
-                self.report.warning(place, format!("the tag `{tag}` has no meaning here"));
+                self.report
+                    .warning(place, format!("the tag `{tag}` has no meaning here"));
                 Some((Tag::None, None))
             }
         }

@@ -59,7 +59,11 @@ impl Files for DiskFiles {
 
     fn kind(&self, path: &Path) -> Option<FileKind> {
         let is_folder = std::fs::metadata(path).ok()?.is_dir();
-        Some(if is_folder { FileKind::Folder } else { FileKind::File })
+        Some(if is_folder {
+            FileKind::Folder
+        } else {
+            FileKind::File
+        })
     }
 }
 

@@ -50,9 +50,13 @@ pub(super) fn check(node: &mut Node, form: &'static Form, trail: &Trail<'_>, rep
                     return false;
                 }
                 if form.names && !is_name(key) {
-                    additional(key, entry.key, trail, report, Some(
-                        "names consist of letters, digits, `.`, `_` and `-`".to_owned(),
-                    ));
+                    additional(
+                        key,
+                        entry.key,
+                        trail,
+                        report,
+                        Some("names consist of letters, digits, `.`, `_` and `-`".to_owned()),
+                    );
                     return false;
                 }
                 match form.values {
@@ -105,7 +109,8 @@ pub(super) fn check_merged(node: &Node, form: &'static Form, trail: &Trail<'_>, 
 
 fn check_required(map: &Mapping, shape: &Shape, place: Place, trail: &Trail<'_>, report: &mut Report) {
     for field in shape.fields.iter().filter(|field| field.required) {
-        if map.contains_key(field.name) || trail.service().is_some_and(|service| report.is_poisoned(service)) {
+        if map.contains_key(field.name) || trail.service().is_some_and(|service| report.is_poisoned(service))
+        {
             continue;
         }
         fail(
@@ -225,7 +230,11 @@ fn expected(form: &Form) -> String {
     };
     let mut names: Vec<_> = form.kinds.iter().map(name).collect();
     // A collection comes first as it is written in the table; scalars by name.
-    if !form.kinds.iter().any(|kind| matches!(kind, Kind::List | Kind::Map)) {
+    if !form
+        .kinds
+        .iter()
+        .any(|kind| matches!(kind, Kind::List | Kind::Map))
+    {
         names.sort_unstable();
     }
     match names.split_last() {

@@ -22,7 +22,11 @@ pub fn parse_amount(text: &str) -> Result<i64, AmountError> {
         return Err(error());
     }
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let power = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit) {
+    let power = match unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit)
+    {
         "" if unit.starts_with('i') => return Err(error()),
         "" => 0,
         "k" => 1,
@@ -39,7 +43,10 @@ pub fn parse_amount(text: &str) -> Result<i64, AmountError> {
     let number: f64 = number.parse().map_err(|_| error())?;
     #[expect(clippy::cast_precision_loss, reason = "a power of two is exact")]
     let bytes = number * factor as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "fractions of a byte are dropped; checked below 2^63")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "fractions of a byte are dropped; checked below 2^63"
+    )]
     if bytes.is_finite() && bytes < 9.2e18 {
         Ok(bytes as i64)
     } else {
@@ -71,7 +78,9 @@ mod tests {
         ] {
             assert_eq!(parse_amount(text), Ok(bytes), "{text}");
         }
-        for text in ["", "m", "-1m", "1x", "1ib", "1..5m", "1  m", "9999999p", "1e3", "5 5", ".5g", "1kk"] {
+        for text in [
+            "", "m", "-1m", "1x", "1ib", "1..5m", "1  m", "9999999p", "1e3", "5 5", ".5g", "1kk",
+        ] {
             assert!(parse_amount(text).is_err(), "{text}");
         }
     }

@@ -137,7 +137,10 @@ mod tests {
             (":/x", "invalid spec: :/x: empty section between colons"),
             ("a:b:c:d", "invalid spec: a:b:c:d: too many colons"),
             ("a:/b:rx", "invalid spec: a:/b:rx: unknown option \"rx\""),
-            ("a:/b:shared", "invalid spec: a:/b:shared: unknown option \"shared\""),
+            (
+                "a:/b:shared",
+                "invalid spec: a:/b:shared: unknown option \"shared\"",
+            ),
         ] {
             assert_eq!(parse_mount(text).unwrap_err().to_string(), error);
         }

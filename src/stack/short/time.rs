@@ -134,7 +134,18 @@ mod tests {
         ] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), printed, "{text}");
         }
-        for text in ["", "1", "s", "1x", "-1s", "1.5.5s", "1s2", ".s", "99999999999w", "1 s"] {
+        for text in [
+            "",
+            "1",
+            "s",
+            "1x",
+            "-1s",
+            "1.5.5s",
+            "1s2",
+            ".s",
+            "99999999999w",
+            "1 s",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -31,7 +31,7 @@ pub fn split_words(line: &str) -> Result<Vec<String>, WordsError> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
-            (c, None) if matches!(c, ' ' | '\t' | '\r' | '\n') => words.extend(word.take()),
+            (' ' | '\t' | '\r' | '\n', None) => words.extend(word.take()),
             (c, _) => word.get_or_insert_default().push(c),
         }
     }
