@@ -86,9 +86,9 @@ fn request(folder: &Path) -> LoadRequest {
 }
 
 fn portable(text: &str, folder: &Path) -> String {
-    let up = folder.parent().unwrap();
-    text.replace(folder.to_str().unwrap(), "@DIR@")
-        .replace(up.to_str().unwrap(), "@UP@")
+    let up = folder.parent().unwrap_or(folder);
+    text.replace(&folder.display().to_string(), "@DIR@")
+        .replace(&up.display().to_string(), "@UP@")
 }
 
 fn errors(failure: &LoadFailure) -> Vec<String> {

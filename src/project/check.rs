@@ -153,10 +153,14 @@ fn sources(name: &str, key: Place, node: &Node, problems: &mut Vec<Problem>) {
 /// A suggestion among the names of a section.
 fn suggestion(context: Context<'_>, section_name: &str, wanted: &str) -> Option<String> {
     let near = section(context.document, section_name)
-        .map(|(key, _)| (strsim::damerau_levenshtein(wanted, key), key))
-        .filter(|(distance, key)| *distance <= 2 && *distance < key.chars().count())
+        .map(|(key, _)| {
+            let distance = strsim::damerau_levenshtein(wanted, key);
+            // Of two that are as near, first letters are rarely wrong.
+            (distance, wanted.chars().next() != key.chars().next(), key)
+        })
+        .filter(|(distance, _, key)| *distance <= 2 && *distance < key.chars().count())
         .min()?;
-    Some(format!("did you mean `{}`?", near.1))
+    Some(format!("did you mean `{}`?", near.2))
 }
 
 fn references(name: &str, node: &Node, context: Context<'_>, problems: &mut Vec<Problem>) {

@@ -13,6 +13,8 @@ mod known;
 mod load;
 mod model;
 mod normalise;
+#[cfg(test)]
+mod tests;
 
 pub use hash::hash;
 pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_model};

@@ -216,7 +216,7 @@ impl Builder<'_> {
                 };
                 let (mut node, nodes) = (found.node.clone(), found.nodes);
                 self.count_copies(nodes, place)?;
-                if matches!(node.value, Value::Null | Value::Text(_)) {
+                if !matches!(node.value, Value::List(_) | Value::Map(_)) {
                     // A scalar is best shown where it is used.
                     node.place = place;
                 }
