@@ -7,9 +7,7 @@
 mod check;
 pub mod config;
 mod decode;
-mod decode_mounts;
 mod hash;
-mod known;
 mod load;
 mod model;
 mod normalise;

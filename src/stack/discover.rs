@@ -9,10 +9,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::assemble::{ParsedFile, parse_file, read_environment, read_file};
 use super::diagnostic::{Code, Diagnostic};
 use super::interpolate::Environment;
 use super::paths::absolute;
+use super::read::{ParsedFile, parse_file, read_environment, read_file};
 use super::source::{FileKind, Files, Report};
 
 /// Names of stack files, the preferred ones first.

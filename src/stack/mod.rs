@@ -34,12 +34,15 @@ mod canonical;
 mod diagnostic;
 mod discover;
 mod dotenv;
+mod extend;
 mod fields;
 mod form;
+mod include;
 mod interpolate;
 mod merge;
 mod parse;
 mod paths;
+mod read;
 mod scalar;
 mod schema;
 mod short;
@@ -47,15 +50,14 @@ mod source;
 mod tree;
 mod validate;
 
-pub use assemble::{
-    EnvFileRequest, ParsedFile, assemble, declared_name, parse_file, read_env_file, read_file,
-};
+pub use assemble::{assemble, declared_name};
 pub use diagnostic::{Code, Diagnostic, Origin, Severity};
 pub use discover::{Found, Wanted, discover};
 pub use dotenv::{DotenvError, parse as parse_env_file, parse_raw as parse_raw_env_file};
 pub use fields::STACK_FORM;
 pub use form::{Field, Form, Format, Kind, Print, Shape};
 pub use interpolate::{Environment, InterpolationError, substitute};
+pub use read::{EnvFileRequest, ParsedFile, parse_file, read_env_file, read_file};
 pub use schema::json_schema;
 pub use short::{
     AmountError, MountError, PortError, ShortMount, ShortPort, TimeError, WordsError, clean_path,

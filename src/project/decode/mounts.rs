@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::decode::Reader;
-use super::model::{Mount, MountSource};
+use super::reader::Reader;
+use crate::project::model::{Mount, MountSource};
 use crate::stack::{Code, Node, clean_path, parse_amount};
 
 /// Everything mounted, in the order it is written, `tmpfs` last.
