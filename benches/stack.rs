@@ -20,7 +20,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const SIZES: [usize; 3] = [1, 10, 50];
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: needs root");
         return Ok(());
@@ -35,12 +38,27 @@ fn main() -> Result<()> {
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
     }
-    let rounds = if arguments.iter().any(|argument| argument == "--quick") { 3 } else { 9 };
+    let rounds = if arguments.iter().any(|argument| argument == "--quick") {
+        3
+    } else {
+        9
+    };
     let bench = Bench::prepare()?;
     let mut tools: Vec<Tool> = vec![Tool::rcompose(&bench)];
-    tools.extend(Tool::peer("docker compose", &["docker", "compose"], &["docker", "info"]));
-    tools.extend(Tool::peer("podman-compose", &["podman-compose"], &["podman-compose", "version"]));
-    println!("{} rounds, median wall time of the whole process, milliseconds\n", rounds);
+    tools.extend(Tool::peer(
+        "docker compose",
+        &["docker", "compose"],
+        &["docker", "info"],
+    ));
+    tools.extend(Tool::peer(
+        "podman-compose",
+        &["podman-compose"],
+        &["podman-compose", "version"],
+    ));
+    println!(
+        "{} rounds, median wall time of the whole process, milliseconds\n",
+        rounds
+    );
     let mut head = "| what | floor |".to_owned();
     let mut rule = "| --- | ---: |".to_owned();
     for tool in &tools {
@@ -80,7 +98,11 @@ impl Tool {
     /// `sleeper` of its own.
     fn peer(name: &'static str, command: &[&str], probe: &[&str]) -> Option<Self> {
         let [program, rest @ ..] = probe else { return None };
-        let works = Command::new(program).args(rest).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let works = Command::new(program)
+            .args(rest)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         works.is_ok_and(|status| status.success()).then(|| Self {
             name,
             command: command.iter().map(|&word| word.to_owned()).collect(),
@@ -129,7 +151,11 @@ impl Bench {
         let floor = folder.path().join("floor");
         compile(source.join("floor.c"), &floor)?;
         compile(source.join("sleeper.c"), rootfs.join("bin/sleeper"))?;
-        Ok(Self { folder, floor, rootfs })
+        Ok(Self {
+            folder,
+            floor,
+            rootfs,
+        })
     }
 
     /// The stack file of so many services on one network.
@@ -139,7 +165,11 @@ impl Bench {
         let path = folder.join(format!("{}.yaml", tool.name.replace(' ', "-")));
         let mut text = "services:\n".to_owned();
         for number in 0..size {
-            writeln!(text, "  s{number}:\n    image: \"{}\"\n    command: [/bin/sleeper]", tool.image)?;
+            writeln!(
+                text,
+                "  s{number}:\n    image: \"{}\"\n    command: [/bin/sleeper]",
+                tool.image
+            )?;
         }
         std::fs::write(&path, text)?;
         Ok(path)
@@ -190,7 +220,10 @@ impl Bench {
             .args([self.rootfs.as_os_str(), work.as_os_str()])
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let numbers: Vec<f64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let numbers: Vec<f64> = text
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
         match numbers.as_slice() {
             [up, down] => Ok([*up, *down]),
             _ => Err(format!("floor: {}", String::from_utf8_lossy(&output.stderr)).into()),
@@ -206,7 +239,8 @@ impl Bench {
                 let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
                 let mut words = line.split(|byte| *byte == 0);
                 if words.nth(1) == Some(role.as_bytes()) && owns(&line, self.folder.path()) {
-                    let rollup = std::fs::read_to_string(process.path().join("smaps_rollup")).unwrap_or_default();
+                    let rollup =
+                        std::fs::read_to_string(process.path().join("smaps_rollup")).unwrap_or_default();
                     resident += field(&rollup, "Rss:");
                     private += field(&rollup, "Private_Dirty:");
                     count += 1;
@@ -224,14 +258,22 @@ impl Bench {
 /// carry it in their arguments, and this namespace has no others.
 fn owns(line: &[u8], folder: &Path) -> bool {
     let folder = folder.as_os_str().as_encoded_bytes();
-    line.windows(folder.len()).any(|part| part == folder) || !line.windows(12).any(|part| part == b"__supervisor")
+    line.windows(folder.len()).any(|part| part == folder)
+        || !line.windows(12).any(|part| part == b"__supervisor")
 }
 
 fn field(rollup: &str, name: &str) -> u64 {
     let line = rollup.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn compile(source: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
-    time(Command::new("cc").args(["-O2", "-static", "-o"]).arg(to.as_ref()).arg(source.as_ref())).map(|_| ())
+    time(
+        Command::new("cc")
+            .args(["-O2", "-static", "-o"])
+            .arg(to.as_ref())
+            .arg(source.as_ref()),
+    )
+    .map(|_| ())
 }

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use rcompose::{cli, monitor, runtime, supervisor};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let mut arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
     let role = arguments.next();
     let status = match role.as_deref() {
         Some(runtime::MONITOR_ROLE) => monitor::main(&arguments.collect::<Vec<_>>()),
@@ -24,10 +26,16 @@ fn main() -> ExitCode {
 /// The supervisor of one stack; its standard error is the stack's
 /// `supervisor.log`.
 fn supervise(arguments: &[String]) -> ExitCode {
-    let [project, state] = arguments else { return ExitCode::from(2) };
+    let [project, state] = arguments else {
+        return ExitCode::from(2);
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RCOMPOSE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     match supervisor::main(project, state.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

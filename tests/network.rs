@@ -201,10 +201,22 @@ fn containers_of_one_network_reach_each_other_and_nobody_else() {
             container.serve(80, name);
         }
         let says = |name: &str, caller: Ipv4Addr| format!("{name} {caller}");
-        assert_eq!(web.reaches(app.addresses[0], 80).unwrap(), says("app", web.address()));
-        assert_eq!(app.reaches(web.address(), 80).unwrap(), says("web", app.addresses[0]));
-        assert_eq!(app.reaches(db.address(), 80).unwrap(), says("db", app.addresses[1]));
-        assert_eq!(db.reaches(app.addresses[1], 80).unwrap(), says("app", db.address()));
+        assert_eq!(
+            web.reaches(app.addresses[0], 80).unwrap(),
+            says("app", web.address())
+        );
+        assert_eq!(
+            app.reaches(web.address(), 80).unwrap(),
+            says("web", app.addresses[0])
+        );
+        assert_eq!(
+            app.reaches(db.address(), 80).unwrap(),
+            says("db", app.addresses[1])
+        );
+        assert_eq!(
+            db.reaches(app.addresses[1], 80).unwrap(),
+            says("app", db.address())
+        );
         web.does_not_reach(db.address(), 80);
         db.does_not_reach(web.address(), 80);
         db.does_not_reach(app.addresses[0], 80);
@@ -301,7 +313,10 @@ fn a_container_reaches_the_outside_as_this_machine() {
         db.inside(|| ip("route add default via 172.18.0.1"));
         db.does_not_reach(far, 80);
         web.does_not_reach(db.address(), 80);
-        assert!(ask((db.address(), 80).into(), SOON).is_ok(), "the machine itself does");
+        assert!(
+            ask((db.address(), 80).into(), SOON).is_ok(),
+            "the machine itself does"
+        );
     });
 }
 
@@ -330,7 +345,10 @@ fn a_published_port_is_reached_from_everywhere() {
             for address in [near, front.v4.gateway, back.v4.gateway] {
                 let answer = container.reaches(address, 8080);
                 let expected = format!("web {}", front.v4.gateway);
-                assert!(answer.as_ref().is_ok_and(|answer| *answer == expected), "{name} by {address}: {answer:?}");
+                assert!(
+                    answer.as_ref().is_ok_and(|answer| *answer == expected),
+                    "{name} by {address}: {answer:?}"
+                );
             }
         }
         // Only the published port is open, even to a neighbour with a route.
@@ -437,7 +455,11 @@ fn a_recreated_container_has_its_address_again_and_is_reached_at_once() {
         again.serve(80, "second");
         let began = Instant::now();
         assert!(web.reaches(address, 80).unwrap().starts_with("second"));
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
         drop(app);
         assert!(web.reaches(address, 80).unwrap().starts_with("second"));
     });
@@ -451,7 +473,9 @@ fn everything_of_a_container_goes_with_its_namespace() {
         let end = web.namespace.host_ends[0].clone();
         assert!(output_of("ip -o link").contains(&end));
         drop(web);
-        eventually("the host's end is gone", || !output_of("ip -o link").contains(&end));
+        eventually("the host's end is gone", || {
+            !output_of("ip -o link").contains(&end)
+        });
     });
 }
 

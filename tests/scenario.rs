@@ -69,27 +69,55 @@ fn a_real_stack_serves_keeps_its_rows_and_follows_its_file() {
         answer.stdout.starts_with("ok").then_some(())
     });
     for row in ["first", "second"] {
-        let posted = support::finish(
-            world.command("curl").args(["-sS", "-d", row, "http://127.0.0.1:8080/rows"]),
-        );
+        let posted =
+            support::finish(
+                world
+                    .command("curl")
+                    .args(["-sS", "-d", row, "http://127.0.0.1:8080/rows"]),
+            );
         assert!(posted.stdout.contains(row), "{posted:?}");
     }
-    assert!(world.get("http://127.0.0.1:8080/").stdout.starts_with("Hello from"));
+    assert!(
+        world
+            .get("http://127.0.0.1:8080/")
+            .stdout
+            .starts_with("Hello from")
+    );
 
     // A save changes one service, and nothing else.
-    let before: Vec<String> = ["web", "app", "db", "cache"].map(|name| world.id_of(&format!("shop-{name}-1"))).into();
+    let before: Vec<String> = ["web", "app", "db", "cache"]
+        .map(|name| world.id_of(&format!("shop-{name}-1")))
+        .into();
     world.write("compose.yaml", stack(&registry, "Good day"));
     support::wait_for("the new greeting", || {
-        world.get("http://127.0.0.1:8080/").stdout.starts_with("Good day from").then_some(())
+        world
+            .get("http://127.0.0.1:8080/")
+            .stdout
+            .starts_with("Good day from")
+            .then_some(())
     });
-    let after: Vec<String> = ["web", "app", "db", "cache"].map(|name| world.id_of(&format!("shop-{name}-1"))).into();
-    let changed: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before != after).collect();
+    let after: Vec<String> = ["web", "app", "db", "cache"]
+        .map(|name| world.id_of(&format!("shop-{name}-1")))
+        .into();
+    let changed: Vec<bool> = before
+        .iter()
+        .zip(&after)
+        .map(|(before, after)| before != after)
+        .collect();
     assert_eq!(changed, [false, true, false, false]);
 
     // A broken save changes nothing and says where the error is.
-    world.write("compose.yaml", stack(&registry, "Good day").replace("internal:", "internat:"));
+    world.write(
+        "compose.yaml",
+        stack(&registry, "Good day").replace("internal:", "internat:"),
+    );
     up.wait_for("compose.yaml:35:5");
-    assert!(world.get("http://127.0.0.1:8080/").stdout.starts_with("Good day from"));
+    assert!(
+        world
+            .get("http://127.0.0.1:8080/")
+            .stdout
+            .starts_with("Good day from")
+    );
     world.write("compose.yaml", stack(&registry, "Good day"));
 
     // The rows outlive a restart of everything.
@@ -99,8 +127,22 @@ fn a_real_stack_serves_keeps_its_rows_and_follows_its_file() {
         (rows.contains("first") && rows.contains("second")).then_some(())
     });
     let logs = world.run(&["logs", "db"]).ok().stdout;
-    assert!(logs.contains("database system is ready to accept connections"), "{logs}");
-    let shown = world.run(&["exec", "-T", "db", "psql", "-U", "postgres", "-tc", "SELECT count(*) FROM rows"]).ok();
+    assert!(
+        logs.contains("database system is ready to accept connections"),
+        "{logs}"
+    );
+    let shown = world
+        .run(&[
+            "exec",
+            "-T",
+            "db",
+            "psql",
+            "-U",
+            "postgres",
+            "-tc",
+            "SELECT count(*) FROM rows",
+        ])
+        .ok();
     assert_eq!(shown.stdout.trim(), "2");
 
     up.signal(rustix::process::Signal::INT);

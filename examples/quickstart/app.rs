@@ -15,7 +15,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["store"] => serve(7000, store),
         ["api"] => serve(8000, api),
         ["web"] => serve(8080, web),
@@ -57,7 +62,9 @@ fn store(stream: TcpStream) -> Result<()> {
         let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         let _alone = LOCK.lock();
         let file = Path::new("/data").join(name);
-        let count = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let count = std::fs::read_to_string(&file)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         let count = count.unwrap_or(0) + 1;
         let fresh = file.with_extension("new");
         std::fs::write(&fresh, count.to_string())?;
@@ -75,7 +82,12 @@ fn api(stream: TcpStream) -> Result<()> {
             let mut count = String::new();
             BufReader::new(store).read_line(&mut count)?;
             println!("visit {}", count.trim());
-            respond(&stream, "200 OK", "application/json", &format!("{{\"visits\":{}}}\n", count.trim()))
+            respond(
+                &stream,
+                "200 OK",
+                "application/json",
+                &format!("{{\"visits\":{}}}\n", count.trim()),
+            )
         }
         _ => respond(&stream, "404 Not Found", "text/plain", "no such thing\n"),
     }
@@ -90,7 +102,13 @@ fn web(stream: TcpStream) -> Result<()> {
     write!(&api, "GET /visits HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     BufReader::new(api).read_to_string(&mut answer)?;
-    let visits: String = answer.rsplit("\"visits\":").next().unwrap_or("").chars().filter(char::is_ascii_digit).collect();
+    let visits: String = answer
+        .rsplit("\"visits\":")
+        .next()
+        .unwrap_or("")
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
     let page = std::fs::read_to_string("/srv/site/index.html")?
         .replace("{greeting}", &std::env::var("GREETING").unwrap_or_default())
         .replace("{visits}", &visits);

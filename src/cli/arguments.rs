@@ -9,7 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs compose files on a built-in container runtime: no daemon, one static binary.
 #[derive(Debug, Parser)]
-#[command(name = "rcompose", version, disable_version_flag = true, propagate_version = false)]
+#[command(
+    name = "rcompose",
+    version,
+    disable_version_flag = true,
+    propagate_version = false
+)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Run 'rcompose COMMAND --help' for the options of a command.")]
 pub(super) struct Arguments {
@@ -427,10 +432,12 @@ pub(super) enum VersionFormat {
 }
 
 fn scale(text: &str) -> Result<(String, u32), String> {
-    let (service, number) =
-        text.split_once('=').ok_or_else(|| format!("invalid --scale option \"{text}\": use SERVICE=NUM"))?;
-    let number =
-        number.parse().map_err(|_| format!("invalid --scale option \"{text}\": {number} is no number"))?;
+    let (service, number) = text
+        .split_once('=')
+        .ok_or_else(|| format!("invalid --scale option \"{text}\": use SERVICE=NUM"))?;
+    let number = number
+        .parse()
+        .map_err(|_| format!("invalid --scale option \"{text}\": {number} is no number"))?;
     Ok((service.to_owned(), number))
 }
 
@@ -454,8 +461,11 @@ mod tests {
 
     #[test]
     fn options_of_an_executed_command_are_its_own() {
-        let typed = Arguments::try_parse_from(["rcompose", "exec", "-it", "web", "ls", "-l", "--all"]).unwrap();
-        let Command::Exec(exec) = typed.command else { panic!("not exec") };
+        let typed =
+            Arguments::try_parse_from(["rcompose", "exec", "-it", "web", "ls", "-l", "--all"]).unwrap();
+        let Command::Exec(exec) = typed.command else {
+            panic!("not exec")
+        };
         assert_eq!(exec.command, ["ls", "-l", "--all"]);
     }
 }

@@ -1,38 +1,49 @@
-//! `config`: the stack file as it is understood.
+//! `config`: the stack file as it is understood. It prints everything that the
+//! Compose Specification knows, whether or not it can be run here.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use super::arguments::{Config, ConfigFormat};
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use crate::graph::Graph;
-use crate::project::{Project, config as render, hash};
+use crate::project::{Model, Project, Rules, config as render, hash, load_model};
+use crate::stack::DiskFiles;
 
 pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
-    let loaded = context.load(&typed.select)?;
-    known_services(&loaded.project, &typed.select)?;
-    let project = select(&loaded.project, &typed.select)?;
+    if let Some(service) = &typed.hash {
+        let project = context.load(&typed.select)?.project;
+        context.terminal.out(&hashes(&project, service)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = context.request(&typed.select)?;
+    let (mut model, warnings) = load_model(&request, Rules::default(), &DiskFiles)
+        .map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+    for warning in &warnings {
+        context.terminal.err(&warning.render(context.terminal.color_err));
+    }
+    if !typed.select.is_empty() {
+        select(context, &mut model, &typed.select)?;
+    }
     if typed.quiet {
         return Ok(ExitCode::SUCCESS);
     }
     let text = if typed.services {
-        lines(project.services.keys())
+        lines(keys(&model, "services"))
     } else if typed.volumes {
-        lines(project.volumes.keys())
+        lines(keys(&model, "volumes"))
     } else if typed.networks {
-        lines(project.networks.keys())
+        lines(keys(&model, "networks"))
     } else if typed.images {
-        lines(project.services.values().map(|service| &service.image))
+        lines(images(&model))
     } else if typed.profiles {
-        lines(profiles(&project).iter())
-    } else if let Some(service) = &typed.hash {
-        hashes(&project, service)?
+        lines(model.profiles.iter().map(String::as_str))
     } else {
         match typed.format {
-            ConfigFormat::Yaml => render::yaml(&project),
-            ConfigFormat::Json => render::json(&project),
+            ConfigFormat::Yaml => render::yaml(&model).map_err(Failure::new)?,
+            ConfigFormat::Json => render::json(&model).map_err(Failure::new)? + "\n",
         }
-        .map_err(Failure::new)?
     };
     match &typed.output {
         Some(path) => std::fs::write(path, text)
@@ -42,35 +53,66 @@ pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The project with only these services and what they depend on.
-fn select(project: &Project, names: &[String]) -> Result<Project, Failure> {
-    let mut project = project.clone();
-    if !names.is_empty() {
-        let graph = Graph::new(&project).map_err(Failure::new)?;
-        let wanted = graph.closure(names).map_err(Failure::new)?;
-        project.services.retain(|name, _| wanted.contains(name));
+/// Leaves only these services and what they depend on.
+fn select(context: &Context, model: &mut Model, names: &[String]) -> Result<(), Failure> {
+    let project = context.load(names)?.project;
+    known_services(&project, names)?;
+    let graph = Graph::new(&project).map_err(Failure::new)?;
+    let wanted: BTreeSet<String> = graph.closure(names).map_err(Failure::new)?;
+    if let Some(services) = model.document.get_mut("services") {
+        let others: Vec<String> = services
+            .entries()
+            .map(|(key, _)| key.to_owned())
+            .filter(|key| !wanted.contains(key))
+            .collect();
+        for key in others {
+            services.take(&key);
+        }
     }
-    Ok(project)
+    Ok(())
 }
 
-fn lines<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    names.map(|name| format!("{name}\n")).collect()
+fn keys<'a>(model: &'a Model, section: &str) -> impl Iterator<Item = &'a str> {
+    let mut keys: Vec<&str> = model
+        .document
+        .get(section)
+        .into_iter()
+        .flat_map(|node| node.entries())
+        .map(|(key, _)| key)
+        .collect();
+    keys.sort_unstable();
+    keys.into_iter()
 }
 
-fn profiles(project: &Project) -> std::collections::BTreeSet<String> {
-    let enabled = project.services.values().flat_map(|service| &service.profiles);
-    enabled.chain(project.disabled_services.values().flatten()).cloned().collect()
+/// The image of each service; that of a service which is built has the name
+/// that docker compose gives it.
+fn images(model: &Model) -> impl Iterator<Item = String> {
+    let services = model
+        .document
+        .get("services")
+        .into_iter()
+        .flat_map(|node| node.entries());
+    services.map(|(name, service)| match service.text_of("image") {
+        Some(image) => image.to_owned(),
+        None => format!("{}-{name}", model.name),
+    })
+}
+
+fn lines(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    names.map(|name| format!("{}\n", name.as_ref())).collect()
 }
 
 fn hashes(project: &Project, wanted: &str) -> Result<String, Failure> {
-    let mut text = String::new();
-    for name in wanted.split(',') {
-        if wanted != "*" {
-            known_services(project, &[name.to_owned()])?;
-        }
-        for service in project.services.values().filter(|service| wanted == "*" || service.name == name) {
-            text.push_str(&format!("{} {}\n", service.name, hash(service)));
-        }
+    let all = wanted == "*";
+    let names: Vec<String> = wanted.split(',').map(str::to_owned).collect();
+    if !all {
+        known_services(project, &names)?;
     }
-    Ok(text)
+    let services = project
+        .services
+        .values()
+        .filter(|service| all || names.contains(&service.name));
+    Ok(services
+        .map(|service| format!("{} {}\n", service.name, hash(service)))
+        .collect())
 }

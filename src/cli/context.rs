@@ -38,7 +38,11 @@ impl Context {
             ),
             None => None,
         };
-        Ok(Self { world: World::new(state.as_deref()), terminal, global })
+        Ok(Self {
+            world: World::new(state.as_deref()),
+            terminal,
+            global,
+        })
     }
 
     /// How the stack file is to be loaded, by arguments and environment.
@@ -75,21 +79,32 @@ impl Context {
     /// The project of the stack file. Warnings are printed.
     pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
         let request = self.request(services)?;
-        let loaded = load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+        let loaded =
+            load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
         for warning in &loaded.warnings {
             self.terminal.err(&warning.render(self.terminal.color_err));
         }
-        Ok(Loaded { project: Arc::new(loaded.project), request: Some(Box::new(request)) })
+        Ok(Loaded {
+            project: Arc::new(loaded.project),
+            request: Some(Box::new(request)),
+        })
     }
 
     /// The project of the stack file; with a project name and no stack file,
     /// what the records say of it.
     pub(super) fn load_or_recall(&self, services: &[String]) -> Result<Loaded, Failure> {
-        let name = self.global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
+        let name = self
+            .global
+            .project_name
+            .clone()
+            .or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
         match (self.load(services), name) {
             (Err(failure), Some(name)) if self.global.file.is_empty() && failure.is_missing_file() => {
                 let project = recall(&self.world, &name)?;
-                Ok(Loaded { project: Arc::new(project), request: None })
+                Ok(Loaded {
+                    project: Arc::new(project),
+                    request: None,
+                })
             }
             (loaded, _) => loaded,
         }

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::Exec as Typed;
@@ -15,9 +15,16 @@ use super::relay::relay;
 use crate::host::views;
 use crate::runtime::{self, Exec, ExecRequest, ExecStdio, FailureKind, RunningRecord, RuntimeError};
 use crate::store::read_record;
+use crate::sys::readiness::watch;
 
 /// Signals that are passed on to the command when there is no terminal.
-const PASSED: [i32; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+const PASSED: [i32; 5] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
 
 pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
     let loaded = context.load_or_recall(std::slice::from_ref(&typed.service))?;
@@ -37,7 +44,11 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
     let stdio = if tty || typed.detach {
         ExecStdio::default()
     } else {
-        ExecStdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) }
+        ExecStdio {
+            stdin: Some(stdin.as_fd()),
+            stdout: Some(stdout.as_fd()),
+            stderr: Some(stderr.as_fd()),
+        }
     };
     let exec = runtime::exec(&running, &request, stdio).map_err(|error| failure(&error))?;
     for warning in &exec.warnings {
@@ -62,7 +73,10 @@ fn container(context: &Context, project: &str, typed: &Typed) -> Result<RunningR
         if typed.index == 0 {
             failure.hint(format!("'rcompose up -d {service}' starts it"))
         } else {
-            Failure::new(format!("service \"{service}\" has no running container #{}", typed.index))
+            Failure::new(format!(
+                "service \"{service}\" has no running container #{}",
+                typed.index
+            ))
         }
     };
     let record = view.ok_or_else(missing)?.record;
@@ -89,13 +103,19 @@ fn failure(error: &RuntimeError) -> Failure {
 }
 
 async fn wait(exec: Exec) -> Outcome {
-    let Exec { process, terminal, .. } = exec;
-    let io = |operation| move |error| Failure::new(format!("{operation}: {error}"));
+    let Exec {
+        process, terminal, ..
+    } = exec;
+    let io =
+        |operation: &'static str| move |error: std::io::Error| Failure::new(format!("{operation}: {error}"));
     match terminal {
         Some(master) => relay(master).await.map_err(io("relay the terminal"))?,
         None => {
-            let ended = AsyncFd::new(process.as_fd().try_clone_to_owned().map_err(io("watch the command"))?)
+            let pidfd = process
+                .as_fd()
+                .try_clone_to_owned()
                 .map_err(io("watch the command"))?;
+            let ended = watch(pidfd, Interest::READABLE).map_err(io("watch the command"))?;
             let (sender, mut signals) = tokio::sync::mpsc::channel(8);
             for number in PASSED {
                 let mut stream = signal(SignalKind::from_raw(number)).map_err(io("listen for signals"))?;

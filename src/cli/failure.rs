@@ -27,12 +27,20 @@ pub(super) type Outcome = Result<ExitCode, Failure>;
 impl Failure {
     /// Exit status 1 with a message.
     pub(super) fn new(message: impl std::fmt::Display) -> Self {
-        Self { message: Message::Text(message.to_string()), hints: vec![], code: 1 }
+        Self {
+            message: Message::Text(message.to_string()),
+            hints: vec![],
+            code: 1,
+        }
     }
 
     /// Problems in the stack file.
     pub(super) fn diagnostics(diagnostics: Vec<Diagnostic>) -> Self {
-        Self { message: Message::Diagnostics(diagnostics), hints: vec![], code: 1 }
+        Self {
+            message: Message::Diagnostics(diagnostics),
+            hints: vec![],
+            code: 1,
+        }
     }
 
     /// Whether all that is wrong is that there is no stack file.
@@ -43,7 +51,11 @@ impl Failure {
 
     /// Only an exit status.
     pub(super) fn silent(code: u8) -> Self {
-        Self { message: Message::Silent, hints: vec![], code }
+        Self {
+            message: Message::Silent,
+            hints: vec![],
+            code,
+        }
     }
 
     /// With what may help.

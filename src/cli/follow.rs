@@ -4,8 +4,7 @@
 //! and printed in one write. A line that is still being written waits.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -15,14 +14,21 @@ use tokio::io::unix::AsyncFd;
 
 use super::arguments::Lines;
 use super::terminal::{Style, Terminal};
-use crate::monitor::log::Entry;
+use crate::monitor::log::{Entry, From, Reader, format_time};
 use crate::project::Project;
+use crate::sys::readiness::watch;
 
-/// Bytes of a log that are read at once.
-const CHUNK: usize = 256 * 1024;
+/// Bytes that are gathered before they are printed.
+const BATCH: usize = 256 * 1024;
 
 /// The colours of prefixes, in docker compose's order.
-const COLORS: [Style; 5] = [Style::Cyan, Style::Yellow, Style::Green, Style::Magenta, Style::Blue];
+const COLORS: [Style; 5] = [
+    Style::Cyan,
+    Style::Yellow,
+    Style::Green,
+    Style::Magenta,
+    Style::Blue,
+];
 
 /// How lines are shown.
 #[derive(Debug)]
@@ -62,22 +68,25 @@ impl Painter {
             return String::new();
         }
         self.width = self.width.max(label.len());
-        let next = COLORS.get(self.given.len() % COLORS.len()).copied().unwrap_or(Style::Plain);
+        let next = COLORS
+            .get(self.given.len() % COLORS.len())
+            .copied()
+            .unwrap_or(Style::Plain);
         let style = *self.given.entry(label.to_owned()).or_insert(next);
         let width = self.width;
         style.paint(&format!("{label:width$}  | "), self.colored)
     }
 
     /// One entry of a log as it is printed; a partial line continues the last one.
-    pub(super) fn paint(&mut self, label: &str, entry: &Entry<'_>, fresh: bool, to: &mut String) {
+    pub(super) fn paint(&mut self, label: &str, entry: &Entry, fresh: bool, to: &mut String) {
         if fresh {
             to.push_str(&self.prefix(label));
             if self.timestamps {
-                to.push_str(entry.time);
+                to.push_str(&format_time(entry.time));
                 to.push(' ');
             }
         }
-        to.push_str(&String::from_utf8_lossy(entry.text));
+        to.push_str(&String::from_utf8_lossy(&entry.text));
         if !entry.partial {
             to.push('\n');
         }
@@ -88,9 +97,7 @@ impl Painter {
 #[derive(Debug)]
 struct Source {
     label: String,
-    file: File,
-    /// Bytes after the last whole line.
-    rest: Vec<u8>,
+    reader: Reader,
     /// The next entry begins a line.
     fresh: bool,
 }
@@ -106,21 +113,32 @@ pub(super) struct Follow {
 impl Follow {
     pub(super) fn new(painter: Painter) -> io::Result<Self> {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        let inotify = AsyncFd::with_interest(inotify, Interest::READABLE)?;
-        Ok(Self { painter, inotify, sources: BTreeMap::new() })
+        let inotify = watch(inotify, Interest::READABLE)?;
+        Ok(Self {
+            painter,
+            inotify,
+            sources: BTreeMap::new(),
+        })
     }
 
-    /// Follows a log from `offset`. A log that is followed already goes on
-    /// from where it is.
-    pub(super) fn add(&mut self, id: &str, label: &str, log: &Path, offset: u64) -> io::Result<()> {
+    /// Follows a log. One that is followed already goes on from where it is.
+    pub(super) fn add(&mut self, id: &str, label: &str, log: &Path, from: From) -> io::Result<()> {
         if self.sources.contains_key(id) {
             return Ok(());
         }
-        let mut file = File::open(log)?;
-        file.seek(SeekFrom::Start(offset))?;
+        // Watched first: what is written between the two is not missed.
         inotify::add_watch(&self.inotify, log, inotify::WatchFlags::MODIFY)?;
-        let source = Source { label: label.to_owned(), file, rest: vec![], fresh: true };
-        self.sources.insert(id.to_owned(), source);
+        let Some(reader) = Reader::open(log, from)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        self.sources.insert(
+            id.to_owned(),
+            Source {
+                label: label.to_owned(),
+                reader,
+                fresh: true,
+            },
+        );
         Ok(())
     }
 
@@ -142,40 +160,60 @@ impl Follow {
     pub(super) fn drain(&mut self, terminal: &Terminal) {
         let mut text = String::new();
         for source in self.sources.values_mut() {
-            while source.read() > 0 {
-                source.paint(&mut self.painter, &mut text);
+            // A log that cannot be read has nothing to say.
+            while let Ok(Some(entry)) = source.reader.next() {
+                self.painter.paint(&source.label, &entry, source.fresh, &mut text);
+                source.fresh = !entry.partial;
+                if text.len() >= BATCH {
+                    terminal.out(&text);
+                    text.clear();
+                }
+            }
+        }
+        if !text.is_empty() {
+            terminal.out(&text);
+        }
+    }
+
+    /// Prints everything that the logs have, in the order it was printed in.
+    pub(super) fn drain_by_time(&mut self, terminal: &Terminal) {
+        let mut heads: BTreeMap<(u64, String), Entry> = BTreeMap::new();
+        for (id, source) in &mut self.sources {
+            if let Ok(Some(entry)) = source.reader.next() {
+                heads.insert((entry.time, id.clone()), entry);
+            }
+        }
+        let mut text = String::new();
+        while let Some(((_, id), mut entry)) = heads.pop_first() {
+            let Some(source) = self.sources.get_mut(&id) else {
+                continue;
+            };
+            loop {
+                self.painter.paint(&source.label, &entry, source.fresh, &mut text);
+                source.fresh = !entry.partial;
+                let Ok(Some(next)) = source.reader.next() else {
+                    break;
+                };
+                // A line in pieces stays together.
+                if entry.partial || heads.keys().next().is_none_or(|(time, _)| next.time <= *time) {
+                    entry = next;
+                    continue;
+                }
+                heads.insert((next.time, id), next);
+                break;
+            }
+            if text.len() >= BATCH {
                 terminal.out(&text);
                 text.clear();
             }
+        }
+        if !text.is_empty() {
+            terminal.out(&text);
         }
     }
 
     /// Prints a line of our own among the containers'.
     pub(super) fn say(&self, terminal: &Terminal, text: &str) {
         terminal.out(&format!("{}\n", Style::Dim.paint(text, self.painter.colored)));
-    }
-}
-
-impl Source {
-    /// Reads some more; how many bytes.
-    fn read(&mut self) -> usize {
-        let before = self.rest.len();
-        self.rest.resize(before + CHUNK, 0);
-        let space = self.rest.get_mut(before..).unwrap_or_default();
-        let count = self.file.read(space).unwrap_or(0);
-        self.rest.truncate(before + count);
-        count
-    }
-
-    /// Prints the whole lines that have been read.
-    fn paint(&mut self, painter: &mut Painter, text: &mut String) {
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return };
-        for line in self.rest.get(..end).unwrap_or_default().split(|byte| *byte == b'\n') {
-            if let Some(entry) = Entry::parse(line) {
-                painter.paint(&self.label, &entry, self.fresh, text);
-                self.fresh = !entry.partial;
-            }
-        }
-        self.rest.drain(..=end);
     }
 }

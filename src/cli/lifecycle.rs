@@ -25,12 +25,21 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
 }
 
 pub(super) fn stop(context: &Context, typed: &Stop) -> Outcome {
-    let intent = Intent::Stop { services: typed.services.clone(), timeout: seconds(typed.timeout) };
+    let intent = Intent::Stop {
+        services: typed.services.clone(),
+        timeout: seconds(typed.timeout),
+    };
     run(context, &typed.services, intent)
 }
 
 pub(super) fn start(context: &Context, typed: &Start) -> Outcome {
-    run(context, &typed.services, Intent::Start { services: typed.services.clone() })
+    run(
+        context,
+        &typed.services,
+        Intent::Start {
+            services: typed.services.clone(),
+        },
+    )
 }
 
 pub(super) fn restart(context: &Context, typed: &Restart) -> Outcome {

@@ -25,7 +25,11 @@ pub(super) fn plan(context: &Context, typed: &Typed) -> Outcome {
         PlanFormat::Text => text(&plan, context.terminal.color_out),
         PlanFormat::Json => serde_json::to_string_pretty(&plan).map_err(Failure::new)? + "\n",
     });
-    Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if plan.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
 }
 
 /// A plan for people.

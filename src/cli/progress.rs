@@ -28,7 +28,11 @@ struct Item {
 
 impl<'a> Progress<'a> {
     pub(super) fn new(terminal: &'a Terminal) -> Self {
-        Self { terminal, items: vec![], drawn: 0 }
+        Self {
+            terminal,
+            items: vec![],
+            drawn: 0,
+        }
     }
 
     /// Shows one event.
@@ -46,7 +50,11 @@ impl<'a> Progress<'a> {
             }
             How::Tty => self.redraw(event),
             How::Auto | How::Plain => match event {
-                Event::Action { resource, verb, phase } => {
+                Event::Action {
+                    resource,
+                    verb,
+                    phase,
+                } => {
                     let detail = match phase {
                         Phase::Failed { error } => format!(" {error}"),
                         _ => String::new(),
@@ -75,7 +83,11 @@ impl<'a> Progress<'a> {
                 let label = Style::Yellow.paint("warning:", self.terminal.color_err);
                 text.push_str(&format!("{label} {warning}\n"));
             }
-            Event::Action { resource, verb, phase } => {
+            Event::Action {
+                resource,
+                verb,
+                phase,
+            } => {
                 let now = Instant::now();
                 let settled = *phase != Phase::Begun;
                 match self.items.iter_mut().find(|item| item.resource == *resource) {
@@ -99,14 +111,28 @@ impl<'a> Progress<'a> {
         }
         let done = self.items.iter().filter(|item| item.phase == Phase::Done).count();
         text.push_str(&format!("\x1b[K[+] {done}/{}\n", self.items.len()));
-        let width = self.items.iter().map(|item| item.resource.len()).max().unwrap_or(0);
+        let width = self
+            .items
+            .iter()
+            .map(|item| item.resource.len())
+            .max()
+            .unwrap_or(0);
         for item in &self.items {
             let color = self.terminal.color_err;
             let (mark, verb) = match &item.phase {
-                Phase::Begun => (Style::Blue.paint("⠿", color), Style::Blue.paint(&item.verb, color)),
-                Phase::Done => (Style::Green.paint("✔", color), Style::Green.paint(&item.verb, color)),
+                Phase::Begun => (
+                    Style::Blue.paint("⠿", color),
+                    Style::Blue.paint(&item.verb, color),
+                ),
+                Phase::Done => (
+                    Style::Green.paint("✔", color),
+                    Style::Green.paint(&item.verb, color),
+                ),
                 Phase::Failed { .. } => (Style::Red.paint("✘", color), Style::Red.paint(&item.verb, color)),
-                Phase::Cancelled => (Style::Yellow.paint("-", color), Style::Yellow.paint(&item.verb, color)),
+                Phase::Cancelled => (
+                    Style::Yellow.paint("-", color),
+                    Style::Yellow.paint(&item.verb, color),
+                ),
             };
             let took = item.took.map_or(String::new(), |took| format!("  {took:.1}s"));
             let resource = &item.resource;

@@ -69,7 +69,12 @@ fn columns(list: &[View], now: Duration, whole: bool) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], &rows)
+    table(
+        &[
+            "NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS",
+        ],
+        &rows,
+    )
 }
 
 fn json(list: &[View], now: Duration) -> Result<String, Failure> {
@@ -93,8 +98,11 @@ fn json(list: &[View], now: Duration) -> Result<String, Failure> {
                 })
             })
             .collect();
-        let labels: Vec<String> =
-            record.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let labels: Vec<String> = record
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let networks: Vec<&str> = record.networks.keys().map(String::as_str).collect();
         let object = serde_json::json!({
             "Command": command(&record.command, true),

@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::sys::readiness::watch;
 
 /// Puts the terminal into raw mode; back into what it was when dropped.
 struct Raw<'a> {
@@ -45,8 +48,8 @@ pub(super) async fn relay(master: OwnedFd) -> io::Result<()> {
     let mut resized = signal(SignalKind::window_change())?;
     let _raw = Raw::new(stdin.as_fd())?;
     rustix::io::ioctl_fionbio(&master, true)?;
-    let far = AsyncFd::new(master.as_fd())?;
-    let near = AsyncFd::new(stdin.as_fd())?;
+    let far = watch(master.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
+    let near = watch(stdin.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
     let (mut typed, mut shown) = ([0_u8; 4096], [0_u8; 16384]);
     let mut typing = true;
     loop {
@@ -77,7 +80,7 @@ pub(super) async fn relay(master: OwnedFd) -> io::Result<()> {
     }
 }
 
-async fn write_all(far: &AsyncFd<BorrowedFd<'_>>, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(far: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let mut ready = far.writable().await?;
         if let Ok(written) = ready.try_io(|far| rustix::io::write(far, bytes).map_err(io::Error::from)) {

@@ -3,8 +3,8 @@
 use super::context::{Context, Loaded};
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::plan::{self, Intent, Plan};
 use crate::host::observe;
+use crate::plan::{self, Intent, Plan};
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
 
@@ -18,12 +18,19 @@ pub(super) fn apply(
 ) -> Result<(), Failure> {
     if context.global.dry_run {
         let plan = plan(context, &loaded, &intent)?;
-        context.terminal.out(&super::plan::text(&plan, context.terminal.color_out));
+        context
+            .terminal
+            .out(&super::plan::text(&plan, context.terminal.color_out));
         return Ok(());
     }
     need_privilege()?;
     let mut client = Client::connect(&context.world, &loaded.project.name)?;
-    client.ask(&Request::Apply { load: loaded.request, intent, watch, session: false })?;
+    client.ask(&Request::Apply {
+        load: loaded.request,
+        intent,
+        watch,
+        session: false,
+    })?;
     let mut progress = Progress::new(&context.terminal);
     loop {
         let Some(reply) = client.next()? else {
@@ -44,7 +51,9 @@ pub(super) fn show(
 ) -> Option<Result<(), Failure>> {
     match reply {
         Reply::Queued => {
-            context.terminal.warning("another command is at work on this stack: waiting for it");
+            context
+                .terminal
+                .warning("another command is at work on this stack: waiting for it");
         }
         Reply::Planned { plan } => {
             for warning in &plan.warnings {
@@ -52,7 +61,11 @@ pub(super) fn show(
             }
         }
         Reply::Progress { event } => progress.show(event),
-        Reply::Done { errors, diagnostics, cancelled } => {
+        Reply::Done {
+            errors,
+            diagnostics,
+            cancelled,
+        } => {
             return Some(end(errors, diagnostics, *cancelled));
         }
         _ => {}
@@ -60,11 +73,7 @@ pub(super) fn show(
     None
 }
 
-fn end(
-    errors: &[String],
-    diagnostics: &[crate::stack::Diagnostic],
-    cancelled: bool,
-) -> Result<(), Failure> {
+fn end(errors: &[String], diagnostics: &[crate::stack::Diagnostic], cancelled: bool) -> Result<(), Failure> {
     if !diagnostics.is_empty() {
         return Err(Failure::diagnostics(diagnostics.to_vec()));
     }
@@ -87,6 +96,8 @@ pub(super) fn need_privilege() -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Failure::new("containers need root: this process has no permission to make namespaces and networks")
-        .hint("run it with sudo; 'config', 'plan' and '--help' need no privilege"))
+    Err(
+        Failure::new("containers need root: this process has no permission to make namespaces and networks")
+            .hint("run it with sudo; 'config', 'plan' and '--help' need no privilege"),
+    )
 }

@@ -73,7 +73,11 @@ impl Terminal {
             Progress::Auto => Progress::Plain,
             other => other,
         };
-        Self { color_out: colored(out), color_err: colored(err), progress }
+        Self {
+            color_out: colored(out),
+            color_err: colored(err),
+            progress,
+        }
     }
 
     /// Writes data to standard output.
@@ -104,7 +108,10 @@ impl Terminal {
     }
 }
 
-#[expect(clippy::exit, reason = "a closed pipe is how a reader says that it has seen enough")]
+#[expect(
+    clippy::exit,
+    reason = "a closed pipe is how a reader says that it has seen enough"
+)]
 fn write(to: &mut impl Write, text: &str) {
     if let Err(error) = to.write_all(text.as_bytes()).and_then(|()| to.flush())
         && error.kind() == std::io::ErrorKind::BrokenPipe
@@ -133,7 +140,10 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         text
     };
     let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
-    std::iter::once(&heading).chain(rows).map(|row| line(row)).collect()
+    std::iter::once(&heading)
+        .chain(rows)
+        .map(|row| line(row))
+        .collect()
 }
 
 #[cfg(test)]
@@ -142,7 +152,13 @@ mod tests {
 
     #[test]
     fn columns_align_by_width() {
-        let rows = [vec!["é".to_owned(), "x".to_owned()], vec!["long name".to_owned(), String::new()]];
-        assert_eq!(table(&["NAME", "STATE"], &rows), "NAME        STATE\né           x\nlong name\n");
+        let rows = [
+            vec!["é".to_owned(), "x".to_owned()],
+            vec!["long name".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(&["NAME", "STATE"], &rows),
+            "NAME        STATE\né           x\nlong name\n"
+        );
     }
 }

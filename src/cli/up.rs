@@ -6,6 +6,7 @@
 //! supervisor to stop what this `up` brought up, the second to kill just that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
 use super::terminal::Style;
 use crate::host::views;
+use crate::monitor::log::From;
 use crate::plan::{self, Intent};
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
@@ -50,7 +52,11 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         ..plan::Up::default()
     });
     if typed.detach || typed.wait || typed.no_start || context.global.dry_run {
-        let watch = if typed.watch { Watching::Always } else { Watching::Off };
+        let watch = if typed.watch {
+            Watching::Always
+        } else {
+            Watching::Off
+        };
         if let Some(limit) = typed.wait_timeout {
             alarm(context, limit);
         }
@@ -124,13 +130,22 @@ impl Session<'_> {
             loaded,
         };
         let load = session.loaded.request.clone();
-        session.ask(&Request::Apply { load, intent, watch: Some(Watching::Session), session: true }).await?;
+        session
+            .ask(&Request::Apply {
+                load,
+                intent,
+                watch: Some(Watching::Session),
+                session: true,
+            })
+            .await?;
         session.turn(BufReader::new(reader).lines()).await
     }
 
     async fn turn(mut self, mut replies: Replies) -> Outcome {
-        let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")));
-        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")));
+        let (mut interrupt, mut terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         loop {
             tokio::select! {
                 line = replies.next_line() => {
@@ -160,7 +175,9 @@ impl Session<'_> {
         let terminal = &self.context.terminal;
         match reply {
             Reply::Done { .. } if matches!(self.doing, Doing::Stopping(_)) => {
-                let Doing::Stopping(code) = self.doing else { return Ok(None) };
+                let Doing::Stopping(code) = self.doing else {
+                    return Ok(None);
+                };
                 self.open = self.open.saturating_sub(1);
                 if self.open > 0 {
                     // The end of what was cancelled in favour of stopping.
@@ -181,12 +198,25 @@ impl Session<'_> {
                 self.show_running()?;
                 self.follow.drain(terminal);
             }
-            Reply::Started { id, name, log, offset } => self.attach(id, name, log, *offset)?,
-            Reply::Exited { id, name, code, restarting } => {
+            Reply::Started {
+                id,
+                name,
+                log,
+                offset,
+            } => self.attach(id, name, log, From::Offset(*offset))?,
+            Reply::Exited {
+                id,
+                name,
+                code,
+                restarting,
+            } => {
                 self.follow.drain(terminal);
                 if self.names.contains_key(id) && self.doing == Doing::Showing {
                     let again = if *restarting { " (restarting)" } else { "" };
-                    self.follow.say(terminal, &format!("{} exited with code {code}{again}", self.short(name)));
+                    self.follow.say(
+                        terminal,
+                        &format!("{} exited with code {code}{again}", self.short(name)),
+                    );
                 }
                 if !restarting {
                     self.decide(id, *code).await?;
@@ -226,7 +256,10 @@ impl Session<'_> {
 
     fn say_reload(&self, text: &str) {
         let terminal = &self.context.terminal;
-        terminal.err(&format!("{} {text}\n", Style::Blue.paint("⟳", terminal.color_err)));
+        terminal.err(&format!(
+            "{} {text}\n",
+            Style::Blue.paint("⟳", terminal.color_err)
+        ));
     }
 
     /// Shows the containers that ran before this `up`, from now on.
@@ -237,8 +270,7 @@ impl Session<'_> {
                 && chosen.contains(&view.record.config.name)
                 && !self.names.contains_key(&view.record.id)
             {
-                let end = std::fs::metadata(&view.log).map_or(0, |log| log.len());
-                self.attach(&view.record.id, &view.record.name, &view.log, end)?;
+                self.attach(&view.record.id, &view.record.name, &view.log, From::Last(0))?;
             }
         }
         Ok(())
@@ -260,7 +292,7 @@ impl Session<'_> {
         chosen
     }
 
-    fn attach(&mut self, id: &str, name: &str, log: &std::path::Path, offset: u64) -> Result<(), Failure> {
+    fn attach(&mut self, id: &str, name: &str, log: &Path, from: From) -> Result<(), Failure> {
         let service = self.service(name);
         self.names.insert(id.to_owned(), service.clone());
         // A service that a reload brought is shown too.
@@ -270,22 +302,29 @@ impl Session<'_> {
         }
         let label = self.short(name).to_owned();
         self.follow
-            .add(id, &label, log, offset)
+            .add(id, &label, log, from)
             .map_err(|error| Failure::new(format!("read {}: {error}", log.display())))
     }
 
     /// A container's name without the project's.
     fn short<'n>(&self, name: &'n str) -> &'n str {
-        name.strip_prefix(&format!("{}-", self.loaded.project.name)).unwrap_or(name)
+        name.strip_prefix(&format!("{}-", self.loaded.project.name))
+            .unwrap_or(name)
     }
 
     /// The service of a container name.
     fn service(&self, name: &str) -> String {
         let fixed = self.loaded.project.services.values();
-        let fixed = fixed.clone().find(|service| service.container_name.as_deref() == Some(name));
+        let fixed = fixed
+            .clone()
+            .find(|service| service.container_name.as_deref() == Some(name));
         match fixed {
             Some(service) => service.name.clone(),
-            None => self.short(name).rsplit_once('-').map_or(name, |(service, _)| service).to_owned(),
+            None => self
+                .short(name)
+                .rsplit_once('-')
+                .map_or(name, |(service, _)| service)
+                .to_owned(),
         }
     }
 
@@ -317,7 +356,9 @@ impl Session<'_> {
     async fn interrupted(&mut self) -> Result<Option<u8>, Failure> {
         match self.doing {
             Doing::Starting | Doing::Showing => {
-                self.context.terminal.err("\nGracefully stopping... (press Ctrl+C again to force)\n");
+                self.context
+                    .terminal
+                    .err("\nGracefully stopping... (press Ctrl+C again to force)\n");
                 self.ask(&Request::Cancel).await?;
                 self.doing = Doing::Stopping(130);
                 self.stop(None).await?;
@@ -332,9 +373,18 @@ impl Session<'_> {
 
     async fn stop(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
         let services = self.typed.services.clone();
-        let intent = Intent::Stop { services, timeout: timeout.or(seconds(self.typed.timeout)) };
+        let intent = Intent::Stop {
+            services,
+            timeout: timeout.or(seconds(self.typed.timeout)),
+        };
         let load = self.loaded.request.clone();
-        self.ask(&Request::Apply { load, intent, watch: None, session: true }).await
+        self.ask(&Request::Apply {
+            load,
+            intent,
+            watch: None,
+            session: true,
+        })
+        .await
     }
 
     async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
@@ -343,7 +393,10 @@ impl Session<'_> {
         }
         let mut line = serde_json::to_vec(request).map_err(Failure::new)?;
         line.push(b'\n');
-        self.asks.write_all(&line).await.map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
+        self.asks
+            .write_all(&line)
+            .await
+            .map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
     }
 }
 

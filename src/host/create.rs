@@ -27,10 +27,9 @@ pub(super) async fn network(
     project: &Project,
     key: &str,
 ) -> Result<Vec<String>, HostError> {
-    let network = project
-        .networks
-        .get(key)
-        .ok_or_else(|| HostError::NotInProject { what: format!("network {key}") })?;
+    let network = project.networks.get(key).ok_or_else(|| HostError::NotInProject {
+        what: format!("network {key}"),
+    })?;
     let mut labels = network.labels.clone();
     labels.insert(format!("{LABEL}project"), project.name.clone());
     labels.insert(format!("{LABEL}network"), key.to_owned());
@@ -64,10 +63,9 @@ pub(super) async fn volume(
     project: &Project,
     key: &str,
 ) -> Result<Vec<String>, HostError> {
-    let volume = project
-        .volumes
-        .get(key)
-        .ok_or_else(|| HostError::NotInProject { what: format!("volume {key}") })?;
+    let volume = project.volumes.get(key).ok_or_else(|| HostError::NotInProject {
+        what: format!("volume {key}"),
+    })?;
     let mut labels = volume.labels.clone();
     labels.insert(format!("{LABEL}project"), project.name.clone());
     labels.insert(format!("{LABEL}volume"), key.to_owned());
@@ -89,12 +87,16 @@ pub(super) async fn container(
     let config = project
         .services
         .get(service)
-        .ok_or_else(|| HostError::NotInProject { what: format!("service {service}") })?
+        .ok_or_else(|| HostError::NotInProject {
+            what: format!("service {service}"),
+        })?
         .clone();
     let image = machine
         .images
         .resolve(&config.image)?
-        .ok_or_else(|| HostError::NoImage { image: config.image.clone() })?;
+        .ok_or_else(|| HostError::NoImage {
+            image: config.image.clone(),
+        })?;
     let old = match inherit {
         Some(id) => machine.record(id)?,
         None => None,
@@ -104,8 +106,9 @@ pub(super) async fn container(
     let mut volumes = BTreeMap::new();
     for key in config.networks.keys() {
         let network = project.networks.get(key).map_or(key, |network| &network.name);
-        let record = record::find(&machine.world, network)?
-            .ok_or_else(|| HostError::NoNetwork { name: network.clone() })?;
+        let record = record::find(&machine.world, network)?.ok_or_else(|| HostError::NoNetwork {
+            name: network.clone(),
+        })?;
         networks.insert(key.clone(), record.id);
     }
     for mount in &config.volumes {
@@ -131,7 +134,10 @@ pub(super) async fn container(
         number,
         image: image.id.clone(),
         command: spec::command(&config, &image),
-        stop_signal: config.stop_signal.clone().or_else(|| image.config.stop_signal.clone()),
+        stop_signal: config
+            .stop_signal
+            .clone()
+            .or_else(|| image.config.stop_signal.clone()),
         check: check(&config, Some(&image)),
         created: now(),
         networks,
@@ -149,7 +155,8 @@ pub(super) async fn container(
         .flat_map(|service| service.networks.values())
         .flat_map(|attachment| {
             let v4 = attachment.ipv4_address.map(std::net::IpAddr::V4);
-            v4.into_iter().chain(attachment.ipv6_address.map(std::net::IpAddr::V6))
+            v4.into_iter()
+                .chain(attachment.ipv6_address.map(std::net::IpAddr::V6))
         })
         .collect();
     blocking(move || {
@@ -178,7 +185,10 @@ pub(super) async fn container(
 /// Where a container gets a volume without a name: the service's own, and the
 /// image's that nothing else is mounted on.
 fn anonymous_targets(service: &Service, image: &Image) -> Vec<String> {
-    let own = service.volumes.iter().filter(|mount| mount.source == MountSource::Anonymous);
+    let own = service
+        .volumes
+        .iter()
+        .filter(|mount| mount.source == MountSource::Anonymous);
     let mut targets: Vec<String> = own.map(|mount| mount.target.clone()).collect();
     for target in &image.config.volumes {
         let target = target.trim_end_matches('/');
@@ -228,7 +238,11 @@ pub(super) fn labels(
     image: &str,
 ) -> BTreeMap<String, String> {
     let mut labels = service.labels.clone();
-    let files: Vec<String> = project.config_files.iter().map(|file| file.display().to_string()).collect();
+    let files: Vec<String> = project
+        .config_files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
     let dependencies: Vec<String> = service
         .depends_on
         .iter()
@@ -255,7 +269,11 @@ pub(super) fn labels(
 pub(super) fn missing_sources(service: &Service) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &service.volumes {
-        if let MountSource::Bind { path, create_host_path: false, .. } = &mount.source
+        if let MountSource::Bind {
+            path,
+            create_host_path: false,
+            ..
+        } = &mount.source
             && !path.exists()
         {
             problems.push(format!(
@@ -288,7 +306,12 @@ pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<
 /// from whatever part of it is there.
 pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), HostError> {
     let paths = world.container(project, id);
-    runtime::cleanup(&spec::cgroup(world, id), &paths.running(), &paths.exit(), &paths.root())?;
+    runtime::cleanup(
+        &spec::cgroup(world, id),
+        &paths.running(),
+        &paths.exit(),
+        &paths.root(),
+    )?;
     firewall::remove_published(world, id)?;
     remove_tree(&paths.run)?;
     // Out of sight at once, however long the files take.
@@ -308,7 +331,9 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
 
 pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HostError::io("remove", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(HostError::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

@@ -122,7 +122,11 @@ impl HostError {
     /// For `map_err`: a failed operation on a file.
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
     /// The exit status that a container has that could not be started: 127, 126

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::record::{self, Check, ContainerRecord, HealthRecord, containers, folders};
+use super::record::{Check, ContainerRecord, HealthRecord, containers, folders};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, start};
@@ -92,7 +92,9 @@ pub struct Machine {
 
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Machine").field("project", &self.project).finish_non_exhaustive()
+        f.debug_struct("Machine")
+            .field("project", &self.project)
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,7 +115,12 @@ impl Machine {
     ///
     /// # Errors
     /// [`HostError`] when the image store cannot be opened.
-    pub async fn open(world: World, project: &str, revive: Revive, hear: Hear) -> Result<Arc<Self>, HostError> {
+    pub async fn open(
+        world: World,
+        project: &str,
+        revive: Revive,
+        hear: Hear,
+    ) -> Result<Arc<Self>, HostError> {
         let images = ImageStore::open(world.images());
         let traffic = Traffic::new(&world);
         Ok(Arc::new(Self {
@@ -140,7 +147,9 @@ impl Machine {
         blocking(move || machine.mend()).await?;
         for record in containers(&self.world, &self.project)? {
             let paths = self.world.container(&self.project, &record.id);
-            let Some(running) = read_record::<RunningRecord>(&paths.running())? else { continue };
+            let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
+                continue;
+            };
             start::adopt(self, &record, running).await?;
         }
         Ok(())
@@ -149,8 +158,10 @@ impl Machine {
     /// Removes what has no record: what was being made or removed when a
     /// process was killed.
     fn mend(&self) -> Result<(), HostError> {
-        let known: Vec<String> =
-            containers(&self.world, &self.project)?.into_iter().map(|record| record.id).collect();
+        let known: Vec<String> = containers(&self.world, &self.project)?
+            .into_iter()
+            .map(|record| record.id)
+            .collect();
         let durable = folders(&self.world.stack(&self.project).join("containers"));
         let transient = folders(&self.world.stack_run(&self.project).join("containers"));
         for id in durable.iter().chain(&transient).filter(|id| !known.contains(id)) {
@@ -196,17 +207,26 @@ impl Machine {
                     afterwards.entry(container.name.clone()).or_default();
                 }
                 Operation::StartContainer { container } => {
-                    let ports = project.services.get(&container.service).map(|service| service.ports.clone());
+                    let ports = project
+                        .services
+                        .get(&container.service)
+                        .map(|service| service.ports.clone());
                     afterwards.insert(container.name.clone(), ports.unwrap_or_default());
                 }
                 _ => {}
             }
         }
         for action in &plan.actions {
-            let Operation::StartContainer { container } = &action.operation else { continue };
-            let Some(service) = project.services.get(&container.service) else { continue };
+            let Operation::StartContainer { container } = &action.operation else {
+                continue;
+            };
+            let Some(service) = project.services.get(&container.service) else {
+                continue;
+            };
             problems.extend(create::missing_sources(service));
-            let reserved = self.traffic.reserve(&container.name, &service.ports, Some(&afterwards));
+            let reserved = self
+                .traffic
+                .reserve(&container.name, &service.ports, Some(&afterwards));
             if let Err(error) = reserved {
                 problems.push(format!("service \"{}\": {error}", service.name));
             }
@@ -223,7 +243,9 @@ impl Machine {
     /// again by their restart policy. Not while a walk is in progress: it may
     /// have reserved ports for what it is about to start.
     pub fn settle(&self) {
-        let Ok(mut records) = containers(&self.world, &self.project) else { return };
+        let Ok(mut records) = containers(&self.world, &self.project) else {
+            return;
+        };
         {
             let live = self.live();
             records.retain(|record| {
@@ -244,13 +266,19 @@ impl Machine {
         }
         if let Err(error) = start::start(self, id, true).await {
             tracing::warn!(container = record.name, %error, "could not be started again");
-            (self.hear)(News::Exited { id: id.to_owned(), code: error.exit_code(), stopped: false });
+            (self.hear)(News::Exited {
+                id: id.to_owned(),
+                code: error.exit_code(),
+                stopped: false,
+            });
         }
     }
 
     /// Runs a health probe: whether it ended with status 0 in time.
     pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
-        let Some(running) = self.live().get(id).map(|live| live.running.clone()) else { return false };
+        let Some(running) = self.live().get(id).map(|live| live.running.clone()) else {
+            return false;
+        };
         start::probe(&running, test, timeout).await
     }
 
@@ -304,14 +332,18 @@ impl Machine {
                 .filter(|record| record.config.name == target.service && record.number == target.number)
                 .max_by_key(|record| record.created),
         };
-        found.ok_or_else(|| HostError::NoContainer { name: target.name.clone() })
+        found.ok_or_else(|| HostError::NoContainer {
+            name: target.name.clone(),
+        })
     }
 
     /// Stops a container and waits until it has ended. With `again` the plan
     /// starts it once more: nothing is noted of its being stopped but that its
     /// restart policy is to leave it alone until then.
     async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
-        let Some(mut record) = self.record_of(target)? else { return Ok(()) };
+        let Some(mut record) = self.record_of(target)? else {
+            return Ok(());
+        };
         let guard = self.lock(&record.id).await;
         let path = self.world.container(&self.project, &record.id).record();
         if again {
@@ -320,21 +352,31 @@ impl Machine {
             record.stopped = true;
             write_record(&path, &record)?;
         }
-        let found = self.live().get(&record.id).map(|live| (live.running.clone(), live.ended.clone()));
+        let found = self
+            .live()
+            .get(&record.id)
+            .map(|live| (live.running.clone(), live.ended.clone()));
         drop(guard);
         let Some((running, mut ended)) = found else {
             // Its restart may be due: it is not wanted any more.
             if let ContainerState::Exited { code, .. } =
                 state(&self.world.container(&self.project, &record.id), &record)?
             {
-                self.hear(News::Exited { id: record.id, code, stopped: true });
+                self.hear(News::Exited {
+                    id: record.id,
+                    code,
+                    stopped: true,
+                });
             }
             return Ok(());
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
             runtime::signal(&running, start::stop_signal(&record))?;
-            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
         }
@@ -354,7 +396,9 @@ impl Machine {
 
     /// Removes a container, killing it first if it still runs.
     async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
-        let Some(record) = self.record_of(target)? else { return Ok(()) };
+        let Some(record) = self.record_of(target)? else {
+            return Ok(());
+        };
         if self.live().contains_key(&record.id) {
             self.stop(target, Some(Duration::ZERO), false).await?;
         }
@@ -373,18 +417,25 @@ impl Machine {
             Ok(())
         })
         .await?;
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         self.hear(News::Removed { id });
         Ok(())
     }
 
     /// Changes the record of a container that may be running.
     async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
-        let Some(mut record) = self.record_of(target)? else { return Ok(()) };
+        let Some(mut record) = self.record_of(target)? else {
+            return Ok(());
+        };
         let service = project
             .services
             .get(&target.service)
-            .ok_or_else(|| HostError::NotInProject { what: format!("service {}", target.service) })?;
+            .ok_or_else(|| HostError::NotInProject {
+                what: format!("service {}", target.service),
+            })?;
         let _guard = self.lock(&record.id).await;
         let image = self.images.resolve(&service.image)?;
         record.config = service.clone();
@@ -394,7 +445,12 @@ impl Machine {
         write_record(&paths.record(), &record)?;
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
-            self.hear(News::Changed(start::started(&self.world, &record, true, start::log_end(&self.world, &record))));
+            self.hear(News::Changed(start::started(
+                &self.world,
+                &record,
+                true,
+                start::log_end(&self.world, &record),
+            )));
         }
         Ok(())
     }
@@ -430,9 +486,12 @@ impl Host for Machine {
                 blocking(move || Ok(Volumes::new(&world).remove(&name)?)).await?;
                 Ok(vec![])
             }
-            Operation::CreateContainer { service, number, name, inherit } => {
-                create::container(self, project, service, *number, name, inherit.as_deref()).await
-            }
+            Operation::CreateContainer {
+                service,
+                number,
+                name,
+                inherit,
+            } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
             Operation::UpdateContainer { container, .. } => {
                 self.update(project, container).await.map(|()| vec![])
             }
@@ -440,9 +499,11 @@ impl Host for Machine {
                 let record = self.target(container)?;
                 start::start(self, &record.id, false).await
             }
-            Operation::StopContainer { container, timeout, again } => {
-                self.stop(container, *timeout, *again).await.map(|()| vec![])
-            }
+            Operation::StopContainer {
+                container,
+                timeout,
+                again,
+            } => self.stop(container, *timeout, *again).await.map(|()| vec![]),
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }
@@ -458,6 +519,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, HostError> {
     match spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(HostError::Interrupted { reason: error.to_string() }),
+        Err(error) => Err(HostError::Interrupted {
+            reason: error.to_string(),
+        }),
     }
 }

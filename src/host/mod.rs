@@ -26,7 +26,10 @@ pub use view::{Published, View, observe, recall, views};
 /// Something that a plan can be performed on.
 pub trait Host: Send + Sync + 'static {
     /// One snapshot of what is there of a project.
-    fn observe(self: &Arc<Self>, project: &Project) -> impl Future<Output = Result<Observed, HostError>> + Send;
+    fn observe(
+        self: &Arc<Self>,
+        project: &Project,
+    ) -> impl Future<Output = Result<Observed, HostError>> + Send;
 
     /// Does one operation; says what the user should know of it. Repeating an
     /// operation that was done, wholly or in part, does no harm.

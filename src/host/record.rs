@@ -113,6 +113,11 @@ pub fn containers(world: &World, project: &str) -> Result<Vec<ContainerRecord>, 
 
 /// Names of the entries of a folder; none when it is not there.
 pub(super) fn folders(folder: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return vec![];
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }

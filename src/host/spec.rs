@@ -10,7 +10,8 @@ use super::record::ContainerRecord;
 use crate::image::Image;
 use crate::project::{Mount, MountSource, NetworkMode, Service};
 use crate::runtime::{
-    CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, bind_mount, default_spec, tmpfs_mount,
+    CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, bind_mount, default_spec,
+    tmpfs_mount,
 };
 use crate::store::{ContainerPaths, World};
 use crate::volume::Volumes;
@@ -44,10 +45,20 @@ pub(super) fn request(
 ) -> Result<RunRequest, HostError> {
     let service = &record.config;
     let paths = world.container(&record.project, &record.id);
-    let mut mounts = Mounts { world, record, list: vec![], populate: vec![], confined: BTreeMap::new() };
+    let mut mounts = Mounts {
+        world,
+        record,
+        list: vec![],
+        populate: vec![],
+        confined: BTreeMap::new(),
+    };
     if service.network_mode != NetworkMode::Host {
         for name in FILES {
-            mounts.list.push(bind_mount(&paths.run.join(name), &format!("/etc/{name}"), &["rprivate"]));
+            mounts.list.push(bind_mount(
+                &paths.run.join(name),
+                &format!("/etc/{name}"),
+                &["rprivate"],
+            ));
         }
     }
     mounts.hide_state(image);
@@ -57,18 +68,28 @@ pub(super) fn request(
     for (target, volume) in &record.anonymous {
         mounts.volume(target, volume, None, true, false)?;
     }
-    let user = service.user.clone().or_else(|| Some(image.config.user.clone()).filter(|user| !user.is_empty()));
+    let user = service
+        .user
+        .clone()
+        .or_else(|| Some(image.config.user.clone()).filter(|user| !user.is_empty()));
     let settings = Settings {
         args: record.command.clone(),
         env: environment(service, image),
-        cwd: service.working_dir.clone().unwrap_or_else(|| image.config.working_dir.clone()),
+        cwd: service
+            .working_dir
+            .clone()
+            .unwrap_or_else(|| image.config.working_dir.clone()),
         hostname: Some(record.hostname().to_owned()),
         domainname: service.domainname.clone(),
         cap_add: service.cap_add.clone(),
         cap_drop: service.cap_drop.clone(),
         privileged: service.privileged,
         tty: service.tty,
-        ulimits: service.ulimits.iter().map(|(name, limit)| (name.clone(), (limit.soft, limit.hard))).collect(),
+        ulimits: service
+            .ulimits
+            .iter()
+            .map(|(name, limit)| (name.clone(), (limit.soft, limit.hard)))
+            .collect(),
         sysctls: service.sysctls.clone(),
         resources: limits(service),
         security_opt: service.security_opt.clone(),
@@ -90,7 +111,10 @@ pub(super) fn request(
         user,
         group_add: service.group_add.clone(),
         seccomp,
-        cgroup: CgroupRequest { path: cgroup(world, &record.id), strict: false },
+        cgroup: CgroupRequest {
+            path: cgroup(world, &record.id),
+            strict: false,
+        },
         init: service.init,
         stdin_open: service.stdin_open,
         log: paths.log(),
@@ -113,8 +137,15 @@ fn rootfs(paths: &ContainerPaths, image: &Image, service: &Service) -> Rootfs {
 /// `NAME=value`: the image's, then the service's.
 fn environment(service: &Service, image: &Image) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
-    let of_image = image.config.env.iter().filter(|entry| !service.environment.contains_key(&name(entry)));
-    let own = service.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let of_image = image
+        .config
+        .env
+        .iter()
+        .filter(|entry| !service.environment.contains_key(&name(entry)));
+    let own = service
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
     of_image.cloned().chain(own).collect()
 }
 
@@ -144,7 +175,11 @@ impl Mounts<'_> {
     fn add(&mut self, mount: &Mount) -> Result<(), HostError> {
         let target = mount.target.as_str();
         match &mount.source {
-            MountSource::Bind { path, create_host_path, propagation } => {
+            MountSource::Bind {
+                path,
+                create_host_path,
+                propagation,
+            } => {
                 if *create_host_path && !path.exists() {
                     std::fs::create_dir_all(path).map_err(HostError::io("create bind source", path))?;
                 }
@@ -154,7 +189,11 @@ impl Mounts<'_> {
                 }
                 self.list.push(bind_mount(path, target, &options));
             }
-            MountSource::Volume { volume, nocopy, subpath } => {
+            MountSource::Volume {
+                volume,
+                nocopy,
+                subpath,
+            } => {
                 let name = self.record.volumes.get(volume).unwrap_or(volume).clone();
                 self.volume(target, &name, subpath.as_deref(), !nocopy, mount.read_only)?;
             }
@@ -209,7 +248,9 @@ impl Mounts<'_> {
 
     /// A container on the machine's own files has no business in our state.
     fn hide_state(&mut self, image: &Image) {
-        let Some(root) = image.layers.first().filter(|_| image.rootfs) else { return };
+        let Some(root) = image.layers.first().filter(|_| image.rootfs) else {
+            return;
+        };
         let state = self.world.state();
         let outside = Some(self.world.run()).filter(|run| !run.starts_with(state));
         for folder in [Some(state), outside].into_iter().flatten() {
@@ -218,7 +259,10 @@ impl Mounts<'_> {
                 && folder.exists()
             {
                 let target = Path::new("/").join(inside);
-                self.list.push(tmpfs_mount(&target.to_string_lossy(), &["ro", "size=4k", "mode=000"]));
+                self.list.push(tmpfs_mount(
+                    &target.to_string_lossy(),
+                    &["ro", "size=4k", "mode=000"],
+                ));
             }
         }
     }

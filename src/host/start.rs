@@ -9,14 +9,14 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::sync::watch;
 
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::Place;
 use super::view::{self, ports_path};
-use super::{HostError, create, spec};
+use super::{HostError, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::bridge;
@@ -24,8 +24,11 @@ use crate::network::endpoint::{Namespace, create_namespace, loopback_only};
 use crate::network::files::{hosts_file, resolv_conf};
 use crate::network::record as networks;
 use crate::project::{NetworkMode, Restart};
-use crate::runtime::{self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
+use crate::runtime::{
+    self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
+};
 use crate::store::{World, read_record, remove_record, write_record};
+use crate::sys::readiness;
 
 /// What a run needs that only this process has.
 #[derive(Debug)]
@@ -67,12 +70,19 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         .images
         .get(&record.image)?
         .or(machine.images.resolve(&record.config.image)?)
-        .ok_or_else(|| HostError::NoImage { image: record.config.image.clone() })?;
-    machine.traffic.reserve(&record.name, &record.config.ports, None)?;
+        .ok_or_else(|| HostError::NoImage {
+            image: record.config.image.clone(),
+        })?;
+    machine
+        .traffic
+        .reserve(&record.name, &record.config.ports, None)?;
     let (world, revive) = (machine.world.clone(), machine.revive());
     let wanted = record.clone();
-    let Prepared { request, network, mut warnings } =
-        blocking(move || prepare(&world, &wanted, &image, revive)).await?;
+    let Prepared {
+        request,
+        network,
+        mut warnings,
+    } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
     let listeners = machine.traffic.listeners(&record.name);
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
     let offset = log_end(&machine.world, &record);
@@ -97,13 +107,17 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     warnings.extend(begun.warnings);
     let paths = machine.world.container(&machine.project, id);
     let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
-        return Err(HostError::Interrupted { reason: "its running record is gone".to_owned() });
+        return Err(HostError::Interrupted {
+            reason: "its running record is gone".to_owned(),
+        });
     };
     let places = places(&machine.world, &record)?;
     let published = machine.traffic.publish(&record, &places).await?;
     write_record(&ports_path(&paths), &published)?;
     if let Net::Fresh(namespace) = network {
-        machine.traffic.serve_names(&record, &places, namespace.dns_udp, namespace.dns_tcp)?;
+        machine
+            .traffic
+            .serve_names(&record, &places, namespace.dns_udp, namespace.dns_tcp)?;
     }
     take_in(machine, &record, running, begun.monitor, link)?;
     machine.hear(News::Started(started(&machine.world, &record, again, offset)));
@@ -127,9 +141,11 @@ fn prepare(
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
             for key in in_order(record) {
-                let Some(id) = record.networks.get(key) else { continue };
-                let network = networks::read(world, id)?
-                    .ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
+                let Some(id) = record.networks.get(key) else {
+                    continue;
+                };
+                let network =
+                    networks::read(world, id)?.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
                 warnings.extend(bridge::ensure(world, &network)?.iter().map(ToString::to_string));
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
                 let mac = attachment.mac_address.as_deref();
@@ -141,23 +157,44 @@ fn prepare(
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
-    let own: Vec<std::net::IpAddr> =
-        resolved.iter().flatten().map(|endpoint| std::net::IpAddr::V4(endpoint.address)).collect();
+    let own: Vec<std::net::IpAddr> = resolved
+        .iter()
+        .flatten()
+        .map(|endpoint| std::net::IpAddr::V4(endpoint.address))
+        .collect();
     for (name, text) in [
-        ("hosts", hosts_file(record.hostname(), record.config.domainname.as_deref(), &own, &record.config.extra_hosts)),
+        (
+            "hosts",
+            hosts_file(
+                record.hostname(),
+                record.config.domainname.as_deref(),
+                &own,
+                &record.config.extra_hosts,
+            ),
+        ),
         ("hostname", format!("{}\n", record.hostname())),
-        ("resolv.conf", resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_)))),
+        (
+            "resolv.conf",
+            resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_))),
+        ),
     ] {
         let path = paths.run.join(name);
         std::fs::write(&path, text).map_err(HostError::io("write", &path))?;
     }
     remove_record(&view::health_path(&paths))?;
-    Ok(Prepared { request: spec::request(world, record, image, revive)?, network, warnings })
+    Ok(Prepared {
+        request: spec::request(world, record, image, revive)?,
+        network,
+        warnings,
+    })
 }
 
 /// The network namespace of a service's first container that runs.
 fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, HostError> {
-    for record in containers(world, project)?.iter().filter(|record| record.config.name == service) {
+    for record in containers(world, project)?
+        .iter()
+        .filter(|record| record.config.name == service)
+    {
         let paths = world.container(project, &record.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
             && matches!(runtime::probe(&running)?, Liveness::Running { init: Some(_), .. })
@@ -167,7 +204,9 @@ fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, 
             return Ok(netns.into());
         }
     }
-    Err(HostError::Dependency { reason: format!("service \"{service}\" does not run, so its network cannot be shared") })
+    Err(HostError::Dependency {
+        reason: format!("service \"{service}\" does not run, so its network cannot be shared"),
+    })
 }
 
 /// The networks of a container in the order of its interfaces: by priority,
@@ -175,7 +214,11 @@ fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, 
 fn in_order(record: &ContainerRecord) -> Vec<&String> {
     let mut keys: Vec<&String> = record.networks.keys().collect();
     keys.sort_by_key(|key| {
-        let priority = record.config.networks.get(*key).map_or(0, |attachment| attachment.priority);
+        let priority = record
+            .config
+            .networks
+            .get(*key)
+            .map_or(0, |attachment| attachment.priority);
         (std::cmp::Reverse(priority), key.as_str())
     });
     keys
@@ -185,10 +228,18 @@ fn in_order(record: &ContainerRecord) -> Vec<&String> {
 fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
     let mut places = Vec::new();
     for key in in_order(record) {
-        let Some(id) = record.networks.get(key) else { continue };
-        let Some(network) = networks::read(world, id)? else { continue };
+        let Some(id) = record.networks.get(key) else {
+            continue;
+        };
+        let Some(network) = networks::read(world, id)? else {
+            continue;
+        };
         if let Some(lease) = network.leases.get(&record.lease_key()) {
-            let aliases = record.config.networks.get(key).map(|attachment| attachment.aliases.clone());
+            let aliases = record
+                .config
+                .networks
+                .get(key)
+                .map(|attachment| attachment.aliases.clone());
             places.push(Place {
                 network: id.clone(),
                 internal: network.internal,
@@ -203,11 +254,20 @@ fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostErr
 /// The number of the signal that stops a container: the service's, the
 /// image's, or SIGTERM.
 pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
-    let named = record.stop_signal.as_deref().unwrap_or("SIGTERM").trim().to_ascii_uppercase();
+    let named = record
+        .stop_signal
+        .as_deref()
+        .unwrap_or("SIGTERM")
+        .trim()
+        .to_ascii_uppercase();
     if let Ok(number) = named.parse() {
         return number;
     }
-    let name = if named.starts_with("SIG") { named } else { format!("SIG{named}") };
+    let name = if named.starts_with("SIG") {
+        named
+    } else {
+        format!("SIG{named}")
+    };
     nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
 }
 
@@ -227,7 +287,12 @@ pub(super) async fn adopt(
     machine.traffic.adopt(record, &running, &places)?;
     machine.traffic.publish(record, &places).await?;
     take_in(machine, record, running, monitor, link)?;
-    machine.hear(News::Started(started(&machine.world, record, false, log_end(&machine.world, record))));
+    machine.hear(News::Started(started(
+        &machine.world,
+        record,
+        false,
+        log_end(&machine.world, record),
+    )));
     Ok(())
 }
 
@@ -240,7 +305,14 @@ fn take_in(
     link: UnixStream,
 ) -> Result<(), HostError> {
     let (end, ended) = watch::channel(false);
-    machine.live().insert(record.id.clone(), Live { running, ended, link: Some(link) });
+    machine.live().insert(
+        record.id.clone(),
+        Live {
+            running,
+            ended,
+            link: Some(link),
+        },
+    );
     let (machine, record) = (machine.clone(), record.clone());
     tokio::spawn(async move {
         let _ = ended_process(&monitor).await;
@@ -272,20 +344,30 @@ pub(super) async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) -> Re
     let stopped = machine.record(&record.id)?.is_none_or(|record| record.stopped)
         || machine.resting().contains(&record.id);
     let code = exit.code;
-    machine.hear(News::Exited { id: record.id.clone(), code, stopped });
+    machine.hear(News::Exited {
+        id: record.id.clone(),
+        code,
+        stopped,
+    });
     Ok(())
 }
 
 /// Resolves when a process has ended.
 async fn ended_process(process: &Process) -> std::io::Result<()> {
     // A pidfd becomes readable when its process has ended.
-    let fd = AsyncFd::new(process.as_fd().try_clone_to_owned()?)?;
+    let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
     fd.readable().await.map(|_| ())
 }
 
 /// Runs a health probe in a container: whether it ended with 0 in time.
 pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
-    let (running, request) = (running.clone(), ExecRequest { args: test.to_vec(), ..ExecRequest::default() });
+    let (running, request) = (
+        running.clone(),
+        ExecRequest {
+            args: test.to_vec(),
+            ..ExecRequest::default()
+        },
+    );
     let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
     let Ok(exec) = begun else { return false };
     let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;

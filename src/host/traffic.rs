@@ -20,7 +20,7 @@ use super::machine::blocking;
 use super::record::ContainerRecord;
 use super::view::Published;
 use crate::network::firewall;
-use crate::network::names::{Names, Service as NameService};
+use crate::network::names::Service as NameService;
 use crate::network::ports::{self, BoundSocket, Transport};
 use crate::network::record::Lease;
 use crate::project::{Port, Protocol};
@@ -74,7 +74,11 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn new(world: &World) -> Self {
-        Self { world: world.clone(), names: NameService::new(), held: Mutex::default() }
+        Self {
+            world: world.clone(),
+            names: NameService::new(),
+            held: Mutex::default(),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
@@ -97,7 +101,9 @@ impl Traffic {
             if held.get(&key).is_some_and(|held| held.wanted == *port) {
                 continue;
             }
-            let rival = held.iter().find(|((other, _), held)| other != name && collide(&held.wanted, port));
+            let rival = held
+                .iter()
+                .find(|((other, _), held)| other != name && collide(&held.wanted, port));
             if let Some(((other, _), rival)) = rival {
                 let gives_up = afterwards
                     .and_then(|afterwards| afterwards.get(other))
@@ -105,7 +111,10 @@ impl Traffic {
                 if gives_up {
                     continue;
                 }
-                return Err(HostError::PortTaken { port: port.clone(), container: other.clone() });
+                return Err(HostError::PortTaken {
+                    port: port.clone(),
+                    container: other.clone(),
+                });
             }
             if afterwards.is_some() && held.contains_key(&key) {
                 // Its own old port is given up when it is stopped; binding the
@@ -159,26 +168,44 @@ impl Traffic {
         places: &[Place],
     ) -> Result<Vec<Published>, HostError> {
         for place in places {
-            let mut names = vec![record.config.name.clone(), record.name.clone(), record.short_id().to_owned()];
+            let mut names = vec![
+                record.config.name.clone(),
+                record.name.clone(),
+                record.short_id().to_owned(),
+            ];
             names.extend(place.aliases.iter().cloned());
             let mut addresses = vec![IpAddr::V4(place.lease.address)];
             addresses.extend(place.lease.address6.map(IpAddr::V6));
-            self.names.table().add(&place.network, &record.id, &names, &addresses);
+            self.names
+                .table()
+                .add(&place.network, &record.id, &names, &addresses);
         }
         let Some(place) = places.iter().find(|place| !place.internal).or(places.first()) else {
             return Ok(vec![]);
         };
         let address = place.lease.address;
         let (mut published, mut rules) = (Vec::new(), Vec::new());
-        for ((_, index), held) in self.held().iter_mut().filter(|((name, _), _)| *name == record.name) {
+        for ((_, index), held) in self
+            .held()
+            .iter_mut()
+            .filter(|((name, _), _)| *name == record.name)
+        {
             if record.config.ports.get(*index) != Some(&held.wanted) {
                 continue;
             }
-            let Port { target, host_ip, protocol, .. } = held.wanted;
-            held.target.send_replace(Some(SocketAddr::new(address.into(), target)));
+            let Port {
+                target,
+                host_ip,
+                protocol,
+                ..
+            } = held.wanted;
+            held.target
+                .send_replace(Some(SocketAddr::new(address.into(), target)));
             if held.tasks.is_empty() {
                 for socket in &held.sockets {
-                    let socket = socket.try_clone().map_err(HostError::io("duplicate", Path::new("socket")))?;
+                    let socket = socket
+                        .try_clone()
+                        .map_err(HostError::io("duplicate", Path::new("socket")))?;
                     let serving = ports::serve(socket, held.target.subscribe());
                     let task = tokio::spawn(async move {
                         if let Err(error) = serving.await {
@@ -188,7 +215,15 @@ impl Traffic {
                     held.tasks.push(task.abort_handle());
                 }
             }
-            published.push((*index, Published { host_ip, published: held.port, target, protocol }));
+            published.push((
+                *index,
+                Published {
+                    host_ip,
+                    published: held.port,
+                    target,
+                    protocol,
+                },
+            ));
             if let None | Some(IpAddr::V4(_)) = host_ip {
                 rules.push(firewall::Published {
                     host_ip: host_ip.and_then(|ip| match ip {
@@ -254,13 +289,21 @@ impl Traffic {
         for (index, port) in record.config.ports.iter().enumerate() {
             let mut sockets = Vec::new();
             for number in 0.. {
-                let Ok(fd) = runtime::retrieve_kept(running, &format!("port-{index}-{number}")) else { break };
-                sockets.push(BoundSocket::adopt(fd).map_err(HostError::io("take over", Path::new("socket")))?);
+                let Ok(fd) = runtime::retrieve_kept(running, &format!("port-{index}-{number}")) else {
+                    break;
+                };
+                sockets
+                    .push(BoundSocket::adopt(fd).map_err(HostError::io("take over", Path::new("socket")))?);
             }
             if let Some(first) = sockets.first() {
                 let (target, _) = watch::channel(None);
-                let held =
-                    Held { wanted: port.clone(), port: first.address.port(), sockets, target, tasks: vec![] };
+                let held = Held {
+                    wanted: port.clone(),
+                    port: first.address.port(),
+                    sockets,
+                    target,
+                    tasks: vec![],
+                };
                 self.held().insert((record.name.clone(), index), held);
             }
         }
@@ -286,7 +329,9 @@ fn transport(protocol: Protocol) -> Transport {
 
 /// Whether two fixed ports cannot be had at the same time.
 fn collide(a: &Port, b: &Port) -> bool {
-    let (Some((a_first, a_last)), Some((b_first, b_last))) = (a.published, b.published) else { return false };
+    let (Some((a_first, a_last)), Some((b_first, b_last))) = (a.published, b.published) else {
+        return false;
+    };
     let fixed = a_first == a_last && b_first == b_last && a_first == b_first;
     let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
     fixed && a.protocol == b.protocol && (any(a.host_ip) || any(b.host_ip) || a.host_ip == b.host_ip)
@@ -308,10 +353,19 @@ mod tests {
     #[test]
     fn ports_collide_on_one_address() {
         assert!(collide(&port(None, 80), &port(Some("127.0.0.1"), 80)));
-        assert!(collide(&port(Some("127.0.0.1"), 80), &port(Some("127.0.0.1"), 80)));
-        assert!(!collide(&port(Some("127.0.0.1"), 80), &port(Some("127.0.0.2"), 80)));
+        assert!(collide(
+            &port(Some("127.0.0.1"), 80),
+            &port(Some("127.0.0.1"), 80)
+        ));
+        assert!(!collide(
+            &port(Some("127.0.0.1"), 80),
+            &port(Some("127.0.0.2"), 80)
+        ));
         assert!(!collide(&port(None, 80), &port(None, 81)));
-        let udp = Port { protocol: Protocol::Udp, ..port(None, 80) };
+        let udp = Port {
+            protocol: Protocol::Udp,
+            ..port(None, 80)
+        };
         assert!(!collide(&port(None, 80), &udp));
     }
 }

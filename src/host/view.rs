@@ -13,7 +13,9 @@ use super::record::{ContainerRecord, HealthRecord, containers};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::network;
-use crate::plan::{self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner};
+use crate::plan::{
+    self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner,
+};
 use crate::project::{Project, Protocol};
 use crate::runtime::{self, ExitRecord, Liveness, RunningRecord};
 use crate::store::{ContainerPaths, World, read_record};
@@ -53,7 +55,12 @@ pub struct Published {
 impl fmt::Display for Published {
     /// As `docker ps` prints it: `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host_ip, published, target, protocol } = self;
+        let Self {
+            host_ip,
+            published,
+            target,
+            protocol,
+        } = self;
         match host_ip {
             None => {
                 write!(f, "0.0.0.0:{published}->{target}/{protocol}, ")?;
@@ -82,8 +89,18 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
                     .or(Some(Health::Starting)),
                 _ => None,
             };
-            let ports = if running { read_record(&ports_path(&paths))?.unwrap_or_default() } else { vec![] };
-            Ok(View { state, health, ports, log: paths.log(), record })
+            let ports = if running {
+                read_record(&ports_path(&paths))?.unwrap_or_default()
+            } else {
+                vec![]
+            };
+            Ok(View {
+                state,
+                health,
+                ports,
+                log: paths.log(),
+                record,
+            })
         })
         .collect()
 }
@@ -94,17 +111,29 @@ pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<
     if let Some(running) = &running
         && matches!(runtime::probe(running)?, Liveness::Running { .. })
     {
-        return Ok(ContainerState::Running { started: running.started_at });
+        return Ok(ContainerState::Running {
+            started: running.started_at,
+        });
     }
     let exit: Option<ExitRecord> = read_record(&paths.exit())?;
     let stopped = record.stopped;
     Ok(match (running, exit) {
-        (Some(running), Some(exit)) if exit.finished_at >= running.started_at => {
-            ContainerState::Exited { code: exit.code, finished: exit.finished_at, stopped }
-        }
+        (Some(running), Some(exit)) if exit.finished_at >= running.started_at => ContainerState::Exited {
+            code: exit.code,
+            finished: exit.finished_at,
+            stopped,
+        },
         // Its monitor was killed before it could say how the run ended.
-        (Some(running), _) => ContainerState::Exited { code: LOST, finished: running.started_at, stopped },
-        (None, Some(exit)) => ContainerState::Exited { code: exit.code, finished: exit.finished_at, stopped },
+        (Some(running), _) => ContainerState::Exited {
+            code: LOST,
+            finished: running.started_at,
+            stopped,
+        },
+        (None, Some(exit)) => ContainerState::Exited {
+            code: exit.code,
+            finished: exit.finished_at,
+            stopped,
+        },
         (None, None) => ContainerState::Created,
     })
 }
@@ -125,10 +154,19 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     let views = views(world, &project.name)?;
     let users: BTreeMap<String, String> = views
         .iter()
-        .flat_map(|view| view.record.anonymous.values().map(|volume| (volume.clone(), view.record.id.clone())))
+        .flat_map(|view| {
+            view.record
+                .anonymous
+                .values()
+                .map(|volume| (volume.clone(), view.record.id.clone()))
+        })
         .collect();
     let containers = views.into_iter().map(observed).collect();
-    let named: Vec<&str> = project.networks.values().map(|network| network.name.as_str()).collect();
+    let named: Vec<&str> = project
+        .networks
+        .values()
+        .map(|network| network.name.as_str())
+        .collect();
     let mut networks = Vec::new();
     let records = network::record::list(world)?;
     let alive = network::bridge::alive(&records)?;
@@ -137,21 +175,31 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         if ours || named.contains(&record.name.as_str()) {
             networks.push(ObservedNetwork {
                 alive,
-                owner: record.project.map(|project| Owner { project, key: record.key }),
+                owner: record.project.map(|project| Owner {
+                    project,
+                    key: record.key,
+                }),
                 id: record.id,
                 name: record.name,
                 config: record.config,
             });
         }
     }
-    let named: Vec<&str> = project.volumes.values().map(|volume| volume.name.as_str()).collect();
+    let named: Vec<&str> = project
+        .volumes
+        .values()
+        .map(|volume| volume.name.as_str())
+        .collect();
     let mut volumes = Vec::new();
     for record in Volumes::new(world).list()? {
         let ours = record.project == project.name;
         if ours || named.contains(&record.name.as_str()) {
             volumes.push(ObservedVolume {
                 container: users.get(&record.name).cloned(),
-                owner: Some(Owner { project: record.project, key: record.key }),
+                owner: Some(Owner {
+                    project: record.project,
+                    key: record.key,
+                }),
                 name: record.name,
                 anonymous: record.anonymous,
             });
@@ -166,7 +214,12 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
             images.insert(service.image.clone(), image.id);
         }
     }
-    Ok(Observed { containers, networks, volumes, images })
+    Ok(Observed {
+        containers,
+        networks,
+        volumes,
+        images,
+    })
 }
 
 fn observed(view: View) -> ObservedContainer {
@@ -192,6 +245,9 @@ fn observed(view: View) -> ObservedContainer {
 /// # Errors
 /// [`HostError`] when records cannot be read.
 pub fn recall(world: &World, name: &str) -> Result<Project, HostError> {
-    let nothing = Project { name: name.to_owned(), ..Project::default() };
+    let nothing = Project {
+        name: name.to_owned(),
+        ..Project::default()
+    };
     Ok(plan::recall(name, &observe(world, &nothing)?))
 }

@@ -250,9 +250,10 @@ fn lose(plan: &Plan, states: &mut [State], dependents: &[Vec<usize>], index: usi
     let (mut reached, mut ready) = (vec![index], Vec::new());
     while let Some(at) = reached.pop() {
         for &dependent in dependents.get(at).into_iter().flatten() {
-            let optional = plan.actions.get(dependent).is_some_and(|action| {
-                matches!(action.operation, Operation::Await { required: false, .. })
-            });
+            let optional = plan
+                .actions
+                .get(dependent)
+                .is_some_and(|action| matches!(action.operation, Operation::Await { required: false, .. }));
             if optional {
                 if unblock(states, dependent) {
                     ready.push(dependent);

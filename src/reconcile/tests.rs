@@ -145,8 +145,15 @@ async fn an_index_that_points_nowhere_is_not_begun() {
 
 #[tokio::test]
 async fn an_optional_wait_goes_on_when_what_it_waits_for_failed() {
-    let host = Arc::new(Recorder { fail: ["db".to_owned()].into(), ..Recorder::default() });
-    let plan = plan(vec![start("db", &[]), wait_for("db", &[0], false), start("web", &[1])]);
+    let host = Arc::new(Recorder {
+        fail: ["db".to_owned()].into(),
+        ..Recorder::default()
+    });
+    let plan = plan(vec![
+        start("db", &[]),
+        wait_for("db", &[0], false),
+        start("web", &[1]),
+    ]);
     let report = execute(&host, &Arc::default(), &plan, cancellation().1, |_| {}).await;
     assert!(report.skipped.is_empty(), "{report:?}");
     assert_eq!(*host.done.lock().unwrap(), ["await db", "web"]);

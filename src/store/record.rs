@@ -123,7 +123,10 @@ impl Lock {
             let file = Self::open(path)?;
             file.lock().map_err(StoreError::io("lock", path))?;
             if is_at(&file, path) {
-                return Ok(Self { file, path: path.to_owned() });
+                return Ok(Self {
+                    file,
+                    path: path.to_owned(),
+                });
             }
         }
     }
@@ -136,7 +139,12 @@ impl Lock {
         loop {
             let file = Self::open(path)?;
             match file.try_lock() {
-                Ok(()) if is_at(&file, path) => return Ok(Some(Self { file, path: path.to_owned() })),
+                Ok(()) if is_at(&file, path) => {
+                    return Ok(Some(Self {
+                        file,
+                        path: path.to_owned(),
+                    }));
+                }
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => return Ok(None),
                 Err(fs::TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),

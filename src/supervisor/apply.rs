@@ -73,7 +73,15 @@ pub(super) async fn apply(request: Request) {
 }
 
 async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
-    let Request { host, project, load: how, mut intent, unless, cancelled, steps } = request;
+    let Request {
+        host,
+        project,
+        load: how,
+        mut intent,
+        unless,
+        cancelled,
+        steps,
+    } = request;
     let tell = |step| {
         let _ = steps.send(step);
     };
@@ -97,8 +105,9 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
     }
     for _ in 0..ROUNDS {
         let observed = host.observe(&project).await?;
-        let plan = plan::plan(&project, &observed, &intent)
-            .map_err(|error| HostError::Plan { reason: error.to_string() })?;
+        let plan = plan::plan(&project, &observed, &intent).map_err(|error| HostError::Plan {
+            reason: error.to_string(),
+        })?;
         tell(Step::Planned(Box::new(plan.clone())));
         if matches!(intent, Intent::Up(_)) {
             host.machine.preflight(&project, &plan).await?;
@@ -108,8 +117,13 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
         // All images are here before anything else is touched: a reference
         // that cannot be had leaves no half of a stack behind.
         let part = if last { plan } else { pulls };
-        let report = execute(&host, &project, &part, cancelled.clone(), |event| tell(Step::Progress(event))).await;
-        applied.errors.extend(report.failed.iter().map(|(_, error)| error.to_string()));
+        let report = execute(&host, &project, &part, cancelled.clone(), |event| {
+            tell(Step::Progress(event))
+        })
+        .await;
+        applied
+            .errors
+            .extend(report.failed.iter().map(|(_, error)| error.to_string()));
         applied.cancelled |= report.cancelled;
         if last || !applied.errors.is_empty() || applied.cancelled {
             return Ok(());
@@ -118,7 +132,9 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
             up.pulled = true;
         }
     }
-    Err(HostError::Plan { reason: "images change faster than they can be used".to_owned() })
+    Err(HostError::Plan {
+        reason: "images change faster than they can be used".to_owned(),
+    })
 }
 
 /// The part of a plan that fetches images, which depends on nothing else.
@@ -127,7 +143,13 @@ fn pulls(plan: &Plan) -> Plan {
         .actions
         .iter()
         .filter(|action| matches!(action.operation, Operation::PullImage { .. }))
-        .map(|action| plan::Action { after: vec![], ..action.clone() })
+        .map(|action| plan::Action {
+            after: vec![],
+            ..action.clone()
+        })
         .collect();
-    Plan { actions, ..Plan::default() }
+    Plan {
+        actions,
+        ..Plan::default()
+    }
 }

@@ -49,7 +49,11 @@ impl Board {
 
     /// Notes the health of a running container; nothing when it does not run.
     pub fn set_health(&mut self, id: &str, verdict: Health) {
-        if let Some(Entry { run: Run::Running { health }, .. }) = self.0.get_mut(id) {
+        if let Some(Entry {
+            run: Run::Running { health },
+            ..
+        }) = self.0.get_mut(id)
+        {
             *health = Some(verdict);
         }
     }
@@ -67,7 +71,10 @@ impl Board {
     /// Whether anything runs or will run again.
     pub fn is_busy(&self) -> bool {
         self.0.values().any(|entry| {
-            matches!(entry.run, Run::Running { .. } | Run::Exited { restarting: true, .. })
+            matches!(
+                entry.run,
+                Run::Running { .. } | Run::Exited { restarting: true, .. }
+            )
         })
     }
 
@@ -86,15 +93,27 @@ impl Board {
             match (condition, entry.run) {
                 (_, Run::Exited { restarting: true, .. }) => open = true,
                 (Condition::ServiceStarted, _)
-                | (Condition::ServiceHealthy, Run::Running { health: Some(Health::Healthy) })
+                | (
+                    Condition::ServiceHealthy,
+                    Run::Running {
+                        health: Some(Health::Healthy),
+                    },
+                )
                 | (Condition::ServiceCompletedSuccessfully, Run::Exited { code: 0, .. }) => {}
                 (Condition::ServiceHealthy, Run::Running { health: None }) => {
                     return Some(Err(format!(
                         "dependency failed to start: container {name} has no healthcheck configured"
                     )));
                 }
-                (Condition::ServiceHealthy, Run::Running { health: Some(Health::Unhealthy) }) => {
-                    return Some(Err(format!("dependency failed to start: container {name} is unhealthy")));
+                (
+                    Condition::ServiceHealthy,
+                    Run::Running {
+                        health: Some(Health::Unhealthy),
+                    },
+                ) => {
+                    return Some(Err(format!(
+                        "dependency failed to start: container {name} is unhealthy"
+                    )));
                 }
                 (Condition::ServiceHealthy, Run::Exited { code, .. }) => {
                     return Some(Err(format!(
@@ -122,15 +141,28 @@ impl Board {
         for entry in self.0.values().filter(|entry| entry.service == service) {
             let name = &entry.name;
             match entry.run {
-                Run::Running { health: None | Some(Health::Healthy) }
-                | Run::Exited { code: 0, restarting: false } => {}
-                Run::Running { health: Some(Health::Unhealthy) } => {
+                Run::Running {
+                    health: None | Some(Health::Healthy),
+                }
+                | Run::Exited {
+                    code: 0,
+                    restarting: false,
+                } => {}
+                Run::Running {
+                    health: Some(Health::Unhealthy),
+                } => {
                     return Some(Err(format!("container {name} is unhealthy")));
                 }
-                Run::Exited { code, restarting: false } => {
+                Run::Exited {
+                    code,
+                    restarting: false,
+                } => {
                     return Some(Err(format!("container {name} exited ({code})")));
                 }
-                Run::Running { health: Some(Health::Starting) } | Run::Exited { restarting: true, .. } => {
+                Run::Running {
+                    health: Some(Health::Starting),
+                }
+                | Run::Exited { restarting: true, .. } => {
                     open = true;
                 }
             }
@@ -147,13 +179,24 @@ mod tests {
         let mut board = Board::default();
         for (number, run) in runs.iter().enumerate() {
             let name = format!("p-db-{}", number + 1);
-            board.set(&number.to_string(), Entry { service: "db".into(), name, run: *run });
+            board.set(
+                &number.to_string(),
+                Entry {
+                    service: "db".into(),
+                    name,
+                    run: *run,
+                },
+            );
         }
         board
     }
 
-    const STARTING: Run = Run::Running { health: Some(Health::Starting) };
-    const HEALTHY: Run = Run::Running { health: Some(Health::Healthy) };
+    const STARTING: Run = Run::Running {
+        health: Some(Health::Starting),
+    };
+    const HEALTHY: Run = Run::Running {
+        health: Some(Health::Healthy),
+    };
 
     #[test]
     fn healthy_means_every_replica() {
@@ -161,8 +204,18 @@ mod tests {
         assert_eq!(ask(&[]), Some(Ok(())), "no replica, nothing to wait for");
         assert_eq!(ask(&[HEALTHY, STARTING]), None);
         assert_eq!(ask(&[HEALTHY, HEALTHY]), Some(Ok(())));
-        let failed = ask(&[HEALTHY, Run::Running { health: Some(Health::Unhealthy) }]);
-        assert_eq!(failed, Some(Err("dependency failed to start: container p-db-2 is unhealthy".into())));
+        let failed = ask(&[
+            HEALTHY,
+            Run::Running {
+                health: Some(Health::Unhealthy),
+            },
+        ]);
+        assert_eq!(
+            failed,
+            Some(Err(
+                "dependency failed to start: container p-db-2 is unhealthy".into()
+            ))
+        );
     }
 
     #[test]
@@ -171,16 +224,33 @@ mod tests {
             board(&[Run::Exited { code: 3, restarting }]).verdict("db", Condition::ServiceHealthy)
         };
         assert_eq!(ask(true), None);
-        assert_eq!(ask(false), Some(Err("dependency failed to start: container p-db-1 exited (3)".into())));
+        assert_eq!(
+            ask(false),
+            Some(Err(
+                "dependency failed to start: container p-db-1 exited (3)".into()
+            ))
+        );
     }
 
     #[test]
     fn completed_means_status_zero() {
         let ask = |run| board(&[run]).verdict("db", Condition::ServiceCompletedSuccessfully);
         assert_eq!(ask(STARTING), None);
-        assert_eq!(ask(Run::Exited { code: 0, restarting: false }), Some(Ok(())));
-        let failed = ask(Run::Exited { code: 2, restarting: false });
-        assert_eq!(failed, Some(Err("service \"db\" didn't complete successfully: exit 2".into())));
+        assert_eq!(
+            ask(Run::Exited {
+                code: 0,
+                restarting: false
+            }),
+            Some(Ok(()))
+        );
+        let failed = ask(Run::Exited {
+            code: 2,
+            restarting: false,
+        });
+        assert_eq!(
+            failed,
+            Some(Err("service \"db\" didn't complete successfully: exit 2".into()))
+        );
     }
 
     #[test]

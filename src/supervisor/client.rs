@@ -66,8 +66,10 @@ impl Client {
         loop {
             let socket = match UnixStream::connect(&path) {
                 Ok(socket) => socket,
-                Err(_) => spawn(world, project)
-                    .map_err(|source| ClientError::Start { project: project.to_owned(), source })?,
+                Err(_) => spawn(world, project).map_err(|source| ClientError::Start {
+                    project: project.to_owned(),
+                    source,
+                })?,
             };
             // No greeting: it was on its way out, or another one holds the
             // stack and its socket is not there yet.
@@ -75,7 +77,10 @@ impl Client {
                 return Ok(client);
             }
             if Instant::now() > deadline {
-                return Err(ClientError::Silent { project: project.to_owned(), socket: path });
+                return Err(ClientError::Silent {
+                    project: project.to_owned(),
+                    socket: path,
+                });
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -84,7 +89,11 @@ impl Client {
 
     fn greeted(project: &str, socket: UnixStream) -> Option<Self> {
         let lines = BufReader::new(socket.try_clone().ok()?);
-        let mut client = Self { project: project.to_owned(), socket, lines };
+        let mut client = Self {
+            project: project.to_owned(),
+            socket,
+            lines,
+        };
         client.socket.set_read_timeout(Some(PATIENCE)).ok()?;
         match client.next() {
             Ok(Some(Reply::Hello { .. })) => {
@@ -114,7 +123,9 @@ impl Client {
         let mut line = String::new();
         match self.lines.read_line(&mut line) {
             Ok(0) => Ok(None),
-            Ok(_) => serde_json::from_str(&line).map(Some).map_err(|error| self.gone(&error)),
+            Ok(_) => serde_json::from_str(&line)
+                .map(Some)
+                .map_err(|error| self.gone(&error)),
             Err(error) => Err(self.gone(&error)),
         }
     }
@@ -124,12 +135,17 @@ impl Client {
     /// # Errors
     /// [`ClientError::Gone`] when the connection cannot be set to that.
     pub fn into_stream(self) -> Result<UnixStream, ClientError> {
-        self.socket.set_nonblocking(true).map_err(|error| self.gone(&error))?;
+        self.socket
+            .set_nonblocking(true)
+            .map_err(|error| self.gone(&error))?;
         Ok(self.socket)
     }
 
     fn gone(&self, reason: &dyn std::fmt::Display) -> ClientError {
-        ClientError::Gone { project: self.project.clone(), reason: reason.to_string() }
+        ClientError::Gone {
+            project: self.project.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -139,7 +155,10 @@ fn spawn(world: &World, project: &str) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let state = world.stack(project);
     std::fs::create_dir_all(&state)?;
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(state.join("supervisor.log"))?;
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(state.join("supervisor.log"))?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("rcompose")
         .args([ROLE, project])

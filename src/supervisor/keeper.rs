@@ -22,8 +22,16 @@ use crate::lifecycle::restart::{Effect, Input, RestartState};
 #[derive(Debug)]
 pub(super) enum Told {
     Started(Started),
-    Exited { id: String, name: String, code: i32, restarting: bool },
-    Health { name: String, health: Health },
+    Exited {
+        id: String,
+        name: String,
+        code: i32,
+        restarting: bool,
+    },
+    Health {
+        name: String,
+        health: Health,
+    },
     Removed,
 }
 
@@ -97,7 +105,8 @@ impl Keeper {
 
     fn started(self: &Arc<Self>, started: Started) {
         let health = started.healthcheck.as_ref().map(|_| Health::Starting);
-        self.board.send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
+        self.board
+            .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
         let mut kept = self.kept();
         let slot = kept.entry(started.id.clone()).or_insert_with(|| Kept {
             started: started.clone(),
@@ -106,7 +115,11 @@ impl Keeper {
             timer: None,
         });
         slot.started = started.clone();
-        let input = if started.again { Input::Restarted } else { Input::StartedByCommand };
+        let input = if started.again {
+            Input::Restarted
+        } else {
+            Input::StartedByCommand
+        };
         slot.restarts = slot.restarts.clone().step(started.restart, input, self.now()).0;
         self.watch_health(slot);
         drop(kept);
@@ -116,7 +129,9 @@ impl Keeper {
     /// The record of a running container has changed: another policy, another check.
     fn changed(self: &Arc<Self>, started: Started) {
         let mut kept = self.kept();
-        let Some(slot) = kept.get_mut(&started.id) else { return };
+        let Some(slot) = kept.get_mut(&started.id) else {
+            return;
+        };
         let check = slot.started.healthcheck != started.healthcheck;
         slot.started = started;
         if check {
@@ -132,12 +147,17 @@ impl Keeper {
         if let Some(old) = slot.probing.take() {
             old.abort();
         }
-        let (Some(check), Some(machine)) = (&slot.started.healthcheck, self.machine()) else { return };
+        let (Some(check), Some(machine)) = (&slot.started.healthcheck, self.machine()) else {
+            return;
+        };
         let keeper = self.clone();
         let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
         let told = move |health| {
             keeper.board.send_modify(|board| board.set_health(&id, health));
-            keeper.tell(Told::Health { name: name.clone(), health });
+            keeper.tell(Told::Health {
+                name: name.clone(),
+                health,
+            });
         };
         let probing = health::watch(machine, slot.started.id.clone(), check.clone(), told);
         slot.probing = Some(tokio::spawn(probing).abort_handle());
@@ -163,8 +183,14 @@ impl Keeper {
         }
         let started = slot.started.clone();
         drop(kept);
-        self.board.send_modify(|board| board.set(id, entry(&started, Run::Exited { code, restarting })));
-        self.tell(Told::Exited { id: started.id, name: started.name, code, restarting });
+        self.board
+            .send_modify(|board| board.set(id, entry(&started, Run::Exited { code, restarting })));
+        self.tell(Told::Exited {
+            id: started.id,
+            name: started.name,
+            code,
+            restarting,
+        });
     }
 
     fn machine(&self) -> Option<Arc<Machine>> {
@@ -187,5 +213,9 @@ impl Keeper {
 }
 
 fn entry(started: &Started, run: Run) -> Entry {
-    Entry { service: started.service.clone(), name: started.name.clone(), run }
+    Entry {
+        service: started.service.clone(),
+        name: started.name.clone(),
+        run,
+    }
 }

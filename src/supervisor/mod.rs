@@ -64,7 +64,12 @@ pub fn socket_path(world: &World, project: &str) -> PathBuf {
 fn command(world: &World, project: &str) -> Vec<String> {
     let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     let state = world.state().display().to_string();
-    vec![program.display().to_string(), ROLE.to_owned(), project.to_owned(), state]
+    vec![
+        program.display().to_string(),
+        ROLE.to_owned(),
+        project.to_owned(),
+        state,
+    ]
 }
 
 /// What a new supervisor must know to go on where a killed one stopped.
@@ -204,7 +209,10 @@ impl Supervisor {
         let machine = Machine::open(world.clone(), project, revive, hear).await?;
         keeper.bind(&machine);
         machine.adopt().await?;
-        let host = Arc::new(Supervised { machine: machine.clone(), board: keeper.board() });
+        let host = Arc::new(Supervised {
+            machine: machine.clone(),
+            board: keeper.board(),
+        });
         let path = socket_path(&world, project);
         remove_record(&path)?;
         let listener = UnixListener::bind(&path).map_err(io("listen on the supervisor's socket"))?;
@@ -267,8 +275,16 @@ impl Supervisor {
 
     fn greet(&mut self, stream: tokio::net::UnixStream) {
         if let Some((id, sender)) = connection::serve(stream, self.incoming.0.clone()) {
-            sender.tell(&Reply::Hello { version: env!("CARGO_PKG_VERSION").to_owned() });
-            self.peers.insert(id, Peer { sender, session: false });
+            sender.tell(&Reply::Hello {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            });
+            self.peers.insert(
+                id,
+                Peer {
+                    sender,
+                    session: false,
+                },
+            );
         }
     }
 
@@ -281,7 +297,15 @@ impl Supervisor {
                 self.watch_as_needed();
             }
             Incoming::Asked(id, Request::Cancel) => self.cancel(id),
-            Incoming::Asked(id, Request::Apply { load, intent, watch, session }) => {
+            Incoming::Asked(
+                id,
+                Request::Apply {
+                    load,
+                    intent,
+                    watch,
+                    session,
+                },
+            ) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= session;
                     if self.walk.is_some() {
@@ -291,7 +315,11 @@ impl Supervisor {
                 if let Some(watch) = watch {
                     self.standing.watch = watch == Watching::Always;
                 }
-                self.queue.push_back(Job { asked_by: Some(id), load, intent });
+                self.queue.push_back(Job {
+                    asked_by: Some(id),
+                    load,
+                    intent,
+                });
             }
         }
     }
@@ -309,7 +337,10 @@ impl Supervisor {
         }
         let Some(job) = self.queue.pop_front() else { return };
         let (canceller, cancelled) = cancellation();
-        self.walk = Some(Walk { asked_by: job.asked_by, canceller });
+        self.walk = Some(Walk {
+            asked_by: job.asked_by,
+            canceller,
+        });
         let reload = job.asked_by.is_none();
         tokio::spawn(apply::apply(apply::Request {
             host: self.host.clone(),
@@ -341,7 +372,15 @@ impl Supervisor {
     }
 
     fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
-        let Applied { project, inputs, errors, diagnostics, cancelled, load, up } = applied;
+        let Applied {
+            project,
+            inputs,
+            errors,
+            diagnostics,
+            cancelled,
+            load,
+            up,
+        } = applied;
         if up {
             if let Some(load) = load {
                 self.standing.load = Some(*load);
@@ -361,7 +400,14 @@ impl Supervisor {
             }
         }
         match asked_by {
-            Some(id) => self.tell(id, &Reply::Done { errors, diagnostics, cancelled }),
+            Some(id) => self.tell(
+                id,
+                &Reply::Done {
+                    errors,
+                    diagnostics,
+                    cancelled,
+                },
+            ),
             None => self.tell_sessions(&Reply::Reloaded { errors, diagnostics }),
         }
         self.settle();
@@ -391,9 +437,18 @@ impl Supervisor {
         if self.queue.iter().any(|job| job.asked_by.is_none()) {
             return;
         }
-        let Some(load) = self.standing.load.clone() else { return };
-        let intent = Intent::Up(Up { reload: true, ..Up::default() });
-        self.queue.push_back(Job { asked_by: None, load: Some(Box::new(load)), intent });
+        let Some(load) = self.standing.load.clone() else {
+            return;
+        };
+        let intent = Intent::Up(Up {
+            reload: true,
+            ..Up::default()
+        });
+        self.queue.push_back(Job {
+            asked_by: None,
+            load: Some(Box::new(load)),
+            intent,
+        });
     }
 
     fn pass_on(&mut self, told: Told) {
@@ -404,8 +459,18 @@ impl Supervisor {
                 log: started.log,
                 offset: started.offset,
             }),
-            Told::Exited { id, name, code, restarting } => {
-                self.tell_sessions(&Reply::Exited { id, name, code, restarting });
+            Told::Exited {
+                id,
+                name,
+                code,
+                restarting,
+            } => {
+                self.tell_sessions(&Reply::Exited {
+                    id,
+                    name,
+                    code,
+                    restarting,
+                });
             }
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),
             Told::Removed => {}

@@ -21,15 +21,22 @@ impl Host for Supervised {
         self.machine.observe(project).await
     }
 
-    async fn perform(self: &Arc<Self>, project: &Project, operation: &Operation) -> Result<Vec<String>, HostError> {
+    async fn perform(
+        self: &Arc<Self>,
+        project: &Project,
+        operation: &Operation,
+    ) -> Result<Vec<String>, HostError> {
         match operation {
-            Operation::Await { service, condition, required, by } => {
-                match self.holds(service, *condition, by == WAIT).await {
-                    Ok(()) => Ok(vec![]),
-                    Err(reason) if *required => Err(HostError::Dependency { reason }),
-                    Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
-                }
-            }
+            Operation::Await {
+                service,
+                condition,
+                required,
+                by,
+            } => match self.holds(service, *condition, by == WAIT).await {
+                Ok(()) => Ok(vec![]),
+                Err(reason) if *required => Err(HostError::Dependency { reason }),
+                Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
+            },
             other => self.machine.perform(project, other).await,
         }
     }

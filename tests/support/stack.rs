@@ -38,7 +38,11 @@ impl World {
     /// The containers of the stack in the working folder: one object each.
     pub fn ps(&self) -> Vec<serde_json::Value> {
         let output = self.run(&["ps", "-a", "--format", "json"]).ok();
-        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        output
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// The id of a container by name; fails the test when it is not there.
@@ -46,7 +50,10 @@ impl World {
     pub fn id_of(&self, name: &str) -> String {
         let list = self.ps();
         let found = list.iter().find(|container| container["Name"] == name);
-        found.unwrap_or_else(|| panic!("{name} is not in {list:?}"))["ID"].as_str().unwrap().to_owned()
+        found.unwrap_or_else(|| panic!("{name} is not in {list:?}"))["ID"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Fails the test unless nothing of any stack is left: no process, cgroup,
@@ -56,14 +63,24 @@ impl World {
         let mark = self.state().as_os_str().as_encoded_bytes().to_vec();
         // The last supervisor ends a moment after its last client.
         wait_for("the end of every process", || {
-            let left: Vec<String> = marked(&mark).iter().map(|pid| describe(*pid)).filter(|line| is_ours(line)).collect();
+            let left: Vec<String> = marked(&mark)
+                .iter()
+                .map(|pid| describe(*pid))
+                .filter(|line| is_ours(line))
+                .collect();
             left.is_empty().then_some(())
         });
         let groups: Vec<_> = cgroups(&self.id());
         assert!(groups.is_empty(), "cgroups are left: {groups:?}");
         let links = finish(self.command("ip").args(["-o", "link"])).ok().stdout;
-        let links: Vec<&str> =
-            links.lines().filter(|line| ["veth", "bridge", ": rc-", ": rv"].iter().any(|kind| line.contains(kind))).collect();
+        let links: Vec<&str> = links
+            .lines()
+            .filter(|line| {
+                ["veth", "bridge", ": rc-", ": rv"]
+                    .iter()
+                    .any(|kind| line.contains(kind))
+            })
+            .collect();
         assert!(links.is_empty(), "links are left: {links:?}");
         let tables = finish(self.command("nft").args(["list", "tables"])).ok().stdout;
         assert_eq!(tables, "", "firewall tables are left");
@@ -113,11 +130,17 @@ pub struct Foreground {
 impl Foreground {
     /// Starts it.
     pub fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (sender, lines) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
         for stream in streams {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -128,7 +151,11 @@ impl Foreground {
                 }
             });
         }
-        Self { child, lines, said: vec![] }
+        Self {
+            child,
+            lines,
+            said: vec![],
+        }
     }
 
     /// Waits for a line that contains `text`; fails the test when none comes

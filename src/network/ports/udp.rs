@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
 };
+use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -82,7 +83,8 @@ pub(super) async fn serve(
                 },
             }
             let received: io::Result<()> = BUFFER.with_borrow_mut(|buffer| {
-                let (length, client) = socket.try_io(Interest::READABLE, || receive(&socket, address, buffer))?;
+                let (length, client) =
+                    socket.try_io(Interest::READABLE, || receive(&socket, address, buffer))?;
                 let room = flows.len() < CONNECTIONS;
                 let flow = match flows.entry(client) {
                     Entry::Occupied(found) => found.into_mut(),
@@ -103,11 +105,18 @@ pub(super) async fn serve(
                 };
                 flow.activity.note();
                 // Refused by the container, or no room: lost, as datagrams are.
-                let _ = flow.socket.try_send(buffer.get(..length).unwrap_or_default());
+                // (Not by tokio, which holds a new socket for unready.)
+                let datagram = buffer.get(..length).unwrap_or_default();
+                let _ = rustix::net::send(&*flow.socket, datagram, SendFlags::DONTWAIT);
                 Ok(())
             });
             match received {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+                    ) =>
+                {
                     tracing::warn!(%error, "a datagram to a published port is lost");
                 }
                 // An earlier answer found nobody; or nothing there after all.
@@ -137,7 +146,12 @@ fn open(server: SocketAddr) -> io::Result<Flow> {
 }
 
 /// Takes the container's answers to one client; ends when both are silent.
-async fn answer(outer: Arc<UdpSocket>, client: Client, inner: Arc<UdpSocket>, activity: Arc<Activity>) -> Client {
+async fn answer(
+    outer: Arc<UdpSocket>,
+    client: Client,
+    inner: Arc<UdpSocket>,
+    activity: Arc<Activity>,
+) -> Client {
     loop {
         match tokio::time::timeout_at(activity.expires(), inner.readable()).await {
             Err(_) if activity.expires() <= Instant::now() => return client,
@@ -149,7 +163,7 @@ async fn answer(outer: Arc<UdpSocket>, client: Client, inner: Arc<UdpSocket>, ac
             if let Ok(length) = inner.try_recv(buffer) {
                 activity.note();
                 let answer = buffer.get(..length).unwrap_or_default();
-                let _ = outer.try_io(Interest::WRITABLE, || send(&outer, client, answer));
+                let _ = send(&outer, client, answer);
             }
         });
     }
@@ -178,8 +192,14 @@ fn receive(socket: &UdpSocket, bound: SocketAddr, buffer: &mut [u8]) -> io::Resu
         }
     }
     let sender = message.address.as_ref().and_then(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|address| SocketAddr::V4((*address).into()));
+        v4.or_else(|| {
+            address
+                .as_sockaddr_in6()
+                .map(|address| SocketAddr::V6((*address).into()))
+        })
     });
     let sender = sender.ok_or(io::ErrorKind::InvalidData)?;
     Ok((message.bytes, (sender, local)))

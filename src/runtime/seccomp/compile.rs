@@ -126,8 +126,10 @@ pub(super) fn compile(architectures: &BTreeMap<Architecture, Rules>) -> Vec<Inst
         (Architecture::Arm, None),
     ];
     for (main, variant) in blocks {
-        let (main_rules, variant_rules) =
-            (architectures.get(&main), variant.and_then(|variant| architectures.get(&variant)));
+        let (main_rules, variant_rules) = (
+            architectures.get(&main),
+            variant.and_then(|variant| architectures.get(&variant)),
+        );
         if main_rules.is_none() && variant_rules.is_none() {
             continue;
         }
@@ -241,7 +243,10 @@ fn check(rule: &Rule) -> Vec<Instruction> {
     for condition in &rule.conditions {
         let list = compare(*condition);
         let end = steps.len() + list.len();
-        steps.extend(list.into_iter().map(|(instruction, yes, no)| (instruction, yes, no, end)));
+        steps.extend(
+            list.into_iter()
+                .map(|(instruction, yes, no)| (instruction, yes, no, end)),
+        );
     }
     let fails = steps.len() + 1;
     let mut code: Vec<Instruction> = steps
@@ -326,7 +331,12 @@ fn halves(value: u64) -> (u32, u32) {
 }
 
 fn instruction(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
+    Instruction {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn load(offset: u32) -> Instruction {
@@ -351,7 +361,12 @@ pub(super) mod machine {
     use super::*;
 
     /// The verdict of a program on one system call.
-    pub(in super::super) fn run(program: &[Instruction], architecture: Architecture, number: u32, args: [u64; 6]) -> u32 {
+    pub(in super::super) fn run(
+        program: &[Instruction],
+        architecture: Architecture,
+        number: u32,
+        args: [u64; 6],
+    ) -> u32 {
         let mut accumulator = 0u32;
         let mut at = 0;
         loop {
@@ -386,7 +401,13 @@ mod tests {
 
     fn holds(condition: Condition, args: [u64; 6]) -> bool {
         let mut argument = args[usize::from(condition.argument)];
-        let narrow = |value: u64| if condition.narrow { value & 0xffff_ffff } else { value };
+        let narrow = |value: u64| {
+            if condition.narrow {
+                value & 0xffff_ffff
+            } else {
+                value
+            }
+        };
         argument = narrow(argument);
         match condition.comparison {
             Comparison::Equal(value) => argument == narrow(value),
@@ -418,18 +439,23 @@ mod tests {
     }
 
     fn condition() -> impl Strategy<Value = Condition> {
-        (0u8..6, any::<bool>(), 0..7, value(), value()).prop_map(|(argument, narrow, kind, one, two)| Condition {
-            argument,
-            narrow,
-            comparison: match kind {
-                0 => Comparison::Equal(one),
-                1 => Comparison::NotEqual(one),
-                2 => Comparison::Less(one),
-                3 => Comparison::LessOrEqual(one),
-                4 => Comparison::Greater(one),
-                5 => Comparison::GreaterOrEqual(one),
-                _ => Comparison::Masked { mask: one, value: two },
-            },
+        (0u8..6, any::<bool>(), 0..7, value(), value()).prop_map(|(argument, narrow, kind, one, two)| {
+            Condition {
+                argument,
+                narrow,
+                comparison: match kind {
+                    0 => Comparison::Equal(one),
+                    1 => Comparison::NotEqual(one),
+                    2 => Comparison::Less(one),
+                    3 => Comparison::LessOrEqual(one),
+                    4 => Comparison::Greater(one),
+                    5 => Comparison::GreaterOrEqual(one),
+                    _ => Comparison::Masked {
+                        mask: one,
+                        value: two,
+                    },
+                },
+            }
         })
     }
 
@@ -437,7 +463,12 @@ mod tests {
         let rule = (proptest::collection::vec(condition(), 0..3), 1u32..5)
             .prop_map(|(conditions, verdict)| Rule { conditions, verdict });
         let calls = proptest::collection::btree_map(0u32..600, proptest::collection::vec(rule, 1..3), 0..300);
-        (calls, 0u32..700).prop_map(|(calls, beyond)| Rules { calls, beyond, beyond_verdict: 7, otherwise: 6 })
+        (calls, 0u32..700).prop_map(|(calls, beyond)| Rules {
+            calls,
+            beyond,
+            beyond_verdict: 7,
+            otherwise: 6,
+        })
     }
 
     proptest! {
