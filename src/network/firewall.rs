@@ -266,12 +266,7 @@ fn build<'a>(
         ("same", &[Type::Interface, Type::Interface], &[], false),
         ("subnets", &[Type::Ipv4], &[], true),
         ("subnets6", &[Type::Ipv6], &[], true),
-        (
-            "published",
-            &[Type::Protocol, Type::Port],
-            &[Type::Ipv4, Type::Port],
-            false,
-        ),
+        ("published", &[Type::Protocol, Type::Port], &[Type::Ipv4, Type::Port], false),
         (
             "published-at",
             &[Type::Ipv4, Type::Protocol, Type::Port],
@@ -322,11 +317,7 @@ fn build<'a>(
                 .mapped(WORD_0, "published", WORD_0)
                 .redirect(WORD_0, WORD_1),
         );
-    let into = || {
-        Rule::new()
-            .meta(REGISTER_1, Meta::OutputName)
-            .within(REGISTER_1, "bridges")
-    };
+    let into = || Rule::new().meta(REGISTER_1, Meta::OutputName).within(REGISTER_1, "bridges");
     /// `ct state established,related`.
     const KNOWN: u32 = 1 << 1 | 1 << 2;
     change
@@ -352,22 +343,14 @@ fn build<'a>(
                 .within(REGISTER_1, "internal")
                 .verdict(Verdict::Drop),
         )
-        .add_rule(
-            "forward",
-            Rule::new().connection_state(KNOWN).verdict(Verdict::Accept),
-        )
+        .add_rule("forward", Rule::new().connection_state(KNOWN).verdict(Verdict::Accept))
         .add_rule("forward", into().redirected().verdict(Verdict::Accept))
         .add_rule("forward", into().verdict(Verdict::Drop));
     for (family, source, set) in [
         (IPV4, Field::IPV4_SOURCE, "subnets"),
         (IPV6, Field::IPV6_SOURCE, "subnets6"),
     ] {
-        let from = || {
-            Rule::new()
-                .family(family)
-                .load(REGISTER_1, source)
-                .within(REGISTER_1, set)
-        };
+        let from = || Rule::new().family(family).load(REGISTER_1, source).within(REGISTER_1, set);
         change
             .add_rule(
                 "postrouting",

@@ -5,24 +5,8 @@ pub mod endpoint;
 mod error;
 pub mod firewall;
 mod link;
-pub mod names;
 mod nftables;
 pub mod pool;
-pub mod ports;
-pub mod files {
-    use std::collections::BTreeMap;
-    pub fn hosts_file(
-        _: &str,
-        _: Option<&str>,
-        _: &[std::net::IpAddr],
-        _: &BTreeMap<String, Vec<String>>,
-    ) -> String {
-        String::new()
-    }
-    pub fn resolv_conf(_: bool) -> String {
-        String::new()
-    }
-}
 pub mod record;
 
 pub use error::{NetworkError, NetworkWarning};

@@ -214,11 +214,9 @@ impl Rule {
 
     fn compare(self, register: u32, unequal: bool, value: &[u8]) -> Self {
         self.expression("cmp", |data| {
-            data.be32(1, register)
-                .be32(2, u32::from(unequal))
-                .nest(3, |inner| {
-                    inner.put(1, value);
-                });
+            data.be32(1, register).be32(2, u32::from(unequal)).nest(3, |inner| {
+                inner.put(1, value);
+            });
         })
     }
 
@@ -411,16 +409,12 @@ impl<'a> Transaction<'a> {
     /// Adds a rule at the end of a chain.
     pub(super) fn add_rule(&mut self, chain: &str, rule: Rule) -> &mut Self {
         let table = self.table;
-        self.message(
-            NEWRULE,
-            CREATE | APPEND,
-            format!("add a rule to firewall chain {chain}"),
-        )
-        .string(1, table)
-        .string(2, chain)
-        .nest(4, |list| {
-            list.list(&rule.expressions);
-        });
+        self.message(NEWRULE, CREATE | APPEND, format!("add a rule to firewall chain {chain}"))
+            .string(1, table)
+            .string(2, chain)
+            .nest(4, |list| {
+                list.list(&rule.expressions);
+            });
         self
     }
 
@@ -608,3 +602,4 @@ pub(super) fn is_unsupported(error: &NetlinkError) -> bool {
     .into_iter()
     .any(|errno| error.is(errno))
 }
+
