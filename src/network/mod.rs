@@ -7,6 +7,7 @@ pub mod firewall;
 mod link;
 mod nftables;
 pub mod pool;
+pub mod ports;
 pub mod record;
 
 pub use error::{NetworkError, NetworkWarning};
