@@ -5,6 +5,7 @@ pub mod endpoint;
 mod error;
 pub mod firewall;
 mod link;
+pub mod names;
 mod nftables;
 pub mod pool;
 pub mod ports;
