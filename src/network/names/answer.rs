@@ -225,17 +225,32 @@ pub(super) mod tests {
             assert_eq!(reply.metadata.id, 0x1234);
             assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
             assert!(reply.metadata.recursion_available && reply.metadata.recursion_desired);
-            let [record] = reply.answers.as_slice() else { panic!() };
+            let [record] = reply.answers.as_slice() else {
+                panic!()
+            };
             assert_eq!(record.ttl, 0);
             assert_eq!(record.data.ip_addr(), Some([10, 0, 1, 0].into()));
-            assert!(reply.queries[0].name().eq_case(&Name::from_ascii(name).unwrap()), "case kept");
+            assert!(
+                reply.queries[0].name().eq_case(&Name::from_ascii(name).unwrap()),
+                "case kept"
+            );
         }
-        for kind in [RecordType::AAAA, RecordType::MX, RecordType::TXT, RecordType::HTTPS] {
+        for kind in [
+            RecordType::AAAA,
+            RecordType::MX,
+            RecordType::TXT,
+            RecordType::HTTPS,
+        ] {
             let reply = ask(&question("web.", kind), Way::Udp, &names, &view);
             assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{kind}");
             assert!(reply.answers.is_empty(), "{kind}");
         }
-        let reply = ask(&question("0.1.0.10.in-addr.arpa.", RecordType::PTR), Way::Udp, &names, &view);
+        let reply = ask(
+            &question("0.1.0.10.in-addr.arpa.", RecordType::PTR),
+            Way::Udp,
+            &names,
+            &view,
+        );
         assert_eq!(reply.answers[0].data.to_string(), "web.shop_front.");
     }
 

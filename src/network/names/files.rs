@@ -161,7 +161,10 @@ mod tests {
         let extra = [("gate".to_owned(), IpAddr::from([172, 18, 0, 1]))];
         let text = hosts_file(&names(&["web", "web.example"]), &[address], &extra).unwrap();
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with("172.18.0.1\tgate\n172.18.0.2\tweb web.example\n"), "{text}");
+        assert!(
+            text.ends_with("172.18.0.1\tgate\n172.18.0.2\tweb web.example\n"),
+            "{text}"
+        );
         for bad in ["a\n1.2.3.4 bank.example", "a b", "", "a#b"] {
             let extra = [(bad.to_owned(), address)];
             assert!(hosts_file(&[], &[], &extra).is_err(), "{bad:?}");

@@ -134,12 +134,14 @@ impl Names {
     pub fn look_up(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let networks = || view.networks.iter().filter_map(|id| table.get(id));
-        let found = networks().find_map(|network| network.names.get(name)).or_else(|| {
-            networks().find_map(|network| {
-                let short = name.strip_suffix(network.label.as_str())?.strip_suffix('.')?;
-                network.names.get(short)
-            })
-        })?;
+        let found = networks()
+            .find_map(|network| network.names.get(name))
+            .or_else(|| {
+                networks().find_map(|network| {
+                    let short = name.strip_suffix(network.label.as_str())?.strip_suffix('.')?;
+                    network.names.get(short)
+                })
+            })?;
         let mut addresses: Vec<IpAddr> = found.iter().map(|(_, address)| *address).collect();
         if addresses.len() > 1 {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len();
@@ -222,8 +224,16 @@ mod tests {
     fn a_container_sees_the_names_of_its_networks() {
         let table = Names::new();
         table.set_network("n1", "shop_front");
-        assert!(table.attach("n1", "c1", &names(&["shop-web-1", "Web"]), &[address(2)]).is_empty());
-        assert!(table.attach("n2", "c2", &names(&["shop-db-1", "db"]), &[address(3)]).is_empty());
+        assert!(
+            table
+                .attach("n1", "c1", &names(&["shop-web-1", "Web"]), &[address(2)])
+                .is_empty()
+        );
+        assert!(
+            table
+                .attach("n2", "c2", &names(&["shop-db-1", "db"]), &[address(3)])
+                .is_empty()
+        );
         let seen = |view: &View, name: &str| table.look_up(view, name);
         assert_eq!(seen(&view(&["n1"]), "web"), Some(vec![address(2)]));
         assert_eq!(seen(&view(&["n1"]), "web.shop_front"), Some(vec![address(2)]));

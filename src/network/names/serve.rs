@@ -246,7 +246,11 @@ mod tests {
             for number in 0..100 {
                 let data = hickory_proto::rr::rdata::A::new(192, 0, 2, number);
                 let data = hickory_proto::rr::RData::A(data);
-                reply.add_answer(hickory_proto::rr::Record::from_rdata(query.name().clone(), 60, data));
+                reply.add_answer(hickory_proto::rr::Record::from_rdata(
+                    query.name().clone(),
+                    60,
+                    data,
+                ));
             }
             let reply = reply.to_vec().unwrap();
             stream.write_u16(reply.len() as u16).await.unwrap();

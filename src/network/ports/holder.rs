@@ -82,7 +82,13 @@ fn conflicts(table: &str, address: SocketAddr, transport: Transport) -> Vec<u64>
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| Some(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let word = |at: usize| {
+        Some(
+            u32::from_str_radix(address.get(at..at + 8)?, 16)
+                .ok()?
+                .to_ne_bytes(),
+        )
+    };
     let ip: IpAddr = match address.len() {
         8 => Ipv4Addr::from(word(0)?).into(),
         32 => {

@@ -113,7 +113,10 @@ pub enum PortError {
 }
 
 fn by(holder: &Option<Holder>) -> String {
-    holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+    holder
+        .as_ref()
+        .map(|holder| format!(" by {holder}"))
+        .unwrap_or_default()
 }
 
 /// A published port: one number, one socket or two (IPv4 and IPv6).
@@ -304,7 +307,10 @@ fn open(address: SocketAddr, transport: Transport) -> Result<BoundSocket, PortEr
 ///
 /// # Errors
 /// [`PortError::Io`] when the socket cannot be used any more.
-pub async fn serve(socket: BoundSocket, target: watch::Receiver<Option<SocketAddr>>) -> Result<(), PortError> {
+pub async fn serve(
+    socket: BoundSocket,
+    target: watch::Receiver<Option<SocketAddr>>,
+) -> Result<(), PortError> {
     let BoundSocket {
         address,
         transport,
@@ -353,18 +359,32 @@ mod tests {
                 Some((range, [one, two, three]))
             });
             let (range, bound) = found.unwrap();
-            assert_eq!(bound.each_ref().map(|bound| bound.port), [range.0, range.0 + 1, range.0 + 2]);
+            assert_eq!(
+                bound.each_ref().map(|bound| bound.port),
+                [range.0, range.0 + 1, range.0 + 2]
+            );
             let error = bind(local, Some(range), transport).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("no port from {} to {}", range.0, range.1)), "{error}");
+            assert!(
+                error.starts_with(&format!("no port from {} to {}", range.0, range.1)),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn all_addresses_are_two_sockets_with_one_port() {
         let bound = bind(None, None, Transport::Udp).unwrap();
-        assert!(bound.sockets.iter().all(|socket| socket.address.port() == bound.port));
+        assert!(
+            bound
+                .sockets
+                .iter()
+                .all(|socket| socket.address.port() == bound.port)
+        );
         let again = BoundSocket::adopt(bound.sockets[0].try_clone().unwrap().fd).unwrap();
-        assert_eq!((again.address, again.transport), (bound.sockets[0].address, Transport::Udp));
+        assert_eq!(
+            (again.address, again.transport),
+            (bound.sockets[0].address, Transport::Udp)
+        );
         let foreign: IpAddr = "192.0.2.1".parse().unwrap();
         let error = bind(Some(foreign), None, Transport::Tcp).unwrap_err();
         assert!(matches!(error, PortError::NoSuchAddress { .. }), "{error}");

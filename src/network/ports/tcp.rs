@@ -175,7 +175,9 @@ mod tests {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (_sender, target) = watch::channel(Some(server.local_addr().unwrap()));
         let serving = tokio::spawn(serve(socket, target));
-        let sent: Vec<u8> = (0..8_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let sent: Vec<u8> = (0..8_000_000u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
         let copy = sent.clone();
         let writer = tokio::spawn(async move {
             let mut client = TcpStream::connect(address).await.unwrap();

@@ -83,7 +83,8 @@ pub(super) async fn serve(
                 },
             }
             let received: io::Result<()> = BUFFER.with_borrow_mut(|buffer| {
-                let (length, client) = socket.try_io(Interest::READABLE, || receive(&socket, address, buffer))?;
+                let (length, client) =
+                    socket.try_io(Interest::READABLE, || receive(&socket, address, buffer))?;
                 let room = flows.len() < CONNECTIONS;
                 let flow = match flows.entry(client) {
                     Entry::Occupied(found) => found.into_mut(),
@@ -110,7 +111,12 @@ pub(super) async fn serve(
                 Ok(())
             });
             match received {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+                    ) =>
+                {
                     tracing::warn!(%error, "a datagram to a published port is lost");
                 }
                 // An earlier answer found nobody; or nothing there after all.
@@ -140,7 +146,12 @@ fn open(server: SocketAddr) -> io::Result<Flow> {
 }
 
 /// Takes the container's answers to one client; ends when both are silent.
-async fn answer(outer: Arc<UdpSocket>, client: Client, inner: Arc<UdpSocket>, activity: Arc<Activity>) -> Client {
+async fn answer(
+    outer: Arc<UdpSocket>,
+    client: Client,
+    inner: Arc<UdpSocket>,
+    activity: Arc<Activity>,
+) -> Client {
     loop {
         match tokio::time::timeout_at(activity.expires(), inner.readable()).await {
             Err(_) if activity.expires() <= Instant::now() => return client,
@@ -181,8 +192,14 @@ fn receive(socket: &UdpSocket, bound: SocketAddr, buffer: &mut [u8]) -> io::Resu
         }
     }
     let sender = message.address.as_ref().and_then(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|address| SocketAddr::V4((*address).into()));
+        v4.or_else(|| {
+            address
+                .as_sockaddr_in6()
+                .map(|address| SocketAddr::V6((*address).into()))
+        })
     });
     let sender = sender.ok_or(io::ErrorKind::InvalidData)?;
     Ok((message.bytes, (sender, local)))
