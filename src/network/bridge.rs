@@ -154,9 +154,9 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
     } else if Path::new(&ipv6).exists() {
         set(&format!("{ipv6}/disable_ipv6"), "1")?;
     }
-    let found = links
-        .find(&record.bridge)?
-        .ok_or_else(|| NetworkError::Missing { id: record.id.clone() })?;
+    let found = links.find(&record.bridge)?.ok_or_else(|| NetworkError::Missing {
+        id: record.id.clone(),
+    })?;
     let mut batch = vec![
         link::own_and_raise(&record.bridge, &alias, false),
         link::add_address(found.index, record.v4.gateway, record.v4.subnet.prefix()),
@@ -320,4 +320,3 @@ fn delete_links(
     }
     Ok(chosen.into_iter().map(|link| link.name).collect())
 }
-

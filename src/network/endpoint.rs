@@ -98,7 +98,9 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
         let mut inside = Links::open()?;
         quiet_ipv6(endpoints.iter().any(|endpoint| endpoint.address6.is_some()))?;
         let mut batch = Vec::with_capacity(endpoints.len() * 3);
-        let interfaces: Vec<String> = (0..endpoints.len()).map(|number| format!("eth{number}")).collect();
+        let interfaces: Vec<String> = (0..endpoints.len())
+            .map(|number| format!("eth{number}"))
+            .collect();
         for (((endpoint, bridge), name), interface) in
             endpoints.iter().zip(&bridges).zip(&host_ends).zip(&interfaces)
         {
@@ -125,8 +127,7 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
         configure(&mut inside, endpoints, &interfaces)?;
         names_sockets_here(true)
     };
-    let (netns, result) =
-        netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
+    let (netns, result) = netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
     let (dns_udp, dns_tcp) = result?;
     Ok(Namespace {
         netns,
@@ -141,8 +142,9 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
 /// # Errors
 /// [`NetworkError::Privilege`], and those of the kernel.
 pub fn loopback_only() -> Result<OwnedFd, NetworkError> {
-    let (netns, result) = netns::create(|_| Ok::<_, NetworkError>(Links::open()?.send(&[link::raise(LOOPBACK)])?))
-        .map_err(NetworkError::io("make a network namespace"))?;
+    let (netns, result) =
+        netns::create(|_| Ok::<_, NetworkError>(Links::open()?.send(&[link::raise(LOOPBACK)])?))
+            .map_err(NetworkError::io("make a network namespace"))?;
     result?;
     Ok(netns)
 }
@@ -206,12 +208,19 @@ fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) 
     let mut batch = Vec::with_capacity(endpoints.len() * 3 + 2);
     for (endpoint, index) in endpoints.iter().zip(&links) {
         batch.push(link::raise(*index));
-        batch.push(link::add_address(*index, endpoint.address.into(), endpoint.prefix));
+        batch.push(link::add_address(
+            *index,
+            endpoint.address.into(),
+            endpoint.prefix,
+        ));
         if let Some((address, prefix)) = endpoint.address6 {
             batch.push(link::add_address(*index, address.into(), prefix));
         }
     }
-    for gateway in [|endpoint: &Endpoint| endpoint.gateway, |endpoint: &Endpoint| endpoint.gateway6] {
+    for gateway in [
+        |endpoint: &Endpoint| endpoint.gateway,
+        |endpoint: &Endpoint| endpoint.gateway6,
+    ] {
         // `max_by_key` takes the last of equals.
         let out = endpoints.iter().zip(&links).rev();
         if let Some((gateway, index)) = out

@@ -45,13 +45,13 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{NetworkError, NetworkWarning};
 use super::nftables::{
-    self, Element, Family, Field, Hook, IPV4, IPV6, Meta, REGISTER_1, REGISTER_2, Rule, SetSpec, Transaction,
-    Type, Verdict, WORD_0, WORD_1, WORD_2,
+    self, Connection, Element, Family, Field, Hook, IPV4, IPV6, Meta, REGISTER_1, REGISTER_2, Rule, SetSpec,
+    Transaction, Type, Verdict, WORD_0, WORD_1, WORD_2,
 };
 use super::pool::Subnet;
 use super::record::{self, NetworkRecord};
 use crate::store::{Lock, World, read_record, remove_record, write_record};
-use crate::sys::netlink::{NetlinkError, Socket};
+use crate::sys::netlink::NetlinkError;
 
 /// An empty chain whose name says which rules the table has; changing the rules
 /// below means changing it, and every table of an older form is rebuilt.
@@ -266,7 +266,12 @@ fn build<'a>(
         ("same", &[Type::Interface, Type::Interface], &[], false),
         ("subnets", &[Type::Ipv4], &[], true),
         ("subnets6", &[Type::Ipv6], &[], true),
-        ("published", &[Type::Protocol, Type::Port], &[Type::Ipv4, Type::Port], false),
+        (
+            "published",
+            &[Type::Protocol, Type::Port],
+            &[Type::Ipv4, Type::Port],
+            false,
+        ),
         (
             "published-at",
             &[Type::Ipv4, Type::Protocol, Type::Port],
@@ -317,7 +322,11 @@ fn build<'a>(
                 .mapped(WORD_0, "published", WORD_0)
                 .redirect(WORD_0, WORD_1),
         );
-    let into = || Rule::new().meta(REGISTER_1, Meta::OutputName).within(REGISTER_1, "bridges");
+    let into = || {
+        Rule::new()
+            .meta(REGISTER_1, Meta::OutputName)
+            .within(REGISTER_1, "bridges")
+    };
     /// `ct state established,related`.
     const KNOWN: u32 = 1 << 1 | 1 << 2;
     change
@@ -343,14 +352,22 @@ fn build<'a>(
                 .within(REGISTER_1, "internal")
                 .verdict(Verdict::Drop),
         )
-        .add_rule("forward", Rule::new().connection_state(KNOWN).verdict(Verdict::Accept))
+        .add_rule(
+            "forward",
+            Rule::new().connection_state(KNOWN).verdict(Verdict::Accept),
+        )
         .add_rule("forward", into().redirected().verdict(Verdict::Accept))
         .add_rule("forward", into().verdict(Verdict::Drop));
     for (family, source, set) in [
         (IPV4, Field::IPV4_SOURCE, "subnets"),
         (IPV6, Field::IPV6_SOURCE, "subnets6"),
     ] {
-        let from = || Rule::new().family(family).load(REGISTER_1, source).within(REGISTER_1, set);
+        let from = || {
+            Rule::new()
+                .family(family)
+                .load(REGISTER_1, source)
+                .within(REGISTER_1, set)
+        };
         change
             .add_rule(
                 "postrouting",
@@ -376,9 +393,9 @@ fn build<'a>(
     change
 }
 
-/// Opens the socket; an unusable firewall is a warning.
-fn open() -> Result<Result<Socket, NetworkWarning>, NetworkError> {
-    usable(nftables::open())
+/// Opens the connection; an unusable firewall is a warning.
+fn open() -> Result<Result<Connection, NetworkWarning>, NetworkError> {
+    usable(Connection::open())
 }
 
 /// Tells a kernel without nf_tables from a refusal.
@@ -393,24 +410,24 @@ fn usable<T>(result: Result<T, NetlinkError>) -> Result<Result<T, NetworkWarning
 }
 
 /// Whether the table is there in the present form.
-fn is_built(socket: &mut Socket, table: &str) -> Result<bool, NetlinkError> {
-    nftables::has_chain(socket, Family::Inet, table, FORMAT)
+fn is_built(connection: &mut Connection, table: &str) -> Result<bool, NetlinkError> {
+    nftables::has_chain(connection, Family::Inet, table, FORMAT)
 }
 
 /// Makes the table from the records when it is missing or of an older form.
 /// Returns whether it did.
 fn build_when_missing(
     world: &World,
-    socket: &mut Socket,
+    connection: &mut Connection,
 ) -> Result<Result<bool, NetworkWarning>, NetworkError> {
     let table = table(world);
-    match usable(is_built(socket, &table))? {
+    match usable(is_built(connection, &table))? {
         Ok(true) => return Ok(Ok(false)),
         Ok(false) => {}
         Err(warning) => return Ok(Err(warning)),
     }
     let change = build(&table, &record::list(world)?, &recorded(world)?);
-    Ok(usable(change.commit(socket))?.map(|()| true))
+    Ok(usable(change.commit(connection))?.map(|()| true))
 }
 
 /// Lets a network through: from its record, which is written already.
@@ -419,11 +436,11 @@ pub(super) fn add_network(
     record: &NetworkRecord,
 ) -> Result<Option<NetworkWarning>, NetworkError> {
     let _lock = lock(world)?;
-    let mut socket = match open()? {
-        Ok(socket) => socket,
+    let mut connection = match open()? {
+        Ok(connection) => connection,
         Err(warning) => return Ok(Some(warning)),
     };
-    match build_when_missing(world, &mut socket)? {
+    match build_when_missing(world, &mut connection)? {
         Ok(true) => return Ok(None),
         Ok(false) => {}
         Err(warning) => return Ok(Some(warning)),
@@ -433,7 +450,7 @@ pub(super) fn add_network(
     for (set, list) in network_elements(record) {
         change.add_elements(set, &list);
     }
-    change.commit(&mut socket)?;
+    change.commit(&mut connection)?;
     Ok(None)
 }
 
@@ -447,14 +464,35 @@ pub(super) fn remove_networks(
         return remove_table(world);
     }
     let _lock = lock(world)?;
-    let Ok(mut socket) = open()? else {
+    let Ok(mut connection) = open()? else {
         return Ok(());
     };
-    let table = table(world);
-    for (set, list) in records.iter().flat_map(network_elements) {
-        let mut change = Transaction::new(Family::Inet, &table);
-        change.delete_elements(set, &list);
-        forgive_missing(change.commit(&mut socket))?;
+    let elements: Vec<_> = records.iter().flat_map(network_elements).collect();
+    take_out(&mut connection, &table(world), &elements)
+}
+
+/// Removes elements, all at once, or when some are gone already one by one.
+fn take_out(
+    connection: &mut Connection,
+    table: &str,
+    elements: &[(&str, Vec<Element>)],
+) -> Result<(), NetworkError> {
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let mut all = Transaction::new(Family::Inet, table);
+    for (set, list) in elements {
+        all.delete_elements(set, list);
+    }
+    match all.commit(connection) {
+        Ok(()) => return Ok(()),
+        Err(error) if nftables::is_unsupported(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    for (set, list) in elements {
+        let mut one = Transaction::new(Family::Inet, table);
+        one.delete_elements(set, list);
+        forgive_missing(one.commit(connection))?;
     }
     Ok(())
 }
@@ -462,13 +500,13 @@ pub(super) fn remove_networks(
 /// Removes the table; fine when there is none.
 pub(super) fn remove_table(world: &World) -> Result<(), NetworkError> {
     let _lock = lock(world)?;
-    let Ok(mut socket) = open()? else {
+    let Ok(mut connection) = open()? else {
         return Ok(());
     };
     let table = table(world);
     let mut change = Transaction::new(Family::Inet, &table);
     change.delete_table();
-    forgive_missing(change.commit(&mut socket))
+    forgive_missing(change.commit(&mut connection))
 }
 
 /// What is to be removed may be gone, or the kernel may have no firewall at all.
@@ -521,11 +559,11 @@ pub fn add_published(
         ports: ports.to_vec(),
     };
     write_record(&path(world, owner), &record)?;
-    let mut socket = match open()? {
-        Ok(socket) => socket,
+    let mut connection = match open()? {
+        Ok(connection) => connection,
         Err(warning) => return Ok(Some(warning)),
     };
-    match build_when_missing(world, &mut socket)? {
+    match build_when_missing(world, &mut connection)? {
         Ok(true) => return Ok(None),
         Ok(false) => {}
         Err(warning) => return Ok(Some(warning)),
@@ -538,7 +576,7 @@ pub fn add_published(
     for (map, element) in ports.iter().filter_map(Published::element) {
         change.add_elements(map, &[element]);
     }
-    match change.commit(&mut socket) {
+    match change.commit(&mut connection) {
         Ok(()) => Ok(None),
         // The table is not as the records say: somebody changed it, or a
         // process died between its record and its change.
@@ -548,7 +586,7 @@ pub fn add_published(
                 || error.is(rustix::io::Errno::BUSY) =>
         {
             let change = build(&table, &record::list(world)?, &recorded(world)?);
-            Ok(usable(change.commit(&mut socket))?.err())
+            Ok(usable(change.commit(&mut connection))?.err())
         }
         Err(error) => Err(error.into()),
     }
@@ -564,13 +602,14 @@ pub fn remove_published(world: &World, owner: &str) -> Result<(), NetworkError> 
     let Some(record) = read_record::<PublishedRecord>(&path)? else {
         return Ok(());
     };
-    if let Ok(mut socket) = open()? {
-        let table = table(world);
-        for (map, element) in record.ports.iter().filter_map(Published::element) {
-            let mut change = Transaction::new(Family::Inet, &table);
-            change.delete_elements(map, &[element]);
-            forgive_missing(change.commit(&mut socket))?;
-        }
+    if let Ok(mut connection) = open()? {
+        let elements: Vec<_> = record
+            .ports
+            .iter()
+            .filter_map(Published::element)
+            .map(|(map, element)| (map, vec![element]))
+            .collect();
+        take_out(&mut connection, &table(world), &elements)?;
     }
     Ok(remove_record(&path)?)
 }
@@ -587,13 +626,13 @@ pub fn resync(world: &World) -> Result<Option<NetworkWarning>, NetworkError> {
         return Ok(None);
     }
     let _lock = lock(world)?;
-    let mut socket = match open()? {
-        Ok(socket) => socket,
+    let mut connection = match open()? {
+        Ok(connection) => connection,
         Err(warning) => return Ok(Some(warning)),
     };
     let table = table(world);
     let change = build(&table, &networks, &recorded(world)?);
-    Ok(usable(change.commit(&mut socket))?.err())
+    Ok(usable(change.commit(&mut connection))?.err())
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::pool::Subnet;
 use crate::sys::netlink::{
-    ACK, Attributes, CREATE, EXCL, Message, NetlinkError, Protocol, REPLACE, Reply, Socket, attributes, string,
-    u32_at,
+    ACK, Attributes, CREATE, EXCL, Message, NetlinkError, Protocol, REPLACE, Reply, Socket, attributes,
+    string, u32_at,
 };
 
 // linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h, linux/veth.h.
@@ -215,20 +215,14 @@ pub(super) fn set_alias(name: &str, alias: &str) -> Message {
 /// Puts a link into a group.
 pub(super) fn set_group(index: u32, name: &str, group: u32) -> Message {
     let mut message = Message::new(RTM_SETLINK, ACK, format!("mark interface {name} for removal"));
-    message
-        .body
-        .raw(&link_header(index, 0, 0))
-        .u32(IFLA_GROUP, group);
+    message.body.raw(&link_header(index, 0, 0)).u32(IFLA_GROUP, group);
     message
 }
 
 /// Removes every link of a group: one wait of the kernel for all.
 pub(super) fn delete_group(group: u32) -> Message {
     let mut message = Message::new(RTM_DELLINK, ACK, "remove interfaces");
-    message
-        .body
-        .raw(&link_header(0, 0, 0))
-        .u32(IFLA_GROUP, group);
+    message.body.raw(&link_header(0, 0, 0)).u32(IFLA_GROUP, group);
     message
 }
 
@@ -353,7 +347,12 @@ impl Links {
     pub(super) fn addresses(&mut self) -> Result<Vec<LinkAddress>, NetlinkError> {
         let mut message = Message::new(RTM_GETADDR, 0, "list addresses");
         message.body.raw(&[0; 8]);
-        Ok(self.socket.dump(&message)?.iter().filter_map(link_address).collect())
+        Ok(self
+            .socket
+            .dump(&message)?
+            .iter()
+            .filter_map(link_address)
+            .collect())
     }
 
     /// All routes of the main table to unicast destinations.
@@ -470,8 +469,14 @@ mod tests {
         assert_eq!(parse_mac("02:42:ac:12:00:02"), Some([2, 0x42, 0xac, 0x12, 0, 2]));
         assert_eq!(parse_mac("02-42-AC-12-00-02"), Some([2, 0x42, 0xac, 0x12, 0, 2]));
         for wrong in [
-            "", "02:42:ac:12:00", "02:42:ac:12:00:02:03", "2:42:ac:12:00:02", "02:42:ac:12:00:+2",
-            "01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:ac:12:00:0g",
+            "",
+            "02:42:ac:12:00",
+            "02:42:ac:12:00:02:03",
+            "2:42:ac:12:00:02",
+            "02:42:ac:12:00:+2",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "02:42:ac:12:00:0g",
         ] {
             assert_eq!(parse_mac(wrong), None, "{wrong}");
         }

@@ -5,8 +5,10 @@ pub mod endpoint;
 mod error;
 pub mod firewall;
 mod link;
+pub mod names;
 mod nftables;
 pub mod pool;
+pub mod ports;
 pub mod record;
 
 pub use error::{NetworkError, NetworkWarning};

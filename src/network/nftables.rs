@@ -214,9 +214,11 @@ impl Rule {
 
     fn compare(self, register: u32, unequal: bool, value: &[u8]) -> Self {
         self.expression("cmp", |data| {
-            data.be32(1, register).be32(2, u32::from(unequal)).nest(3, |inner| {
-                inner.put(1, value);
-            });
+            data.be32(1, register)
+                .be32(2, u32::from(unequal))
+                .nest(3, |inner| {
+                    inner.put(1, value);
+                });
         })
     }
 
@@ -346,6 +348,7 @@ pub(super) struct Transaction<'a> {
     family: Family,
     table: &'a str,
     messages: Vec<Message>,
+    removes: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -356,6 +359,7 @@ impl<'a> Transaction<'a> {
             family,
             table,
             messages: vec![begin],
+            removes: false,
         }
     }
 
@@ -378,6 +382,7 @@ impl<'a> Transaction<'a> {
     /// Removes the table with all that is in it.
     pub(super) fn delete_table(&mut self) -> &mut Self {
         let table = self.table;
+        self.removes = true;
         self.message(DELTABLE, 0, format!("remove firewall table {table}"))
             .string(1, table);
         self
@@ -409,12 +414,16 @@ impl<'a> Transaction<'a> {
     /// Adds a rule at the end of a chain.
     pub(super) fn add_rule(&mut self, chain: &str, rule: Rule) -> &mut Self {
         let table = self.table;
-        self.message(NEWRULE, CREATE | APPEND, format!("add a rule to firewall chain {chain}"))
-            .string(1, table)
-            .string(2, chain)
-            .nest(4, |list| {
-                list.list(&rule.expressions);
-            });
+        self.message(
+            NEWRULE,
+            CREATE | APPEND,
+            format!("add a rule to firewall chain {chain}"),
+        )
+        .string(1, table)
+        .string(2, chain)
+        .nest(4, |list| {
+            list.list(&rule.expressions);
+        });
         self
     }
 
@@ -451,6 +460,7 @@ impl<'a> Transaction<'a> {
 
     /// Removes elements, all of which must be there.
     pub(super) fn delete_elements(&mut self, set: &str, elements: &[Element]) -> &mut Self {
+        self.removes = true;
         self.elements(DELSETELEM, 0, set, elements)
     }
 
@@ -485,12 +495,13 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// The first refusal; nothing is changed then.
-    pub(super) fn commit(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
+    pub(super) fn commit(&self, connection: &mut Connection) -> Result<(), NetlinkError> {
         let mut end = Message::new(BATCH_END, ACK, format!("change firewall table {}", self.table));
         end.body.raw(&batch_header());
         let mut messages = self.messages.clone();
         messages.push(end);
-        socket.transact_whole(&messages).map(drop)
+        connection.removed |= self.removes;
+        connection.socket()?.transact_whole(&messages).map(drop)
     }
 }
 
@@ -502,7 +513,7 @@ fn batch_header() -> [u8; 4] {
 
 /// Whether a chain is there.
 pub(super) fn has_chain(
-    socket: &mut Socket,
+    connection: &mut Connection,
     family: Family,
     table: &str,
     chain: &str,
@@ -517,16 +528,57 @@ pub(super) fn has_chain(
         .raw(&[family as u8, 0, 0, 0])
         .string(1, table)
         .string(3, chain);
-    match socket.transact(&[message]) {
+    match connection.socket()?.transact(&[message]) {
         Ok(_) => Ok(true),
         Err(error) if error.is(rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Opens the connection a transaction goes through.
-pub(super) fn open() -> Result<Socket, NetlinkError> {
-    Socket::open(Protocol::Netfilter)
+/// The connection that transactions go through.
+///
+/// When something was removed, closing it waits until the kernel has freed that:
+/// an RCU grace period, 10 ms and more. A thread of its own does the waiting.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: Option<Socket>,
+    removed: bool,
+}
+
+impl Connection {
+    /// Opens it in the network namespace of the calling thread.
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            socket: Some(Socket::open(Protocol::Netfilter)?),
+            removed: false,
+        })
+    }
+
+    fn socket(&mut self) -> Result<&mut Socket, NetlinkError> {
+        match &mut self.socket {
+            Some(socket) => Ok(socket),
+            // Only between the first line of `drop` and its end.
+            None => Err(NetlinkError {
+                operation: "talk to the firewall".to_owned(),
+                source: std::io::ErrorKind::NotConnected.into(),
+                text: None,
+            }),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && self.removed
+        {
+            // Without a thread the socket is closed here, and we wait.
+            let _ = std::thread::Builder::new()
+                .name("nftables".to_owned())
+                .stack_size(64 * 1024)
+                .spawn(move || drop(socket));
+        }
+    }
 }
 
 /// Lets the name service of a container listen beside its address's port 53.
@@ -545,13 +597,13 @@ pub(super) fn redirect_names(address: Ipv4Addr, port: u16, fresh: bool) -> Resul
     const CHAIN: &str = "output-1";
     /// Transport number and offset of the checksum in its header.
     const TRANSPORTS: [(u8, u32); 2] = [(17, 6), (6, 16)];
-    let mut socket = open()?;
+    let mut connection = Connection::open()?;
     if !fresh {
-        if has_chain(&mut socket, Family::Ipv4, TABLE, CHAIN)? {
+        if has_chain(&mut connection, Family::Ipv4, TABLE, CHAIN)? {
             return Ok(());
         }
         let mut older = Transaction::new(Family::Ipv4, TABLE);
-        older.add_table().delete_table().commit(&mut socket)?;
+        older.add_table().delete_table().commit(&mut connection)?;
     }
     let mut change = Transaction::new(Family::Ipv4, TABLE);
     change
@@ -586,7 +638,7 @@ pub(super) fn redirect_names(address: Ipv4Addr, port: u16, fresh: bool) -> Resul
             );
         }
     }
-    change.commit(&mut socket)
+    change.commit(&mut connection)
 }
 
 /// Whether the kernel lacks what was asked for, rather than refusing it to us.
@@ -602,4 +654,3 @@ pub(super) fn is_unsupported(error: &NetlinkError) -> bool {
     .into_iter()
     .any(|errno| error.is(errno))
 }
-

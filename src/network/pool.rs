@@ -115,9 +115,9 @@ impl FromStr for Subnet {
             text: text.to_owned(),
             reason,
         };
-        let (address, prefix) = text
-            .split_once('/')
-            .ok_or_else(|| malformed("expected an address and a prefix length, as 172.28.0.0/16".to_owned()))?;
+        let (address, prefix) = text.split_once('/').ok_or_else(|| {
+            malformed("expected an address and a prefix length, as 172.28.0.0/16".to_owned())
+        })?;
         let address: IpAddr = address
             .parse()
             .map_err(|_| malformed(format!("{address} is not an IP address")))?;
@@ -130,7 +130,9 @@ impl FromStr for Subnet {
         if subnet.first == address {
             Ok(subnet)
         } else {
-            Err(malformed(format!("bits after the prefix are set; it should be {subnet}")))
+            Err(malformed(format!(
+                "bits after the prefix are set; it should be {subnet}"
+            )))
         }
     }
 }
@@ -227,12 +229,16 @@ pub fn decide(
         }
         if !is_v4 && !ipv6 {
             let subnet = request.subnet.as_deref().unwrap_or_default();
-            return Err(unfit(format!("subnet {subnet} is IPv6, and enable_ipv6 is not set")));
+            return Err(unfit(format!(
+                "subnet {subnet} is IPv6, and enable_ipv6 is not set"
+            )));
         }
         let slot = if is_v4 { &mut v4 } else { &mut v6 };
         if slot.is_some() {
             let family = if is_v4 { "IPv4" } else { "IPv6" };
-            return Err(unfit(format!("more than one {family} subnet; a bridge network has one")));
+            return Err(unfit(format!(
+                "more than one {family} subnet; a bridge network has one"
+            )));
         }
         *slot = Some((subnet, request));
     }
@@ -311,7 +317,9 @@ fn pool(subnet: Subnet, request: &PoolRequest) -> Result<Pool, String> {
             return Err(format!("gateway {gateway} is not in {subnet}"));
         }
         Some(gateway) if is_reserved(subnet, gateway) => {
-            return Err(format!("gateway {gateway} is the first or the last address of {subnet}"));
+            return Err(format!(
+                "gateway {gateway} is the first or the last address of {subnet}"
+            ));
         }
         Some(gateway) => gateway,
     };
@@ -385,23 +393,41 @@ mod tests {
     const ID: &str = "0123456789ab";
 
     fn refusal(requests: &[PoolRequest], ipv6: bool, taken: &[Taken]) -> String {
-        decide("front", ID, requests, ipv6, taken).unwrap_err().to_string()
+        decide("front", ID, requests, ipv6, taken)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn subnets_are_read_and_printed() {
-        for text in ["172.18.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "1.2.3.4/32", "fd00::/8", "::/0"] {
+        for text in [
+            "172.18.0.0/16",
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "1.2.3.4/32",
+            "fd00::/8",
+            "::/0",
+        ] {
             assert_eq!(subnet(text).to_string(), text);
         }
         assert_eq!(subnet("172.18.0.0/16").last().to_string(), "172.18.255.255");
-        assert_eq!(subnet("::/0").last(), IpAddr::from(Ipv6Addr::from_bits(u128::MAX)));
+        assert_eq!(
+            subnet("::/0").last(),
+            IpAddr::from(Ipv6Addr::from_bits(u128::MAX))
+        );
         for (text, reason) in [
-            ("172.18.0.0", "expected an address and a prefix length, as 172.28.0.0/16"),
+            (
+                "172.18.0.0",
+                "expected an address and a prefix length, as 172.28.0.0/16",
+            ),
             ("172.18.0/16", "172.18.0 is not an IP address"),
             ("172.18.0.0/33", "33 is not a prefix length"),
             ("172.18.0.0/+8", "+8 is not a prefix length"),
             ("fd00::/129", "129 is not a prefix length"),
-            ("172.18.0.5/16", "bits after the prefix are set; it should be 172.18.0.0/16"),
+            (
+                "172.18.0.5/16",
+                "bits after the prefix are set; it should be 172.18.0.0/16",
+            ),
         ] {
             let error = text.parse::<Subnet>().unwrap_err().to_string();
             assert_eq!(error, format!("subnet {text}: {reason}"));
@@ -429,9 +455,15 @@ mod tests {
         assert_eq!(v4.gateway.to_string(), "172.17.0.1");
         assert_eq!(v6, None);
         let used = [taken("172.17.0.0/16", false), taken("172.18.5.0/24", true)];
-        assert_eq!(decide("front", ID, &[], false, &used).unwrap().0.subnet, subnet("172.19.0.0/16"));
+        assert_eq!(
+            decide("front", ID, &[], false, &used).unwrap().0.subnet,
+            subnet("172.19.0.0/16")
+        );
         let used = [taken("172.16.0.0/12", true)];
-        assert_eq!(decide("front", ID, &[], false, &used).unwrap().0.subnet, subnet("192.168.0.0/20"));
+        assert_eq!(
+            decide("front", ID, &[], false, &used).unwrap().0.subnet,
+            subnet("192.168.0.0/20")
+        );
         let used = [taken("172.16.0.0/12", true), taken("192.168.0.0/16", true)];
         assert!(refusal(&[], false, &used).contains("all default subnets"));
         assert_eq!(defaults().count(), 31);
@@ -441,7 +473,10 @@ mod tests {
     fn a_users_subnet_may_be_inside_a_route_but_not_overlap_a_network() {
         let asked = [request("10.7.0.0/24", None, None)];
         let route = [taken("10.0.0.0/8", true)];
-        assert_eq!(decide("front", ID, &asked, false, &route).unwrap().0.subnet, subnet("10.7.0.0/24"));
+        assert_eq!(
+            decide("front", ID, &asked, false, &route).unwrap().0.subnet,
+            subnet("10.7.0.0/24")
+        );
         assert_eq!(
             refusal(&asked, false, &[taken("10.7.0.128/25", false)]),
             "network front: subnet 10.7.0.0/24 overlaps network other (10.7.0.128/25)"
@@ -451,18 +486,39 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_said() {
         let cases = [
-            (request("10.7.0.0/31", None, None), "has no room for a gateway and a container"),
-            (request("127.1.0.0/16", None, None), "is not for networks"),
-            (request("10.7.0.0/24", Some("10.8.0.0/25"), None), "ip_range 10.8.0.0/25 is not inside 10.7.0.0/24"),
-            (request("10.7.0.0/24", None, Some("10.8.0.1")), "gateway 10.8.0.1 is not in 10.7.0.0/24"),
-            (request("10.7.0.0/24", None, Some("10.7.0.255")), "is the first or the last address"),
-            (request("fd00::/64", None, None), "is IPv6, and enable_ipv6 is not set"),
             (
-                PoolRequest { ip_range: Some("10.7.0.0/24".to_owned()), ..PoolRequest::default() },
+                request("10.7.0.0/31", None, None),
+                "has no room for a gateway and a container",
+            ),
+            (request("127.1.0.0/16", None, None), "is not for networks"),
+            (
+                request("10.7.0.0/24", Some("10.8.0.0/25"), None),
+                "ip_range 10.8.0.0/25 is not inside 10.7.0.0/24",
+            ),
+            (
+                request("10.7.0.0/24", None, Some("10.8.0.1")),
+                "gateway 10.8.0.1 is not in 10.7.0.0/24",
+            ),
+            (
+                request("10.7.0.0/24", None, Some("10.7.0.255")),
+                "is the first or the last address",
+            ),
+            (
+                request("fd00::/64", None, None),
+                "is IPv6, and enable_ipv6 is not set",
+            ),
+            (
+                PoolRequest {
+                    ip_range: Some("10.7.0.0/24".to_owned()),
+                    ..PoolRequest::default()
+                },
                 "ip_range needs a subnet",
             ),
             (
-                PoolRequest { gateway: Some([10, 7, 0, 1].into()), ..PoolRequest::default() },
+                PoolRequest {
+                    gateway: Some([10, 7, 0, 1].into()),
+                    ..PoolRequest::default()
+                },
                 "gateway needs a subnet",
             ),
         ];
@@ -470,7 +526,10 @@ mod tests {
             let message = refusal(&[asked], false, &[]);
             assert!(message.contains(expected), "{message}");
         }
-        let twice = [request("10.7.0.0/24", None, None), request("10.8.0.0/24", None, None)];
+        let twice = [
+            request("10.7.0.0/24", None, None),
+            request("10.8.0.0/24", None, None),
+        ];
         assert!(refusal(&twice, false, &[]).contains("more than one IPv4 subnet"));
     }
 
@@ -480,7 +539,10 @@ mod tests {
         let v6 = v6.unwrap();
         assert_eq!(v6.subnet, subnet("fd01:2345:6789::/64"));
         assert_eq!(v6.gateway.to_string(), "fd01:2345:6789::1");
-        assert_eq!(v6.free(&BTreeSet::new()).unwrap().to_string(), "fd01:2345:6789::2");
+        assert_eq!(
+            v6.free(&BTreeSet::new()).unwrap().to_string(),
+            "fd01:2345:6789::2"
+        );
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl NetworkRecord {
         };
         let mac = match mac {
             None => link::mac_of(lease.address),
-            Some(text) => link::parse_mac(text).ok_or_else(|| NetworkError::Mac { text: text.to_owned() })?,
+            Some(text) => link::parse_mac(text).ok_or_else(|| NetworkError::Mac {
+                text: text.to_owned(),
+            })?,
         };
         let gateway = |pool: &Pool| (!self.internal).then_some(pool.gateway);
         Ok(Some(Endpoint {
@@ -212,9 +214,7 @@ pub fn list(world: &World) -> Result<Vec<NetworkRecord>, NetworkError> {
         }
     }
     // One that is removed while we read is no longer there: fine.
-    ids.iter()
-        .filter_map(|id| read(world, id).transpose())
-        .collect()
+    ids.iter().filter_map(|id| read(world, id).transpose()).collect()
 }
 
 /// The network of a name; `None` when there is none.
@@ -250,12 +250,7 @@ pub(super) fn random(bytes: &mut [u8]) -> Result<(), NetworkError> {
 }
 
 /// A new record from a specification and what was decided about it.
-pub(super) fn draft(
-    spec: &NetworkSpec,
-    id: String,
-    pools: (Pool, Option<Pool>),
-    mtu: u32,
-) -> NetworkRecord {
+pub(super) fn draft(spec: &NetworkSpec, id: String, pools: (Pool, Option<Pool>), mtu: u32) -> NetworkRecord {
     NetworkRecord {
         version: VERSION,
         bridge: format!("rc-{}", id.get(..10).unwrap_or(&id)),
@@ -309,36 +304,37 @@ pub fn release(world: &World, id: &str, key: &str) -> Result<(), NetworkError> {
 fn assign(record: &NetworkRecord, request: &LeaseRequest) -> Result<Lease, NetworkError> {
     let held = record.leases.get(&request.key);
     let others = || record.leases.iter().filter(|(key, _)| **key != request.key);
-    let choose = |pool: &Pool, fixed: Option<IpAddr>, held: Option<IpAddr>, of: fn(&Lease) -> Option<IpAddr>| {
-        if let Some(address) = fixed {
-            if let Some(reason) = pool.unfit(address) {
-                return Err(NetworkError::AddressUnfit {
-                    network: record.name.clone(),
-                    address,
-                    container: request.key.clone(),
-                    reason,
-                });
+    let choose =
+        |pool: &Pool, fixed: Option<IpAddr>, held: Option<IpAddr>, of: fn(&Lease) -> Option<IpAddr>| {
+            if let Some(address) = fixed {
+                if let Some(reason) = pool.unfit(address) {
+                    return Err(NetworkError::AddressUnfit {
+                        network: record.name.clone(),
+                        address,
+                        container: request.key.clone(),
+                        reason,
+                    });
+                }
+                return match others().find(|(_, lease)| of(lease) == Some(address)) {
+                    Some((holder, _)) => Err(NetworkError::AddressTaken {
+                        network: record.name.clone(),
+                        address,
+                        container: request.key.clone(),
+                        holder: holder.clone(),
+                    }),
+                    None => Ok(address),
+                };
             }
-            return match others().find(|(_, lease)| of(lease) == Some(address)) {
-                Some((holder, _)) => Err(NetworkError::AddressTaken {
-                    network: record.name.clone(),
-                    address,
-                    container: request.key.clone(),
-                    holder: holder.clone(),
-                }),
-                None => Ok(address),
-            };
-        }
-        let mut taken: BTreeSet<IpAddr> = others().filter_map(|(_, lease)| of(lease)).collect();
-        if let Some(address) = held.filter(|address| !request.avoid.contains(address)) {
-            return Ok(address);
-        }
-        taken.extend(&request.avoid);
-        pool.free(&taken).ok_or_else(|| NetworkError::AddressesExhausted {
-            network: record.name.clone(),
-            range: pool.range,
-        })
-    };
+            let mut taken: BTreeSet<IpAddr> = others().filter_map(|(_, lease)| of(lease)).collect();
+            if let Some(address) = held.filter(|address| !request.avoid.contains(address)) {
+                return Ok(address);
+            }
+            taken.extend(&request.avoid);
+            pool.free(&taken).ok_or_else(|| NetworkError::AddressesExhausted {
+                network: record.name.clone(),
+                range: pool.range,
+            })
+        };
     let address = choose(
         &record.v4,
         request.address.map(IpAddr::V4),
@@ -413,7 +409,9 @@ mod tests {
     fn a_record_survives_the_disk() {
         let (_folder, world) = world();
         let mut before = record(true);
-        before.leases.insert("web-1".to_owned(), assign(&before, &request("web-1")).unwrap());
+        before
+            .leases
+            .insert("web-1".to_owned(), assign(&before, &request("web-1")).unwrap());
         write(&world, &before).unwrap();
         assert_eq!(list(&world).unwrap(), [before.clone()]);
         assert_eq!(find(&world, "shop_front").unwrap(), Some(before.clone()));
@@ -429,7 +427,10 @@ mod tests {
         let mut later = record(false);
         later.version = 2;
         write(&world, &later).unwrap();
-        assert!(matches!(list(&world), Err(NetworkError::Version { found: 2, .. })));
+        assert!(matches!(
+            list(&world),
+            Err(NetworkError::Version { found: 2, .. })
+        ));
     }
 
     #[test]
@@ -463,7 +464,9 @@ mod tests {
             };
             assign(network, &request).map_err(|error| error.to_string())
         };
-        network.leases.insert("db-1".to_owned(), ask(&network, "172.17.0.9").unwrap());
+        network
+            .leases
+            .insert("db-1".to_owned(), ask(&network, "172.17.0.9").unwrap());
         assert_eq!(
             ask(&network, "172.17.0.9").unwrap_err(),
             "network shop_front: address 172.17.0.9 for web-1 is taken by db-1"
@@ -472,12 +475,21 @@ mod tests {
             ask(&network, "172.18.0.9").unwrap_err(),
             "network shop_front: address 172.18.0.9 for web-1 is not in 172.17.0.0/16"
         );
-        assert!(ask(&network, "172.17.0.1").unwrap_err().ends_with("is the gateway"));
+        assert!(
+            ask(&network, "172.17.0.1")
+                .unwrap_err()
+                .ends_with("is the gateway")
+        );
         let six = LeaseRequest {
             address6: Some(Ipv6Addr::LOCALHOST),
             ..request("web-1")
         };
-        assert!(assign(&network, &six).unwrap_err().to_string().contains("enable_ipv6"));
+        assert!(
+            assign(&network, &six)
+                .unwrap_err()
+                .to_string()
+                .contains("enable_ipv6")
+        );
     }
 
     #[test]
@@ -494,7 +506,10 @@ mod tests {
             avoid: vec!["172.17.0.3".parse().unwrap()],
             ..request
         };
-        assert_eq!(assign(&network, &request).unwrap().address, Ipv4Addr::new(172, 17, 0, 2));
+        assert_eq!(
+            assign(&network, &request).unwrap().address,
+            Ipv4Addr::new(172, 17, 0, 2)
+        );
     }
 
     #[test]
@@ -504,8 +519,12 @@ mod tests {
             subnet: Some("10.0.0.0/30".to_owned()),
             ..PoolRequest::default()
         }];
-        network.v4 = pool::decide("shop_front", &network.id, &asked, false, &[]).unwrap().0;
-        network.leases.insert("web-1".to_owned(), assign(&network, &request("web-1")).unwrap());
+        network.v4 = pool::decide("shop_front", &network.id, &asked, false, &[])
+            .unwrap()
+            .0;
+        network
+            .leases
+            .insert("web-1".to_owned(), assign(&network, &request("web-1")).unwrap());
         assert_eq!(
             assign(&network, &request("web-2")).unwrap_err().to_string(),
             "network shop_front: no address is free in 10.0.0.0/30"

@@ -504,7 +504,11 @@ fn refusal(operation: &str, received: &Received<'_>) -> Option<NetlinkError> {
     if received.flags & ACK_TLVS != 0 {
         // The header of our request follows, and the whole request unless capped.
         let request = u32_at(received.payload, 4)? as usize;
-        let skip = if received.flags & CAPPED == 0 { request } else { HEADER };
+        let skip = if received.flags & CAPPED == 0 {
+            request
+        } else {
+            HEADER
+        };
         let tail = received.payload.get(4 + skip.next_multiple_of(4)..)?;
         error.text = attributes(tail)
             .find(|(kind, _)| *kind == ERROR_TEXT)
@@ -564,6 +568,9 @@ mod tests {
             .body
             .raw(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0]);
         let error = socket.transact(&[message]).unwrap_err();
-        assert!(error.to_string().starts_with("change link 2147483647: "), "{error}");
+        assert!(
+            error.to_string().starts_with("change link 2147483647: "),
+            "{error}"
+        );
     }
 }
