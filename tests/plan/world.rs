@@ -370,10 +370,10 @@ impl World {
             .iter()
             .filter(|(_, dependency)| dependency.required)
         {
-            if !project
+            if project
                 .services
                 .get(name)
-                .is_some_and(|service| service.replicas > 0)
+                .is_none_or(|service| service.replicas == 0)
             {
                 continue;
             }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::super::draft::{Draft, Step};
 use super::super::{
-    Cause, ContainerState, Hold, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, PlanError,
-    Target, Up, WAIT,
+    Cause, Hold, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, PlanError, Target, Up, WAIT,
 };
 use super::network::{Fate as NetworkFate, Networks, may_overlap};
 use super::teardown::stops_in_order;
@@ -333,7 +332,8 @@ impl<'a> Schedule<'a> {
     fn add_volumes(&mut self) -> Result<(), PlanError> {
         let mut held: BTreeSet<&str> = BTreeSet::new();
         for (name, service) in &self.project.services {
-            if !self.is_made(name) && !(self.options.up.is_some() && self.is_up(name)) {
+            let used = self.is_made(name) || self.options.up.is_some() && self.is_up(name);
+            if !used {
                 continue;
             }
             for key in mounted(service) {
@@ -577,13 +577,9 @@ impl<'a> Schedule<'a> {
 
     /// Which containers are stopped early, and what waits for their stop.
     fn find_early(&mut self) {
-        let blocking: Vec<&str> = self
-            .made_networks
-            .values()
-            .any(|step| self.draft.waits(*step))
-            .then(|| self.gone_networks.keys().copied().collect())
-            .unwrap_or_default();
-        for id in blocking {
+        // Networks that have to go before another can be made.
+        let blocking = self.made_networks.values().any(|step| self.draft.waits(*step));
+        for id in self.gone_networks.keys().copied().filter(|_| blocking) {
             for &index in self.on.get(id).into_iter().flatten() {
                 mark(&mut self.early, index);
             }
