@@ -117,13 +117,14 @@ pub enum Operation {
         /// Its anonymous volumes too.
         volumes: bool,
     },
-    /// Wait until a dependency holds, of all its containers; of several with
-    /// the same number, left by a crash, the one that runs counts.
-    /// [`Condition::ServiceStarted`] is met by what the action comes after; see
-    /// [`WAIT`] for its meaning to `up --wait`.
+    /// Wait until a dependency holds. [`Condition::ServiceStarted`] is met by
+    /// what the action comes after; see [`WAIT`] for its meaning to `up --wait`.
     Await {
         /// The service waited for.
         service: String,
+        /// Its containers, of all of which the condition must hold; others (that
+        /// are about to be removed, say) do not matter.
+        containers: Vec<Target>,
         /// What must hold.
         condition: Condition,
         /// `false`: failure (also of what it comes after) is a warning, and

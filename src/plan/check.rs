@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Observed, Operation, Plan, Target};
+use super::{ContainerState, Observed, Operation, Plan, Target};
 use crate::graph::{attached, mounted};
-use crate::project::{NetworkMode, Project};
+use crate::project::{Condition, NetworkMode, Project};
 
 /// A contradiction in a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,9 +202,21 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
-            Operation::Await { service, by, .. } => {
+            Operation::Await {
+                service,
+                containers,
+                condition,
+                by,
+                ..
+            } => {
                 if service == by {
                     self.fault(at, "waits for itself");
+                }
+                for container in containers {
+                    self.check_exists(at, container);
+                    if *condition == Condition::ServiceHealthy {
+                        self.check_runs(at, container);
+                    }
                 }
             }
         }
@@ -217,6 +229,29 @@ impl<'a> Checker<'a> {
         };
         if !exists {
             self.fault(at, "the container is not there");
+        }
+    }
+
+    /// Somebody waits for the health of a container: it must run by then, or
+    /// be about to, by its restart policy.
+    fn check_runs(&mut self, at: usize, container: &Target) {
+        let started = self.has(&container.into(), Verb::Start, at);
+        let found = self
+            .observed
+            .containers
+            .iter()
+            .find(|found| Some(&found.id) == container.id.as_ref());
+        let runs = found.is_some_and(|found| match found.state {
+            ContainerState::Running { .. } => true,
+            ContainerState::Created | ContainerState::Exited { stopped: true, .. } => false,
+            ContainerState::Exited { .. } => found.config.get("restart").is_some_and(|policy| policy != "no"),
+        });
+        let stopped = self.find(&container.into(), Verb::Stop).is_some();
+        if !started && (!runs || stopped) {
+            self.fault(
+                at,
+                format!("waits for the health of {}, which may not run", container.name),
+            );
         }
     }
 
@@ -414,7 +449,7 @@ impl<'a> Checker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Action, Cause, ContainerState, ObservedContainer, ObservedNetwork, Owner};
+    use crate::plan::{Action, Cause, ObservedContainer, ObservedNetwork, Owner};
     use crate::project::{Attachment, Network, Service};
 
     fn project() -> Project {

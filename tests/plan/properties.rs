@@ -151,7 +151,7 @@ fn service(
         earlier(index)
             && choices[index].replicas > 0
             && !completes
-            && project.services.get(NAMES[index]).is_some()
+            && project.services.contains_key(NAMES[index])
     });
     let network_mode = shares.map_or(NetworkMode::Networks, |index| {
         NetworkMode::Service(NAMES[index].to_owned())
@@ -312,11 +312,18 @@ fn order() -> impl Strategy<Value = Vec<prop::sample::Index>> {
     prop::collection::vec(any::<prop::sample::Index>(), 1..20)
 }
 
+/// 120 cases, or as many as `PROPTEST_CASES` in the environment says.
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: std::env::var("CASES").map_or(400, |n| n.parse().unwrap()),
+    let default = ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
+    };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => default,
+        None => ProptestConfig {
+            cases: 120,
+            ..default
+        },
     }
 }
 

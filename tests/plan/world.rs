@@ -147,8 +147,14 @@ impl World {
                 }
             }
             Operation::Await {
-                service, condition, ..
-            } => self.wait(project, service, *condition),
+                containers,
+                condition,
+                ..
+            } => {
+                for container in containers {
+                    self.wait(project, container, *condition);
+                }
+            }
         }
     }
 
@@ -364,10 +370,10 @@ impl World {
             .iter()
             .filter(|(_, dependency)| dependency.required)
         {
-            if !project
+            if project
                 .services
                 .get(name)
-                .is_some_and(|service| service.replicas > 0)
+                .is_none_or(|service| service.replicas == 0)
             {
                 continue;
             }
@@ -392,47 +398,35 @@ impl World {
     }
 
     /// What is waited for comes to pass; that it can is required.
-    fn wait(&mut self, project: &Project, service: &str, condition: Condition) {
+    fn wait(&mut self, project: &Project, target: &Target, condition: Condition) {
         let finished = self.tick();
-        // Of containers with the same number the one that runs counts.
-        let running: Vec<u32> = self
-            .observed
-            .containers
-            .iter()
-            .filter(|container| container.service == service && container.state.is_running())
-            .map(|container| container.number)
-            .collect();
-        let theirs = self.observed.containers.iter_mut().filter(|container| {
-            container.service == service
-                && (container.state.is_running() || !running.contains(&container.number))
-        });
-        for container in theirs {
-            match condition {
-                Condition::ServiceStarted => {
-                    assert_ne!(
-                        container.state,
-                        ContainerState::Created,
-                        "{} never started",
-                        container.name
-                    );
+        let lenient = self.lenient;
+        let container = self.find(target);
+        match condition {
+            Condition::ServiceStarted => {
+                assert_ne!(
+                    container.state,
+                    ContainerState::Created,
+                    "{} never started",
+                    container.name
+                );
+            }
+            Condition::ServiceHealthy if lenient && !container.state.is_running() => {}
+            Condition::ServiceHealthy => {
+                assert!(container.state.is_running(), "{} does not run", container.name);
+                assert!(project.services[&target.service].healthcheck.is_some());
+                container.health = Some(Health::Healthy);
+            }
+            Condition::ServiceCompletedSuccessfully => {
+                if container.state.is_running() {
+                    container.state = ContainerState::Exited {
+                        code: 0,
+                        finished,
+                        stopped: false,
+                    };
                 }
-                Condition::ServiceHealthy if self.lenient && !container.state.is_running() => {}
-                Condition::ServiceHealthy => {
-                    assert!(container.state.is_running(), "{} does not run", container.name);
-                    assert!(project.services[service].healthcheck.is_some());
-                    container.health = Some(Health::Healthy);
-                }
-                Condition::ServiceCompletedSuccessfully => {
-                    if container.state.is_running() {
-                        container.state = ContainerState::Exited {
-                            code: 0,
-                            finished,
-                            stopped: false,
-                        };
-                    }
-                    let ended = matches!(container.state, ContainerState::Exited { code: 0, .. });
-                    assert!(ended, "{} has not completed", container.name);
-                }
+                let ended = matches!(container.state, ContainerState::Exited { code: 0, .. });
+                assert!(ended || lenient, "{} has not completed", container.name);
             }
         }
     }
@@ -514,4 +508,43 @@ impl World {
 
 fn published(service: &Service) -> Vec<(u16, u16)> {
     service.ports.iter().filter_map(|port| port.published).collect()
+}
+
+impl World {
+    /// The state after a first `up`, without the checks of [`World::apply`],
+    /// whose time grows with the square of the number of containers.
+    pub(crate) fn adopt(&mut self, project: &Project, plan: &Plan) {
+        let started = self.tick();
+        for action in &plan.actions {
+            match &action.operation {
+                Operation::CreateContainer {
+                    service,
+                    number,
+                    name,
+                    ..
+                } => {
+                    let id = self.id(64);
+                    let service = &project.services[service];
+                    let networks = self.observed.networks.iter();
+                    self.observed.containers.push(ObservedContainer {
+                        id,
+                        name: name.clone(),
+                        service: service.name.clone(),
+                        number: *number,
+                        config: serde_json::to_value(service).unwrap(),
+                        image: self.observed.images[&service.image].clone(),
+                        state: ContainerState::Running { started },
+                        health: None,
+                        networks: networks
+                            .map(|network| (network.owner.clone().unwrap().key, network.id.clone()))
+                            .collect(),
+                        volumes: BTreeMap::new(),
+                        created: started,
+                    });
+                }
+                Operation::StartContainer { .. } => {}
+                _ => self.perform(project, action),
+            }
+        }
+    }
 }

@@ -142,6 +142,16 @@ impl<'a> Slot<'a> {
         self.start = matches!(fate, Fate::Start | Fate::Restart | Fate::Recreate | Fate::Create);
     }
 
+    /// The container as it is after the plan.
+    fn target(&self) -> Target {
+        Target {
+            id: self.old.filter(|_| !self.makes()).map(|old| old.id.clone()),
+            service: self.service.to_owned(),
+            number: self.number,
+            name: self.name.clone(),
+        }
+    }
+
     fn is_running(&self) -> bool {
         self.old.is_some_and(|old| old.state.is_running())
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::super::draft::{Draft, Step};
 use super::super::{
-    Cause, ContainerState, Hold, Observed, ObservedNetwork, Operation, Plan, PlanError, Target, Up, WAIT,
+    Cause, Hold, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, PlanError, Target, Up, WAIT,
 };
 use super::network::{Fate as NetworkFate, Networks, may_overlap};
 use super::teardown::stops_in_order;
 use super::volume::Volumes;
-use super::{Fate, Slot, hold, is_orphan, recorded, target};
+use super::{Fate, Slot, hold, is_orphan, needs_stop, recorded, target};
 use crate::graph::{Graph, Link, attached, mounted};
 use crate::lifecycle::Health;
 use crate::project::{Condition, HealthTest, Project, Protocol, PullPolicy, Service};
@@ -332,7 +332,8 @@ impl<'a> Schedule<'a> {
     fn add_volumes(&mut self) -> Result<(), PlanError> {
         let mut held: BTreeSet<&str> = BTreeSet::new();
         for (name, service) in &self.project.services {
-            if !self.is_made(name) && !(self.options.up.is_some() && self.is_up(name)) {
+            let used = self.is_made(name) || self.options.up.is_some() && self.is_up(name);
+            if !used {
                 continue;
             }
             for key in mounted(service) {
@@ -458,11 +459,7 @@ impl<'a> Schedule<'a> {
             .map(|(name, link)| (name.to_owned(), link.clone()))
             .collect();
         for (dependency, link) in links {
-            let theirs: Vec<_> = self
-                .slots_of(&dependency)
-                .filter(|(slot, _)| slot.survives())
-                .map(|(slot, steps)| (slot.clone(), steps))
-                .collect();
+            let theirs: Vec<(Slot<'a>, Steps)> = self.counting(&dependency);
             let starts: Vec<Step> = theirs.iter().filter_map(|(_, steps)| steps.start).collect();
             if !self.options.selected.contains(&dependency) && starts.is_empty() {
                 continue;
@@ -471,11 +468,13 @@ impl<'a> Schedule<'a> {
                 gate.extend(starts);
                 continue;
             }
-            if theirs.is_empty() || self.left_by_hand(service, &dependency, &link, &theirs) {
+            let waited = self.waited_for(service, &dependency, &link, &theirs);
+            if waited.is_empty() {
                 continue;
             }
             let operation = Operation::Await {
                 service: dependency,
+                containers: waited,
                 condition: link.condition,
                 required: link.required,
                 by: service.to_owned(),
@@ -494,29 +493,47 @@ impl<'a> Schedule<'a> {
         self.gates.insert(service, gate);
     }
 
-    /// During a reload nobody waits for the health of what the user stopped.
-    fn left_by_hand(
+    /// The containers of a service that will be there; of several with the
+    /// same number, left by a crash, the one that will run.
+    fn counting(&self, service: &str) -> Vec<(Slot<'a>, Steps)> {
+        let mut best: BTreeMap<u32, (&Slot<'a>, Steps)> = BTreeMap::new();
+        for (slot, steps) in self.slots_of(service).filter(|(slot, _)| slot.survives()) {
+            let best = best.entry(slot.number).or_insert((slot, steps));
+            if slot.will_run() && !best.0.will_run() {
+                *best = (slot, steps);
+            }
+        }
+        best.into_values()
+            .map(|(slot, steps)| (slot.clone(), steps))
+            .collect()
+    }
+
+    /// The containers whose condition is waited for. During a reload nobody
+    /// waits for the health of what does not run and will not.
+    fn waited_for(
         &mut self,
         service: &str,
         dependency: &str,
         link: &Link,
         theirs: &[(Slot<'a>, Steps)],
-    ) -> bool {
-        let stopped = |slot: &Slot<'a>| {
-            slot.fate == Fate::Keep
-                && slot
-                    .old
-                    .is_some_and(|old| matches!(old.state, ContainerState::Exited { stopped: true, .. }))
+    ) -> Vec<Target> {
+        let lenient =
+            self.options.up.is_some_and(|up| up.reload) && link.condition == Condition::ServiceHealthy;
+        let left = |slot: &Slot<'a>| {
+            let ended = |old: &ObservedContainer| !old.state.is_running() && !needs_stop(old);
+            lenient && slot.fate == Fate::Keep && slot.old.is_some_and(ended)
         };
-        let by_hand = self.options.up.is_some_and(|up| up.reload)
-            && link.condition == Condition::ServiceHealthy
-            && theirs.iter().all(|(slot, _)| stopped(slot));
-        if by_hand {
+        let waited: Vec<Target> = theirs
+            .iter()
+            .filter(|(slot, _)| !left(slot))
+            .map(|(slot, _)| slot.target())
+            .collect();
+        if waited.is_empty() && !theirs.is_empty() {
             self.warnings.push(format!(
-                "service {service} starts without {dependency}, which was stopped by hand"
+                "service {service} starts without {dependency}, which does not run and is left alone"
             ));
         }
-        by_hand
+        waited
     }
 
     fn order_networks(&mut self) {
@@ -560,13 +577,9 @@ impl<'a> Schedule<'a> {
 
     /// Which containers are stopped early, and what waits for their stop.
     fn find_early(&mut self) {
-        let blocking: Vec<&str> = self
-            .made_networks
-            .values()
-            .any(|step| self.draft.waits(*step))
-            .then(|| self.gone_networks.keys().copied().collect())
-            .unwrap_or_default();
-        for id in blocking {
+        // Networks that have to go before another can be made.
+        let blocking = self.made_networks.values().any(|step| self.draft.waits(*step));
+        for id in self.gone_networks.keys().copied().filter(|_| blocking) {
             for &index in self.on.get(id).into_iter().flatten() {
                 mark(&mut self.early, index);
             }
@@ -794,16 +807,16 @@ impl<'a> Schedule<'a> {
                         .old
                         .is_some_and(|old| matches!(old.health, None | Some(Health::Healthy)))
             };
-            let theirs: Vec<_> = self
-                .slots_of(name)
-                .filter(|(slot, _)| slot.survives())
-                .map(|(slot, steps)| (settled(slot) && steps.update.is_none(), steps))
-                .collect();
-            if theirs.iter().all(|(settled, _)| *settled) {
+            let theirs = self.counting(name);
+            if theirs
+                .iter()
+                .all(|(slot, steps)| settled(slot) && steps.update.is_none())
+            {
                 continue;
             }
             let operation = Operation::Await {
                 service: name.clone(),
+                containers: theirs.iter().map(|(slot, _)| slot.target()).collect(),
                 condition: self.settles(name, service),
                 required: true,
                 by: WAIT.to_owned(),

@@ -14,11 +14,11 @@ use crate::graph::mounted;
 use crate::project::{NetworkMode, Project, Service};
 
 /// Which containers a command is about, and why the others are left alone.
-fn in_scope<'a>(
+fn in_scope(
     project: &Project,
     services: &[String],
     orphans_too: bool,
-    container: &'a ObservedContainer,
+    container: &ObservedContainer,
 ) -> Result<(), Hold> {
     let service = &container.service;
     let reason = if !services.is_empty() {

@@ -317,13 +317,13 @@ impl<'a> Decider<'a> {
         let mut slot = Slot::keep(old, "up to date");
         let recreate = if !needs_new.is_empty() {
             Some(Cause::Changed { changes })
-        } else if let Some(new) = image.filter(|id| **id != old.image) {
-            Some(Cause::ImageChanged {
-                old: old.image.clone(),
-                new: new.clone(),
-            })
         } else {
-            None
+            image
+                .filter(|id| **id != old.image)
+                .map(|new| Cause::ImageChanged {
+                    old: old.image.clone(),
+                    new: new.clone(),
+                })
         };
         let recreate = recreate.or_else(|| self.replaced(old));
         let recreate = recreate.or_else(|| self.forced.contains(&service.name).then_some(Cause::Requested));
