@@ -89,6 +89,44 @@ pub struct Model {
     pub profiles: Vec<String>,
 }
 
+impl Model {
+    fn keys(&self, section: &str) -> Vec<&str> {
+        let mut keys: Vec<_> = check::section(&self.document, section)
+            .map(|(key, _)| key)
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Keys of the enabled services, sorted (`config --services`).
+    pub fn services(&self) -> Vec<&str> {
+        self.keys("services")
+    }
+
+    /// Keys of the networks, sorted (`config --networks`).
+    pub fn networks(&self) -> Vec<&str> {
+        self.keys("networks")
+    }
+
+    /// Keys of the volumes, sorted (`config --volumes`).
+    pub fn volumes(&self) -> Vec<&str> {
+        self.keys("volumes")
+    }
+
+    /// Image references of the enabled services, sorted, each once; for a
+    /// service that is built without naming one, the name it gets
+    /// (`config --images`).
+    pub fn images(&self) -> Vec<String> {
+        let services = check::section(&self.document, "services");
+        let image = |(name, service): (&str, &Node)| match service.text_of("image") {
+            Some(image) if !image.is_empty() => Some(image.to_owned()),
+            _ => service.get("build").map(|_| format!("{}-{name}", self.name)),
+        };
+        let images: BTreeSet<String> = services.filter_map(image).collect();
+        images.into_iter().collect()
+    }
+}
+
 /// How strictly a model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {

@@ -524,6 +524,7 @@ fn bad_yaml_is_explained() {
             "x: &a\n  y: *a\n",
             "2:6 failed to parse compose.yaml: cycle detected: node at path x.y references node at path x",
         ),
+        ("include: x.yaml\n", "1:10 `include` must be a list"),
         ("", "empty compose file: /p/compose.yaml"),
         ("# nothing\n", "empty compose file: /p/compose.yaml"),
         (
@@ -538,6 +539,22 @@ fn bad_yaml_is_explained() {
         complaints(&deep)[0].contains("nested deeper"),
         "{:?}",
         complaints(&deep)
+    );
+    // Depth does not add up through anchors either.
+    let mut stacked = "x0: &a0 [v]\n".to_owned();
+    for level in 1..60 {
+        let _ = writeln!(
+            stacked,
+            "x{level}: &a{level} {}*a{}{}",
+            "[".repeat(50),
+            level - 1,
+            "]".repeat(50)
+        );
+    }
+    assert!(
+        complaints(&stacked)[0].contains("nested deeper"),
+        "{:?}",
+        complaints(&stacked)
     );
     let latin = MemoryFiles([(PathBuf::from("/p/compose.yaml"), b"a: b\nx: \xff".to_vec())].into());
     let failure = load(&request(&[]), &latin).unwrap_err();

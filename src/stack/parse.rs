@@ -76,10 +76,11 @@ struct Key {
     merge: bool,
 }
 
-/// An anchored value and the number of its nodes.
+/// An anchored value, the number of its nodes and how deep it goes.
 struct Anchor {
     node: Node,
     nodes: usize,
+    height: usize,
 }
 
 struct Builder<'a> {
@@ -214,8 +215,10 @@ impl Builder<'_> {
                 let Some(found) = self.anchors.get(&anchor) else {
                     return self.fail(place, "unknown anchor", None);
                 };
-                let (mut node, nodes) = (found.node.clone(), found.nodes);
+                let (nodes, height) = (found.nodes, found.height);
+                let mut node = found.node.clone();
                 self.count_copies(nodes, place)?;
+                self.check_depth(height, place)?;
                 if !matches!(node.value, Value::List(_) | Value::Map(_)) {
                     // A scalar is best shown where it is used.
                     node.place = place;
@@ -234,19 +237,25 @@ impl Builder<'_> {
     ) -> Option<()> {
         self.nodes += 1;
         let (tag, _) = self.tag(tag, place)?;
-        if self.frames.len() >= DEEPEST {
-            return self.fail(
-                place,
-                &format!("values are nested deeper than {DEEPEST} levels"),
-                None,
-            );
-        }
+        self.check_depth(1, place)?;
         self.frames.push(Frame {
             place,
             anchor,
             tag,
             inside,
         });
+        Some(())
+    }
+
+    /// Whether something so high may stand here.
+    fn check_depth(&mut self, height: usize, place: Place) -> Option<()> {
+        if self.frames.len() + height > DEEPEST {
+            return self.fail(
+                place,
+                &format!("values are nested deeper than {DEEPEST} levels"),
+                None,
+            );
+        }
         Some(())
     }
 
@@ -317,13 +326,14 @@ impl Builder<'_> {
     /// Remembers an anchored value.
     fn anchor(&mut self, anchor: usize, node: &Node) -> Option<()> {
         if anchor != 0 {
-            let nodes = count(node);
+            let (nodes, height) = measure(node);
             self.count_copies(nodes, node.place)?;
             self.anchors.insert(
                 anchor,
                 Anchor {
                     node: node.clone(),
                     nodes,
+                    height,
                 },
             );
         }
@@ -447,10 +457,18 @@ impl Builder<'_> {
     }
 }
 
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(list) => list.iter().map(count).sum(),
-        Value::Map(map) => map.values().map(|entry| count(&entry.node)).sum(),
-        _ => 0,
+/// How many nodes there are in a value, and how deep it goes: 0 for a scalar.
+fn measure(node: &Node) -> (usize, usize) {
+    let (mut nodes, mut height) = (1, 0);
+    let mut add = |below: &Node| {
+        let (more, higher) = measure(below);
+        nodes += more;
+        height = height.max(higher + 1);
+    };
+    match &node.value {
+        Value::List(list) => list.iter().for_each(&mut add),
+        Value::Map(map) => map.values().for_each(|entry| add(&entry.node)),
+        _ => {}
     }
+    (nodes, height)
 }

@@ -170,6 +170,8 @@ fn check_kind(node: &Node, form: &Form, trail: &Trail<'_>, report: &mut Report) 
         };
         let message = if matches!(trail, Trail::Root) {
             "top-level object must be a mapping".to_owned()
+        } else if matches!(trail, Trail::Key(Trail::Root, "include")) {
+            "`include` must be a list".to_owned()
         } else {
             format!("{trail} must be a {}", expected(form))
         };
