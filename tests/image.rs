@@ -295,19 +295,70 @@ fn pulls_at_once_share_the_work() {
     assert_eq!(store.names("ingest"), [""; 0]);
 }
 
-/// Not a test of its own: the process that the next one kills.
+/// Not a test of its own: the process that others kill, or that dies at its
+/// `PULL_EVENTS`th event.
 #[test]
 fn helper_that_pulls_and_is_killed() {
-    if let (Some(folder), Some(reference)) = (
-        std::env::var_os("PULL_FOLDER"),
-        std::env::var_os("PULL_REFERENCE"),
-    ) {
-        let _ = pull(
-            &Store::of(Path::new(&folder)),
-            reference.to_str().unwrap(),
-            |_| {},
-        );
+    let folder = std::env::var_os("PULL_FOLDER");
+    let reference = std::env::var_os("PULL_REFERENCE");
+    let (Some(folder), Some(reference)) = (folder, reference) else {
+        return;
+    };
+    let last = std::env::var("PULL_EVENTS").map_or(usize::MAX, |count| count.parse().unwrap());
+    let events = Mutex::new(0);
+    let store = Store::of(Path::new(&folder));
+    let _ = pull(&store, reference.to_str().unwrap(), |_| {
+        let mut events = events.lock().unwrap();
+        *events += 1;
+        if *events == last {
+            let own = rustix::process::getpid();
+            rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
+        }
+    });
+}
+
+/// The process dies at each of its events, whatever its threads do then.
+#[test]
+fn a_pull_that_dies_at_any_event_is_taken_up() {
+    if !root() {
+        return;
     }
+    let registry = FakeRegistry::start(|asked, mut answer| {
+        // Some retries make for more events.
+        if answer.body.len() > 100_000 && asked.before % 2 == 0 {
+            answer.cut = Some(60_000);
+        }
+        answer
+    });
+    let (reference, _) = registry.image("latest", &two_layers());
+    let mut died = 0;
+    for last in 1.. {
+        let store = Store::new();
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "helper_that_pulls_and_is_killed"])
+            .env("PULL_FOLDER", store.folder.path())
+            .env("PULL_REFERENCE", &reference)
+            .env("PULL_EVENTS", last.to_string())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        if status.success() {
+            break;
+        }
+        died += 1;
+        // What is visible is whole, and the next pull completes it and cleans up.
+        for layer in store.names("layers") {
+            let fs = store.folder.path().join("images/layers").join(layer).join("fs");
+            assert!(fs.join("etc/base").exists() || fs.join("data/large").exists());
+        }
+        let image = store.pull(&reference).unwrap();
+        assert_eq!(image.layers.len(), 2);
+        assert_eq!(store.store.resolve(&reference).unwrap(), Some(image));
+        for part in ["ingest", "trash"] {
+            assert_eq!(store.names(part), [""; 0], "{part}");
+        }
+    }
+    assert!(died >= 4, "it had only {died} events");
 }
 
 #[test]

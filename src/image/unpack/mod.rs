@@ -26,7 +26,7 @@
 //!
 //! Most archives list the parents of what they hold. Where one does not, the
 //! folder that is made takes its place *above* the lower layers' folder, with
-//! its own owner and mode. [`Unpacked::unlisted`] names these, and [`adopt`]
+//! its own owner and mode. [`Unpacked::unlisted`] names these, and `adopt.rs`
 //! gives them what the lower layers say.
 //!
 //! # Known to be weak
