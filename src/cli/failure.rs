@@ -15,8 +15,6 @@ pub(super) struct Failure {
 
 #[derive(Debug)]
 enum Message {
-    /// Everything has been said already.
-    Silent,
     Text(String),
     Diagnostics(Vec<Diagnostic>),
 }
@@ -49,15 +47,6 @@ impl Failure {
             if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
     }
 
-    /// Only an exit status.
-    pub(super) fn silent(code: u8) -> Self {
-        Self {
-            message: Message::Silent,
-            hints: vec![],
-            code,
-        }
-    }
-
     /// With what may help.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -73,7 +62,6 @@ impl Failure {
     /// Prints it, and gives the exit status.
     pub(super) fn report(&self, terminal: &Terminal) -> ExitCode {
         match &self.message {
-            Message::Silent => {}
             Message::Text(text) => terminal.error(text, &self.hints),
             Message::Diagnostics(list) => {
                 for diagnostic in list {

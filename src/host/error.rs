@@ -32,6 +32,12 @@ pub enum HostError {
         /// What: `service web`.
         what: String,
     },
+    /// An address that is none.
+    #[error("{text} is not an IP address")]
+    Address {
+        /// What was given.
+        text: String,
+    },
     /// The planner refused.
     #[error("{reason}")]
     Plan {

@@ -2,6 +2,7 @@
 //! and clears up after it.
 
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,20 +15,20 @@ use tokio::sync::watch;
 
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
-use super::traffic::Place;
+use super::traffic::{Place, RESOLV_CONF};
 use super::view::{self, ports_path};
 use super::{HostError, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::bridge;
-use crate::network::endpoint::{Namespace, create_namespace, loopback_only};
-use crate::network::files::{hosts_file, resolv_conf};
+use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
+use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
 use crate::network::record as networks;
 use crate::project::{NetworkMode, Restart};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
-use crate::store::{World, read_record, remove_record, write_record};
+use crate::store::{ContainerPaths, World, read_record, remove_record, write_record};
 use crate::sys::readiness;
 
 /// What a run needs that only this process has.
@@ -157,36 +158,68 @@ fn prepare(
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
-    let own: Vec<std::net::IpAddr> = resolved
-        .iter()
-        .flatten()
-        .map(|endpoint| std::net::IpAddr::V4(endpoint.address))
-        .collect();
-    for (name, text) in [
-        (
-            "hosts",
-            hosts_file(
-                record.hostname(),
-                record.config.domainname.as_deref(),
-                &own,
-                &record.config.extra_hosts,
-            ),
-        ),
-        ("hostname", format!("{}\n", record.hostname())),
-        (
-            "resolv.conf",
-            resolv_conf(resolved.is_some() || matches!(record.config.network_mode, NetworkMode::Service(_))),
-        ),
-    ] {
-        let path = paths.run.join(name);
-        std::fs::write(&path, text).map_err(HostError::io("write", &path))?;
-    }
+    write_files(record, &paths, resolved.as_deref(), &network)?;
     remove_record(&view::health_path(&paths))?;
     Ok(Prepared {
         request: spec::request(world, record, image, revive)?,
         network,
         warnings,
     })
+}
+
+/// The files in `/etc` that are made for a container.
+fn write_files(
+    record: &ContainerRecord,
+    paths: &ContainerPaths,
+    endpoints: Option<&[Endpoint]>,
+    network: &Net,
+) -> Result<(), HostError> {
+    let write = |name: &str, text: &str| {
+        let path = paths.run.join(name);
+        std::fs::write(&path, text).map_err(HostError::io("write", &path))
+    };
+    let addresses: Vec<IpAddr> = endpoints
+        .unwrap_or_default()
+        .iter()
+        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .collect();
+    let gateway = endpoints
+        .unwrap_or_default()
+        .iter()
+        .find_map(|endpoint| endpoint.gateway);
+    let mut own = vec![record.hostname().to_owned()];
+    own.extend(
+        record
+            .config
+            .domainname
+            .as_ref()
+            .map(|domain| format!("{}.{domain}", record.hostname())),
+    );
+    let mut extra = Vec::new();
+    for (name, targets) in &record.config.extra_hosts {
+        for target in targets {
+            let address = match (target.as_str(), gateway) {
+                // Docker's word for the address of this machine.
+                ("host-gateway", gateway) => gateway.or(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+                (address, _) => address.parse().ok(),
+            };
+            let address = address.ok_or_else(|| HostError::Address { text: target.clone() })?;
+            extra.push((name.clone(), address));
+        }
+    }
+    let hosts = hosts_file(&own, &addresses, &extra).map_err(|error| HostError::Interrupted {
+        reason: error.to_string(),
+    })?;
+    write("hosts", &hosts)?;
+    write("hostname", &format!("{}\n", record.hostname()))?;
+    let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let named =
+        matches!(network, Net::Fresh(_)) || matches!(record.config.network_mode, NetworkMode::Service(_));
+    if named {
+        write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host)))
+    } else {
+        write("resolv.conf", &host)
+    }
 }
 
 /// The network namespace of a service's first container that runs.
@@ -242,6 +275,7 @@ fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostErr
                 .map(|attachment| attachment.aliases.clone());
             places.push(Place {
                 network: id.clone(),
+                name: network.name.clone(),
                 internal: network.internal,
                 lease: lease.clone(),
                 aliases: aliases.unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -20,12 +20,15 @@ use super::machine::blocking;
 use super::record::ContainerRecord;
 use super::view::Published;
 use crate::network::firewall;
-use crate::network::names::Service as NameService;
+use crate::network::names::{Forwarder, Names, Upstreams, View as NamesView, serve};
 use crate::network::ports::{self, BoundSocket, Transport};
 use crate::network::record::Lease;
 use crate::project::{Port, Protocol};
 use crate::runtime::{self, RunningRecord};
 use crate::store::World;
+
+/// Where this machine's own resolvers are written (resolv.conf(5)).
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What each container that a plan stops or starts will publish afterwards, by
 /// container name.
@@ -36,6 +39,8 @@ pub(super) type Afterwards = BTreeMap<String, Vec<Port>>;
 pub(super) struct Place {
     /// Network id.
     pub(super) network: String,
+    /// Name of the network on the host.
+    pub(super) name: String,
     /// No way out of that network.
     pub(super) internal: bool,
     /// The addresses there.
@@ -68,7 +73,10 @@ type Key = (String, usize);
 #[derive(Debug)]
 pub(super) struct Traffic {
     world: World,
-    names: NameService,
+    names: Names,
+    forwarder: Arc<Forwarder>,
+    /// What each container sees of the names; its name service ends with it.
+    views: Mutex<HashMap<String, watch::Sender<NamesView>>>,
     held: Mutex<HashMap<Key, Held>>,
 }
 
@@ -76,7 +84,9 @@ impl Traffic {
     pub(super) fn new(world: &World) -> Self {
         Self {
             world: world.clone(),
-            names: NameService::new(),
+            names: Names::new(),
+            forwarder: Arc::new(Forwarder::new(Upstreams::of_file(RESOLV_CONF))),
+            views: Mutex::default(),
             held: Mutex::default(),
         }
     }
@@ -84,6 +94,10 @@ impl Traffic {
     fn held(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
         // Every change under the lock is one insertion or removal.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<NamesView>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Binds the ports of a container, those it does not hold already. With
@@ -169,16 +183,17 @@ impl Traffic {
     ) -> Result<Vec<Published>, HostError> {
         for place in places {
             let mut names = vec![
-                record.config.name.clone(),
                 record.name.clone(),
+                record.config.name.clone(),
                 record.short_id().to_owned(),
             ];
             names.extend(place.aliases.iter().cloned());
             let mut addresses = vec![IpAddr::V4(place.lease.address)];
             addresses.extend(place.lease.address6.map(IpAddr::V6));
-            self.names
-                .table()
-                .add(&place.network, &record.id, &names, &addresses);
+            self.names.set_network(&place.network, &place.name);
+            for name in self.names.attach(&place.network, &record.id, &names, &addresses) {
+                tracing::warn!(name, "a name that nobody can ask for");
+            }
         }
         let Some(place) = places.iter().find(|place| !place.internal).or(places.first()) else {
             return Ok(vec![]);
@@ -257,9 +272,20 @@ impl Traffic {
         udp: OwnedFd,
         tcp: OwnedFd,
     ) -> Result<(), HostError> {
-        let networks: Vec<String> = places.iter().map(|place| place.network.clone()).collect();
-        let forward = places.iter().any(|place| !place.internal);
-        Ok(self.names.serve(&record.id, networks, forward, udp, tcp)?)
+        let view = NamesView {
+            networks: places.iter().map(|place| place.network.clone()).collect(),
+            forward: places.iter().any(|place| !place.internal),
+        };
+        let (sender, view) = watch::channel(view);
+        self.views().insert(record.id.clone(), sender);
+        let serving = serve(udp, tcp, self.names.clone(), view, self.forwarder.clone());
+        let name = record.name.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(container = name, %error, "its questions for names are not answered any more");
+            }
+        });
+        Ok(())
     }
 
     /// The container is away: connections wait, its names are gone, its name
@@ -270,8 +296,10 @@ impl Traffic {
                 held.target.send_replace(None);
             }
         }
-        self.names.table().remove(&record.id);
-        self.names.close(&record.id);
+        for network in record.networks.values() {
+            self.names.detach(network, &record.id);
+        }
+        self.views().remove(&record.id);
         if record.config.ports.is_empty() {
             return Ok(());
         }

@@ -61,6 +61,7 @@ fn wait_for(name: &str, after: &[usize], required: bool) -> Action {
     Action {
         operation: Operation::Await {
             service: name.into(),
+            containers: vec![],
             condition: crate::project::Condition::ServiceHealthy,
             required,
             by: "x".into(),

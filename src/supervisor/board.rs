@@ -7,26 +7,27 @@
 use std::collections::BTreeMap;
 
 use crate::lifecycle::Health;
+use crate::plan::Target;
 use crate::project::Condition;
 
 /// Where each container stands, by id.
 #[derive(Clone, Debug, Default)]
-pub struct Board(BTreeMap<String, Entry>);
+pub(super) struct Board(BTreeMap<String, Entry>);
 
 /// One container.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Service key.
-    pub service: String,
+    pub(super) service: String,
     /// Container name.
-    pub name: String,
+    pub(super) name: String,
     /// What it is doing.
-    pub run: Run,
+    pub(super) run: Run,
 }
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
+pub(super) enum Run {
     /// Process 1 is alive.
     Running {
         /// Health; `None` when it has no check.
@@ -43,12 +44,12 @@ pub enum Run {
 
 impl Board {
     /// Notes what a container is doing.
-    pub fn set(&mut self, id: &str, entry: Entry) {
+    pub(super) fn set(&mut self, id: &str, entry: Entry) {
         self.0.insert(id.to_owned(), entry);
     }
 
     /// Notes the health of a running container; nothing when it does not run.
-    pub fn set_health(&mut self, id: &str, verdict: Health) {
+    pub(super) fn set_health(&mut self, id: &str, verdict: Health) {
         if let Some(Entry {
             run: Run::Running { health },
             ..
@@ -59,17 +60,12 @@ impl Board {
     }
 
     /// Forgets a container that was removed.
-    pub fn remove(&mut self, id: &str) {
+    pub(super) fn remove(&mut self, id: &str) {
         self.0.remove(id);
     }
 
-    /// One container.
-    pub fn get(&self, id: &str) -> Option<&Entry> {
-        self.0.get(id)
-    }
-
     /// Whether anything runs or will run again.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.0.values().any(|entry| {
             matches!(
                 entry.run,
@@ -78,7 +74,18 @@ impl Board {
         })
     }
 
-    /// Whether a condition holds of a service: `None` while that is open.
+    /// The containers that are meant: by id, or by name when the plan made them.
+    fn among<'a>(&'a self, containers: &'a [Target]) -> impl Iterator<Item = &'a Entry> {
+        self.0.iter().filter_map(|(id, entry)| {
+            let meant = |target: &Target| match &target.id {
+                Some(wanted) => wanted == id,
+                None => target.name == entry.name,
+            };
+            containers.iter().any(meant).then_some(entry)
+        })
+    }
+
+    /// Whether a condition holds of a service's containers: `None` while that is open.
     ///
     /// A container that ended counts as failed only when its restart policy
     /// does not bring it back: a data base that needs a second try is no
@@ -86,9 +93,14 @@ impl Board {
     ///
     /// # Errors
     /// In docker compose's words, why the condition will not hold.
-    pub fn verdict(&self, service: &str, condition: Condition) -> Option<Result<(), String>> {
+    pub(super) fn verdict(
+        &self,
+        service: &str,
+        containers: &[Target],
+        condition: Condition,
+    ) -> Option<Result<(), String>> {
         let mut open = false;
-        for entry in self.0.values().filter(|entry| entry.service == service) {
+        for entry in self.among(containers) {
             let name = &entry.name;
             match (condition, entry.run) {
                 (_, Run::Exited { restarting: true, .. }) => open = true,
@@ -131,14 +143,14 @@ impl Board {
         if open { None } else { Some(Ok(())) }
     }
 
-    /// Whether a service is as `up --wait` wants it: every container runs, is
+    /// Whether containers are as `up --wait` wants them: each runs, is
     /// healthy if it has a check, or ended with status 0 for good.
     ///
     /// # Errors
     /// Why it will not be.
-    pub fn settled(&self, service: &str) -> Option<Result<(), String>> {
+    pub(super) fn settled(&self, containers: &[Target]) -> Option<Result<(), String>> {
         let mut open = false;
-        for entry in self.0.values().filter(|entry| entry.service == service) {
+        for entry in self.among(containers) {
             let name = &entry.name;
             match entry.run {
                 Run::Running {
@@ -191,6 +203,21 @@ mod tests {
         board
     }
 
+    /// As many planned containers.
+    fn targets(count: usize) -> Vec<Target> {
+        let target = |number| Target {
+            id: None,
+            service: "db".into(),
+            number: 1,
+            name: format!("p-db-{number}"),
+        };
+        (1..=count).map(target).collect()
+    }
+
+    fn ask(runs: &[Run], condition: Condition) -> Option<Result<(), String>> {
+        board(runs).verdict("db", &targets(runs.len()), condition)
+    }
+
     const STARTING: Run = Run::Running {
         health: Some(Health::Starting),
     };
@@ -200,7 +227,7 @@ mod tests {
 
     #[test]
     fn healthy_means_every_replica() {
-        let ask = |runs: &[Run]| board(runs).verdict("db", Condition::ServiceHealthy);
+        let ask = |runs: &[Run]| ask(runs, Condition::ServiceHealthy);
         assert_eq!(ask(&[]), Some(Ok(())), "no replica, nothing to wait for");
         assert_eq!(ask(&[HEALTHY, STARTING]), None);
         assert_eq!(ask(&[HEALTHY, HEALTHY]), Some(Ok(())));
@@ -220,9 +247,7 @@ mod tests {
 
     #[test]
     fn an_exit_is_final_only_without_a_restart() {
-        let ask = |restarting| {
-            board(&[Run::Exited { code: 3, restarting }]).verdict("db", Condition::ServiceHealthy)
-        };
+        let ask = |restarting| ask(&[Run::Exited { code: 3, restarting }], Condition::ServiceHealthy);
         assert_eq!(ask(true), None);
         assert_eq!(
             ask(false),
@@ -234,7 +259,7 @@ mod tests {
 
     #[test]
     fn completed_means_status_zero() {
-        let ask = |run| board(&[run]).verdict("db", Condition::ServiceCompletedSuccessfully);
+        let ask = |run| ask(&[run], Condition::ServiceCompletedSuccessfully);
         assert_eq!(ask(STARTING), None);
         assert_eq!(
             ask(Run::Exited {
@@ -255,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_service_without_a_check_never_becomes_healthy() {
-        let verdict = board(&[Run::Running { health: None }]).verdict("db", Condition::ServiceHealthy);
+        let verdict = ask(&[Run::Running { health: None }], Condition::ServiceHealthy);
         assert!(verdict.is_some_and(|verdict| verdict.is_err_and(|why| why.contains("no healthcheck"))));
     }
 }

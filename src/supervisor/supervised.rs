@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::board::Board;
 use crate::host::{Host, HostError, Machine};
-use crate::plan::{Observed, Operation, WAIT};
+use crate::plan::{Observed, Operation, Target, WAIT};
 use crate::project::{Condition, Project};
 
 /// The real machine, and the board that its containers stand on.
@@ -29,10 +29,11 @@ impl Host for Supervised {
         match operation {
             Operation::Await {
                 service,
+                containers,
                 condition,
                 required,
                 by,
-            } => match self.holds(service, *condition, by == WAIT).await {
+            } => match self.holds(service, containers, *condition, by == WAIT).await {
                 Ok(()) => Ok(vec![]),
                 Err(reason) if *required => Err(HostError::Dependency { reason }),
                 Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
@@ -43,15 +44,21 @@ impl Host for Supervised {
 }
 
 impl Supervised {
-    async fn holds(&self, service: &str, condition: Condition, settled: bool) -> Result<(), String> {
+    async fn holds(
+        &self,
+        service: &str,
+        containers: &[Target],
+        condition: Condition,
+        settled: bool,
+    ) -> Result<(), String> {
         let mut board = self.board.clone();
         loop {
             let verdict = {
                 let board = board.borrow_and_update();
                 if settled && condition == Condition::ServiceStarted {
-                    board.settled(service)
+                    board.settled(containers)
                 } else {
-                    board.verdict(service, condition)
+                    board.verdict(service, containers, condition)
                 }
             };
             if let Some(verdict) = verdict {
