@@ -744,6 +744,7 @@ fn a_process_killed_at_any_time_leaves_only_what_the_next_one_finds() {
     on_a_machine(|machine| {
         let seen = || output_of("ip -o link; nft list ruleset; ip addr; ip route");
         let before = seen();
+        let mut found = 0;
         for round in 0..25u64 {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "make_and_remove_for_ever", "--ignored"])
@@ -761,6 +762,7 @@ fn a_process_killed_at_any_time_leaves_only_what_the_next_one_finds() {
                 firewall::remove_published(&machine.world, &owner).unwrap();
             }
             let records = record::list(&machine.world).unwrap();
+            found += records.len();
             for record in &records {
                 bridge::ensure(&machine.world, record).unwrap();
                 for key in record.leases.keys() {
@@ -777,6 +779,24 @@ fn a_process_killed_at_any_time_leaves_only_what_the_next_one_finds() {
                 .collect();
             assert!(names.is_empty(), "{names:?}");
         }
+        assert!(found > 5, "only {found} networks were left half way");
+    });
+}
+
+#[test]
+fn without_the_capability_the_error_says_what_is_needed() {
+    on_a_machine(|machine| {
+        // Of this thread alone, which ends with the test.
+        let mut mine = rustix::thread::capabilities(None).unwrap();
+        mine.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+        rustix::thread::set_capabilities(None, mine).unwrap();
+        let spec = NetworkSpec {
+            name: "front".to_owned(),
+            ..NetworkSpec::default()
+        };
+        let error = bridge::create(&machine.world, &spec).unwrap_err();
+        assert!(matches!(error, NetworkError::Privilege { .. }), "{error}");
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     });
 }
 
