@@ -672,6 +672,135 @@ fn sweeping_removes_what_no_record_names_and_nothing_else() {
 }
 
 #[test]
+fn a_network_that_was_removed_meanwhile_is_not_made_again() {
+    on_a_machine(|machine| {
+        let front = machine.network("front");
+        let back = machine.network("back");
+        bridge::remove(&machine.world, &[&front.id]).unwrap();
+        let error = bridge::ensure(&machine.world, &front).unwrap_err();
+        assert!(matches!(error, NetworkError::Missing { .. }), "{error}");
+        // As if killed between the record's end and the firewall's.
+        std::fs::remove_file(machine.world.networks().join(format!("{}.json", back.id))).unwrap();
+        ip(&format!("link del {}", back.bridge));
+        assert!(output_of("nft list ruleset").contains(&back.bridge));
+        // The next network gets the same subnet, in spite of what is left.
+        let again = machine.network("again");
+        assert_eq!(again.v4.subnet, front.v4.subnet);
+        let rules = output_of("nft list ruleset");
+        assert!(rules.contains(&again.bridge), "{rules}");
+        assert!(bridge::sweep(&machine.world).unwrap().is_empty());
+        let rules = output_of("nft list ruleset");
+        assert!(
+            rules.contains(&again.bridge) && !rules.contains(&back.bridge),
+            "{rules}"
+        );
+        bridge::remove(&machine.world, &[&again.id]).unwrap();
+        assert_eq!(output_of("nft list ruleset"), "");
+    });
+}
+
+/// Makes and removes things until it is killed: the child of the test below.
+#[test]
+#[ignore = "a helper of another test"]
+fn make_and_remove_for_ever() {
+    let Some(folder) = std::env::var_os("RCOMPOSE_TEST_WORLD") else {
+        return;
+    };
+    let world = World::new(Some(folder.as_ref()));
+    let mut number = 0u32;
+    loop {
+        number = number.wrapping_add(1);
+        let spec = NetworkSpec {
+            name: format!("net{}", number % 3),
+            ..NetworkSpec::default()
+        };
+        let (network, _) = bridge::create(&world, &spec).unwrap();
+        let key = format!("web-{number}");
+        let request = LeaseRequest {
+            key: key.clone(),
+            ..LeaseRequest::default()
+        };
+        let record = record::lease(&world, &network.id, &request).unwrap();
+        let endpoint = record.endpoint(&key, None, 0).unwrap().unwrap();
+        let address = endpoint.address;
+        let namespace = endpoint::create_namespace(&world, &[endpoint]).unwrap();
+        let port = Published {
+            host_ip: None,
+            host_port: 8000 + (number % 10) as u16,
+            transport: Transport::Tcp,
+            address,
+            port: 80,
+        };
+        firewall::add_published(&world, &key, &[port]).unwrap();
+        firewall::remove_published(&world, &key).unwrap();
+        drop(namespace);
+        record::release(&world, &network.id, &key).unwrap();
+        bridge::remove(&world, &[&network.id]).unwrap();
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_time_leaves_only_what_the_next_one_finds() {
+    on_a_machine(|machine| {
+        let seen = || output_of("ip -o link; nft list ruleset; ip addr; ip route");
+        let before = seen();
+        let mut found = 0;
+        for round in 0..25u64 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "make_and_remove_for_ever", "--ignored"])
+                .env("RCOMPOSE_TEST_WORLD", machine.world.state())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // Any moment will do; these are spread over several turns of the loop.
+            std::thread::sleep(Duration::from_micros(10_000 + round * 7_919 % 150_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // What the next command does.
+            bridge::sweep(&machine.world).unwrap();
+            for owner in firewall::owners(&machine.world).unwrap() {
+                firewall::remove_published(&machine.world, &owner).unwrap();
+            }
+            let records = record::list(&machine.world).unwrap();
+            found += records.len();
+            for record in &records {
+                bridge::ensure(&machine.world, record).unwrap();
+                for key in record.leases.keys() {
+                    record::release(&machine.world, &record.id, key).unwrap();
+                }
+            }
+            let ids: Vec<_> = records.iter().map(|record| record.id.as_str()).collect();
+            bridge::remove(&machine.world, &ids).unwrap();
+            eventually("nothing is left", || seen() == before);
+            let names: Vec<_> = std::fs::read_dir(machine.world.networks())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .filter(|name| !name.to_string_lossy().starts_with('.'))
+                .collect();
+            assert!(names.is_empty(), "{names:?}");
+        }
+        assert!(found > 5, "only {found} networks were left half way");
+    });
+}
+
+#[test]
+fn without_the_capability_the_error_says_what_is_needed() {
+    on_a_machine(|machine| {
+        // Of this thread alone, which ends with the test.
+        let mut mine = rustix::thread::capabilities(None).unwrap();
+        mine.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+        rustix::thread::set_capabilities(None, mine).unwrap();
+        let spec = NetworkSpec {
+            name: "front".to_owned(),
+            ..NetworkSpec::default()
+        };
+        let error = bridge::create(&machine.world, &spec).unwrap_err();
+        assert!(matches!(error, NetworkError::Privilege { .. }), "{error}");
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    });
+}
+
+#[test]
 fn two_worlds_in_one_namespace_are_isolated() {
     on_a_machine(|machine| {
         let folder = tempfile::tempdir().unwrap();

@@ -116,8 +116,16 @@ fn uplink_mtu(links: &mut Links) -> Result<u32, NetworkError> {
 /// Makes everything in the kernel as the record says, whatever of it is there.
 ///
 /// # Errors
-/// Those of the kernel.
+/// [`NetworkError::Missing`] when the network was removed meanwhile,
+/// [`NetworkError::Unfit`] when an interface of that name is somebody else's,
+/// and those of the kernel and of the store.
 pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarning>, NetworkError> {
+    let _lock = record::lock(world)?;
+    if record::read(world, &record.id)?.is_none() {
+        return Err(NetworkError::Missing {
+            id: record.id.clone(),
+        });
+    }
     let mut links = Links::open()?;
     let mut warnings = Vec::new();
     let alias = record.alias(world);
@@ -134,15 +142,10 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
                 IpAddr::V4(gateway) => link::mac_of(gateway),
                 IpAddr::V6(_) => [0x02, 0x42, 0, 0, 0, 1],
             };
-            let made = links.send(&[
+            links.send(&[
                 link::add_bridge(&record.bridge, mac, record.mtu),
                 link::set_alias(&record.bridge, &alias),
-            ]);
-            match made {
-                // Another thread or process repairs the same network.
-                Err(error) if error.is(rustix::io::Errno::EXIST) => {}
-                other => drop(other?),
-            }
+            ])?;
         }
     }
     // Before the bridge comes up, so that no address appears by itself.
@@ -248,10 +251,6 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
             holders: used.leases.keys().cloned().collect(),
         });
     }
-    let last = record::list(world)?
-        .iter()
-        .all(|record| records.iter().any(|gone| gone.id == record.id));
-    firewall::remove_networks(world, &records, last)?;
     let names: Vec<&str> = records.iter().map(|record| record.bridge.as_str()).collect();
     delete_links(&mut Links::open()?, |link| {
         link.kind == "bridge" && names.contains(&link.name.as_str())
@@ -259,12 +258,13 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
     for record in &records {
         record::erase(world, &record.id)?;
     }
-    Ok(())
+    // After the records: whoever rebuilds the table meanwhile does so from them.
+    firewall::remove_networks(world, &records)
 }
 
 /// Removes this world's bridges and host ends of veth pairs that no record
-/// names, and the firewall table when there is no network. Returns the names of
-/// the interfaces it removed.
+/// names, and makes the firewall's table anew when it does not go with the
+/// records. Returns the names of the interfaces it removed.
 ///
 /// Records are written before and removed after what they name, so whatever is
 /// there without one was left by a process that died.
@@ -289,9 +289,7 @@ pub fn sweep(world: &World) -> Result<Vec<String>, NetworkError> {
                 .any(|key| super::alias(world, id, key) == link.alias),
         }
     })?;
-    if records.is_empty() {
-        firewall::remove_table(world)?;
-    }
+    firewall::verify(world)?;
     Ok(removed)
 }
 

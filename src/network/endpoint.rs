@@ -114,7 +114,15 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
             batch.push(link::own_and_raise(name, &alias, true));
             batch.push(link::get_link(name));
         }
-        let made = host.send(&batch)?;
+        let made = host.send(&batch).map_err(|error| {
+            if error.is(rustix::io::Errno::XFULL) {
+                NetworkError::BridgeFull {
+                    operation: error.operation,
+                }
+            } else {
+                error.into()
+            }
+        })?;
         // The bridge may still know this MAC address behind the port of the
         // container that had the address before and is not all gone.
         let forward: Vec<_> = made

@@ -129,6 +129,12 @@ pub enum NetworkError {
         /// The format it says it has.
         found: u32,
     },
+    /// The kernel connects no more containers to one bridge.
+    #[error("{operation}: the network is full: a bridge has at most 1023 ports; use more than one network")]
+    BridgeFull {
+        /// What was tried.
+        operation: String,
+    },
     /// Not a MAC address that an interface may have.
     #[error("MAC address {text}: expected six hexadecimal pairs (02:42:ac:12:00:02) of a single station")]
     Mac {

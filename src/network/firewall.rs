@@ -35,7 +35,7 @@
 //! connection tracking knows go on when a port is no longer published; UDP
 //! flows do for as long as they are not idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -450,23 +450,56 @@ pub(super) fn add_network(
     for (set, list) in network_elements(record) {
         change.add_elements(set, &list);
     }
-    change.commit(&mut connection)?;
-    Ok(None)
+    commit_or_rebuild(world, &change, &mut connection)
 }
 
-/// Forgets networks; with the `last` ones the table goes.
-pub(super) fn remove_networks(
+/// Makes a change; when the table turns out not to be as the records say
+/// (somebody changed it, or a process died between its record and its change),
+/// makes the whole table anew from the records.
+fn commit_or_rebuild(
     world: &World,
-    records: &[NetworkRecord],
-    last: bool,
-) -> Result<(), NetworkError> {
-    if last {
-        return remove_table(world);
+    change: &Transaction<'_>,
+    connection: &mut Connection,
+) -> Result<Option<NetworkWarning>, NetworkError> {
+    use rustix::io::Errno;
+    match change.commit(connection) {
+        Ok(()) => Ok(None),
+        Err(error)
+            if [Errno::NOENT, Errno::EXIST, Errno::NOTEMPTY, Errno::BUSY]
+                .into_iter()
+                .any(|errno| error.is(errno)) =>
+        {
+            rebuild(world, connection)
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Replaces the whole table by what the records say. The caller has the lock:
+/// records change before the table does, so what is read under it is not older
+/// than the table.
+fn rebuild(world: &World, connection: &mut Connection) -> Result<Option<NetworkWarning>, NetworkError> {
+    let networks = record::list(world)?;
+    let table = table(world);
+    if networks.is_empty() {
+        let mut change = Transaction::new(Family::Inet, &table);
+        change.delete_table();
+        forgive_missing(change.commit(connection))?;
+        return Ok(None);
+    }
+    let change = build(&table, &networks, &recorded(world)?);
+    Ok(usable(change.commit(connection))?.err())
+}
+
+/// Forgets networks whose records are gone; with the last one the table goes.
+pub(super) fn remove_networks(world: &World, records: &[NetworkRecord]) -> Result<(), NetworkError> {
     let _lock = lock(world)?;
     let Ok(mut connection) = open()? else {
         return Ok(());
     };
+    if record::list(world)?.is_empty() {
+        return rebuild(world, &mut connection).map(drop);
+    }
     let elements: Vec<_> = records.iter().flat_map(network_elements).collect();
     take_out(&mut connection, &table(world), &elements)
 }
@@ -495,18 +528,6 @@ fn take_out(
         forgive_missing(one.commit(connection))?;
     }
     Ok(())
-}
-
-/// Removes the table; fine when there is none.
-pub(super) fn remove_table(world: &World) -> Result<(), NetworkError> {
-    let _lock = lock(world)?;
-    let Ok(mut connection) = open()? else {
-        return Ok(());
-    };
-    let table = table(world);
-    let mut change = Transaction::new(Family::Inet, &table);
-    change.delete_table();
-    forgive_missing(change.commit(&mut connection))
 }
 
 /// What is to be removed may be gone, or the kernel may have no firewall at all.
@@ -576,20 +597,7 @@ pub fn add_published(
     for (map, element) in ports.iter().filter_map(Published::element) {
         change.add_elements(map, &[element]);
     }
-    match change.commit(&mut connection) {
-        Ok(()) => Ok(None),
-        // The table is not as the records say: somebody changed it, or a
-        // process died between its record and its change.
-        Err(error)
-            if error.is(rustix::io::Errno::NOENT)
-                || error.is(rustix::io::Errno::EXIST)
-                || error.is(rustix::io::Errno::BUSY) =>
-        {
-            let change = build(&table, &record::list(world)?, &recorded(world)?);
-            Ok(usable(change.commit(&mut connection))?.err())
-        }
-        Err(error) => Err(error.into()),
-    }
+    commit_or_rebuild(world, &change, &mut connection)
 }
 
 /// Takes back all that `owner` has published; fine when that is nothing.
@@ -620,19 +628,42 @@ pub fn remove_published(world: &World, owner: &str) -> Result<(), NetworkError> 
 /// # Errors
 /// Those of the kernel and of the store.
 pub fn resync(world: &World) -> Result<Option<NetworkWarning>, NetworkError> {
-    let networks = record::list(world)?;
-    if networks.is_empty() {
-        remove_table(world)?;
-        return Ok(None);
+    let _lock = lock(world)?;
+    match open()? {
+        Ok(mut connection) => rebuild(world, &mut connection),
+        Err(warning) => Ok(Some(warning)),
     }
+}
+
+/// Makes the table anew when it is not there or names other bridges than the
+/// records do: somebody flushed it, or a process died half way.
+pub(super) fn verify(world: &World) -> Result<Option<NetworkWarning>, NetworkError> {
     let _lock = lock(world)?;
     let mut connection = match open()? {
         Ok(connection) => connection,
         Err(warning) => return Ok(Some(warning)),
     };
     let table = table(world);
-    let change = build(&table, &networks, &recorded(world)?);
-    Ok(usable(change.commit(&mut connection))?.err())
+    let built = match usable(is_built(&mut connection, &table))? {
+        Ok(built) => built,
+        Err(warning) => return Ok(Some(warning)),
+    };
+    let found = nftables::keys(&mut connection, Family::Inet, &table, "bridges")?;
+    let found: Option<BTreeSet<_>> = found.map(BTreeSet::from_iter);
+    let networks = record::list(world)?;
+    let expected: BTreeSet<_> = networks
+        .iter()
+        .map(|network| nftables::interface(&network.bridge))
+        .collect();
+    let good = match found {
+        None => expected.is_empty(),
+        Some(found) => built && found == expected && !expected.is_empty(),
+    };
+    if good {
+        Ok(None)
+    } else {
+        rebuild(world, &mut connection)
+    }
 }
 
 #[cfg(test)]

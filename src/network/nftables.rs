@@ -7,7 +7,9 @@
 
 use std::net::Ipv4Addr;
 
-use crate::sys::netlink::{ACK, APPEND, Attributes, CREATE, Message, NetlinkError, Protocol, Socket};
+use crate::sys::netlink::{
+    ACK, APPEND, Attributes, CREATE, Message, NetlinkError, Protocol, Socket, attributes,
+};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -19,6 +21,7 @@ const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
+const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 
 const SET_INTERVAL: u32 = 0x4;
@@ -112,6 +115,22 @@ impl Element {
             key,
             value: Vec::new(),
             end: false,
+        }
+    }
+}
+
+impl Element {
+    fn write(&self, body: &mut Attributes) {
+        if self.end {
+            body.be32(3, ELEMENT_INTERVAL_END);
+        }
+        body.nest(1, |key| {
+            key.put(1, &self.key);
+        });
+        if !self.value.is_empty() {
+            body.nest(2, |value| {
+                value.put(1, &self.value);
+            });
         }
     }
 }
@@ -363,19 +382,20 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn message(&mut self, kind: u16, flags: u16, operation: String) -> &mut Attributes {
+    fn message(&mut self, kind: u16, flags: u16, operation: String, fill: impl FnOnce(&mut Attributes)) {
         let mut message = Message::new(SUBSYSTEM << 8 | kind, flags, operation);
         message.body.raw(&[self.family as u8, 0, 0, 0]);
+        fill(&mut message.body);
         self.messages.push(message);
-        let last = self.messages.len() - 1;
-        &mut self.messages[last].body
     }
 
     /// Makes the table when it is missing.
     pub(super) fn add_table(&mut self) -> &mut Self {
         let table = self.table;
-        self.message(NEWTABLE, CREATE, format!("make firewall table {table}"))
-            .string(1, table);
+        let operation = format!("make firewall table {table}");
+        self.message(NEWTABLE, CREATE, operation, |body| {
+            body.string(1, table);
+        });
         self
     }
 
@@ -383,46 +403,47 @@ impl<'a> Transaction<'a> {
     pub(super) fn delete_table(&mut self) -> &mut Self {
         let table = self.table;
         self.removes = true;
-        self.message(DELTABLE, 0, format!("remove firewall table {table}"))
-            .string(1, table);
+        let operation = format!("remove firewall table {table}");
+        self.message(DELTABLE, 0, operation, |body| {
+            body.string(1, table);
+        });
         self
     }
 
     /// Adds a chain that nothing calls by itself.
     pub(super) fn add_chain(&mut self, name: &str) -> &mut Self {
         let table = self.table;
-        self.message(NEWCHAIN, CREATE, format!("add firewall chain {name}"))
-            .string(1, table)
-            .string(3, name);
+        let operation = format!("add firewall chain {name}");
+        self.message(NEWCHAIN, CREATE, operation, |body| {
+            body.string(1, table).string(3, name);
+        });
         self
     }
 
     /// Adds a chain that is called at a hook; what no rule decides is accepted.
     pub(super) fn add_base_chain(&mut self, name: &str, kind: &str, hook: Hook, priority: i32) -> &mut Self {
         let table = self.table;
-        self.message(NEWCHAIN, CREATE, format!("add firewall chain {name}"))
-            .string(1, table)
-            .string(3, name)
-            .nest(4, |at| {
-                at.be32(1, hook as u32).be32(2, priority.cast_unsigned());
-            })
-            .be32(5, 1)
-            .string(7, kind);
+        let operation = format!("add firewall chain {name}");
+        self.message(NEWCHAIN, CREATE, operation, |body| {
+            body.string(1, table)
+                .string(3, name)
+                .nest(4, |at| {
+                    at.be32(1, hook as u32).be32(2, priority.cast_unsigned());
+                })
+                .be32(5, 1)
+                .string(7, kind);
+        });
         self
     }
 
     /// Adds a rule at the end of a chain.
     pub(super) fn add_rule(&mut self, chain: &str, rule: Rule) -> &mut Self {
         let table = self.table;
-        self.message(
-            NEWRULE,
-            CREATE | APPEND,
-            format!("add a rule to firewall chain {chain}"),
-        )
-        .string(1, table)
-        .string(2, chain)
-        .nest(4, |list| {
-            list.list(&rule.expressions);
+        let operation = format!("add a rule to firewall chain {chain}");
+        self.message(NEWRULE, CREATE | APPEND, operation, |body| {
+            body.string(1, table).string(2, chain).nest(4, |list| {
+                list.list(&rule.expressions);
+            });
         });
         self
     }
@@ -439,17 +460,19 @@ impl<'a> Transaction<'a> {
         if !set.value.is_empty() {
             flags |= SET_MAP;
         }
-        let body = self.message(NEWSET, CREATE, format!("add firewall set {}", set.name));
-        body.string(1, table)
-            .string(2, set.name)
-            .be32(3, flags)
-            .be32(4, key)
-            .be32(5, key_length);
-        if !set.value.is_empty() {
-            let (value, value_length) = describe(set.value);
-            body.be32(6, value).be32(7, value_length);
-        }
-        body.be32(10, id);
+        let operation = format!("add firewall set {}", set.name);
+        self.message(NEWSET, CREATE, operation, |body| {
+            body.string(1, table)
+                .string(2, set.name)
+                .be32(3, flags)
+                .be32(4, key)
+                .be32(5, key_length);
+            if !set.value.is_empty() {
+                let (value, value_length) = describe(set.value);
+                body.be32(6, value).be32(7, value_length);
+            }
+            body.be32(10, id);
+        });
         self
     }
 
@@ -467,26 +490,14 @@ impl<'a> Transaction<'a> {
     fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) -> &mut Self {
         let table = self.table;
         for part in elements.chunks(ELEMENTS_AT_ONCE) {
-            self.message(kind, flags, format!("change firewall set {set}"))
-                .string(1, table)
-                .string(2, set)
-                .nest(3, |list| {
+            let operation = format!("change firewall set {set}");
+            self.message(kind, flags, operation, |body| {
+                body.string(1, table).string(2, set).nest(3, |list| {
                     for element in part {
-                        list.nest(1, |inner| {
-                            if element.end {
-                                inner.be32(3, ELEMENT_INTERVAL_END);
-                            }
-                            inner.nest(1, |key| {
-                                key.put(1, &element.key);
-                            });
-                            if !element.value.is_empty() {
-                                inner.nest(2, |value| {
-                                    value.put(1, &element.value);
-                                });
-                            }
-                        });
+                        list.nest(1, |inner| element.write(inner));
                     }
                 });
+            });
         }
         self
     }
@@ -579,6 +590,38 @@ impl Drop for Connection {
                 .spawn(move || drop(socket));
         }
     }
+}
+
+/// The keys of a set; `None` when there is no such set.
+pub(super) fn keys(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
+    let mut message = Message::new(SUBSYSTEM << 8 | GETSETELEM, 0, format!("read firewall set {set}"));
+    message
+        .body
+        .raw(&[family as u8, 0, 0, 0])
+        .string(1, table)
+        .string(2, set);
+    let replies = match connection.socket()?.dump(&message) {
+        Ok(replies) => replies,
+        Err(error) if error.is(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let inside = |bytes, kind| attributes(bytes).filter(move |(found, _)| *found == kind);
+    let mut keys = Vec::new();
+    for (_, list) in replies.iter().filter_map(|reply| reply.split(4)) {
+        for (_, list) in inside(list, 3) {
+            for (_, element) in inside(list, 1) {
+                for (_, key) in inside(element, 1) {
+                    keys.extend(inside(key, 1).map(|(_, value)| value.to_vec()));
+                }
+            }
+        }
+    }
+    Ok(Some(keys))
 }
 
 /// Lets the name service of a container listen beside its address's port 53.

@@ -67,7 +67,7 @@ type Problem = (Place, Diagnostic);
 /// Checks one service; marks it when something is wrong.
 pub(super) fn service(name: &str, key: Place, node: &Node, context: Context<'_>, report: &mut Report) {
     let mut problems = Vec::new();
-    sources(name, key, node, &mut problems);
+    sources(name, key, node, report.is_incomplete(name), &mut problems);
     references(name, node, context, &mut problems);
     dependencies(name, node, context, &mut problems);
     amounts(name, node, &mut problems);
@@ -107,10 +107,10 @@ fn given<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     node.get(key).filter(|node| !node.is_null())
 }
 
-fn sources(name: &str, key: Place, node: &Node, problems: &mut Vec<Problem>) {
+fn sources(name: &str, key: Place, node: &Node, incomplete: bool, problems: &mut Vec<Problem>) {
     let build = given(node, "build");
     let image = node.text_of("image").filter(|image| !image.is_empty());
-    if build.is_none() && image.is_none() && given(node, "provider").is_none() {
+    if !incomplete && build.is_none() && image.is_none() && given(node, "provider").is_none() {
         problems.push((
             key,
             Diagnostic::error(

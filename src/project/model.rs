@@ -22,8 +22,10 @@ pub struct Project {
     pub working_dir: PathBuf,
     /// The stack files in merge order, absolute; empty for standard input.
     pub config_files: Vec<PathBuf>,
-    /// Every file whose content went into this project (stack files, env
-    /// files, included files): what live reload watches.
+    /// Every file that decides what this project is (stack files, env files,
+    /// included files), sorted: what live reload watches. Files that would
+    /// count if they were there (`.env`, an override file, an optional env
+    /// file) are among them.
     pub inputs: Vec<PathBuf>,
     /// Enabled services by key.
     pub services: BTreeMap<String, Service>,

@@ -448,6 +448,16 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
         );
         assert!(shown.is_ok(), "{fields}: {:?}", shown.err());
     }
+    // One refusal does not hide the others, nor the errors beside it.
+    let both = complaints("services:\n  a:\n    build: .\n    pid: host\n    restart: sometimes\n");
+    assert_eq!(
+        both,
+        [
+            "3:5 services.a.build: building images is not supported yet; give an image",
+            "4:5 services.a.pid is not supported: this namespace cannot be shared yet",
+            "5:14 services.a.restart: invalid restart policy \"sometimes\"",
+        ]
+    );
     // Values that say nothing are not refused.
     service("attach: true\noom_kill_disable: false\nlogging: {}\ndns: []");
 }
@@ -476,6 +486,7 @@ networks:
         [
             "3:5 services.web additional properties 'imagee' not allowed",
             "5:5 services.web additional properties 'prots' not allowed",
+            "6:16 service \"web\" refers to undefined network fornt: invalid compose project",
             "8:12 services.db.image must be a string",
             "12:16 service \"ok\" refers to undefined network fornt: invalid compose project",
             "13:18 service \"ok\" depends on undefined service \"wb\": invalid compose project",
@@ -490,6 +501,7 @@ networks:
         [
             "did you mean `image`?",
             "did you mean `ports`?",
+            "did you mean `front`?",
             "put the value in quotes",
             "did you mean `front`?",
             "did you mean `web`?",
@@ -1207,7 +1219,7 @@ fn almost_a_stack() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn no_text_panics_the_loader(text in almost_a_stack()) {

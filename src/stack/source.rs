@@ -111,6 +111,7 @@ pub struct Report {
     dropped: usize,
     inputs: BTreeSet<PathBuf>,
     poisoned: BTreeSet<String>,
+    incomplete: BTreeSet<String>,
     unset: BTreeSet<String>,
 }
 
@@ -211,6 +212,17 @@ impl Report {
     /// only find that error's consequences leave it alone.
     pub fn poison(&mut self, service: &str) {
         self.poisoned.insert(service.to_owned());
+    }
+
+    /// Marks a service as one that a key was taken out of: nothing is said of
+    /// what it lacks, its other fields are checked as ever.
+    pub fn mark_incomplete(&mut self, service: &str) {
+        self.incomplete.insert(service.to_owned());
+    }
+
+    /// Whether a key was taken out of a service.
+    pub fn is_incomplete(&self, service: &str) -> bool {
+        self.incomplete.contains(service)
     }
 
     /// Whether an error was found in a service.

@@ -109,8 +109,8 @@ pub(super) fn check_merged(node: &Node, form: &'static Form, trail: &Trail<'_>, 
 
 fn check_required(map: &Mapping, shape: &Shape, place: Place, trail: &Trail<'_>, report: &mut Report) {
     for field in shape.fields.iter().filter(|field| field.required) {
-        if map.contains_key(field.name) || trail.service().is_some_and(|service| report.is_poisoned(service))
-        {
+        let excused = |service: &str| report.is_poisoned(service) || report.is_incomplete(service);
+        if map.contains_key(field.name) || trail.service().is_some_and(excused) {
             continue;
         }
         fail(
@@ -260,7 +260,12 @@ fn additional(key: &str, place: Place, trail: &Trail<'_>, report: &mut Report, h
     } else {
         format!("{trail} additional properties '{key}' not allowed")
     };
-    fail(place, message, hint, trail, report);
+    if let Some(service) = trail.service() {
+        report.mark_incomplete(service);
+    }
+    let mut diagnostic = Diagnostic::error(Code::Schema, message);
+    diagnostic.hint = hint;
+    report.push_at(place, diagnostic);
 }
 
 fn unknown_key(

@@ -81,7 +81,7 @@ mod tests {
         }
         let identity = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
         let before = identity(current().unwrap().as_fd());
-        let (netns, inside) = create(|fd| identity(fd)).unwrap();
+        let (netns, inside) = create(identity).unwrap();
         assert_ne!(before, inside);
         assert_eq!(identity(current().unwrap().as_fd()), before);
         let seen = within(netns.as_fd(), || identity(current().unwrap().as_fd())).unwrap();

@@ -125,10 +125,12 @@ fn refuse_field(key: &str, entry: &Entry, reason: &str, trail: &Trail<'_>, repor
         return;
     }
     if let Some(service) = trail.service() {
-        report.poison(service);
+        report.mark_incomplete(service);
     }
-    report.push_at(
-        entry.key,
-        Diagnostic::error(Code::Unsupported, format!("{trail} is not supported: {reason}")),
-    );
+    let message = if reason.contains("not supported") {
+        format!("{trail}: {reason}")
+    } else {
+        format!("{trail} is not supported: {reason}")
+    };
+    report.push_at(entry.key, Diagnostic::error(Code::Unsupported, message));
 }

@@ -29,6 +29,11 @@ impl<'a> Reader<'a> {
         self.node.get(key).filter(|node| !node.is_null())
     }
 
+    /// Whether a key was taken out of a service, and reported.
+    pub(super) fn is_incomplete(&self, service: &str) -> bool {
+        self.report.is_incomplete(service)
+    }
+
     /// The value at a path of fields, unless it is nothing.
     pub(super) fn at(&self, path: &[&str]) -> Option<&'a Node> {
         path.iter()

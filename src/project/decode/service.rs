@@ -121,7 +121,7 @@ impl Service {
                 None,
             );
         }
-        if self.image.is_empty() {
+        if self.image.is_empty() && !reader.is_incomplete(&self.name) {
             reader.fail(entry.key, Code::Schema, "image", "an image is needed", None);
         }
         self
