@@ -329,6 +329,39 @@ fn helper_that_pulls_and_is_killed() {
     });
 }
 
+#[test]
+fn https_trusts_the_authorities_of_the_system() {
+    if !root() {
+        return;
+    }
+    if Command::new("openssl")
+        .arg("version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        println!("skipped: needs openssl");
+        return;
+    }
+    let registry = RealRegistry::start();
+    let reference = registry.push(&images().join("busybox"), "busybox");
+    let authority = registry.restart_with_tls();
+    let store = Store::new();
+    let error = store.pull(&reference).unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    // The variable is read by the process that pulls.
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_that_pulls_and_is_killed"])
+        .env("PULL_FOLDER", store.folder.path())
+        .env("PULL_REFERENCE", &reference)
+        .env("SSL_CERT_FILE", authority)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(store.store.resolve(&reference).unwrap().is_some());
+}
+
 /// The process dies at each of its events, whatever its threads do then.
 #[test]
 fn a_pull_that_dies_at_any_event_is_taken_up() {
