@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -25,18 +26,36 @@ impl RealRegistry {
     /// Starts an empty one.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let host = format!("127.0.0.1:{}", free_port());
+        let this = Self { folder, host };
+        this.launch();
+        this
+    }
+
+    fn launch(&self) {
+        let port = self.host.rsplit(':').next().unwrap();
+        finish(script("registry").arg("start").arg(self.folder.path()).arg(port)).ok();
+    }
+
+    /// Starts it again with TLS, on the same port; the file of the authority
+    /// that has signed its certificate. Needs openssl.
+    pub fn restart_with_tls(&self) -> std::path::PathBuf {
+        finish(script("registry").arg("stop").arg(self.folder.path())).ok();
+        let make = "
+            openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
+            openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout tls.key -out tls.csr
+            echo subjectAltName=IP:127.0.0.1 > names
+            openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out tls.crt";
         finish(
-            script("registry")
-                .arg("start")
-                .arg(folder.path())
-                .arg(port.to_string()),
+            Command::new("sh")
+                .args(["-ec", make])
+                .current_dir(self.folder.path()),
         )
         .ok();
-        Self {
-            folder,
-            host: format!("127.0.0.1:{port}"),
-        }
+        let free = || std::net::TcpListener::bind(&self.host).ok();
+        super::wait_for("the end of the plain registry", free);
+        self.launch();
+        self.folder.path().join("ca.crt")
     }
 
     /// Pushes a layout under a name; the reference it then has.
