@@ -101,7 +101,7 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(files(&entry.path()));
-        } else {
+        } else if !entry.file_name().to_string_lossy().ends_with(".lock") {
             found.push(entry.path());
         }
     }
