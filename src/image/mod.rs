@@ -46,6 +46,7 @@ mod archive;
 mod config;
 mod digest;
 mod error;
+mod ingest;
 mod layer;
 mod manifest;
 mod pull;

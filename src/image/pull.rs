@@ -16,11 +16,12 @@ use super::archive::Archive;
 use super::config;
 use super::digest::Digest;
 use super::error::ImageError;
+use super::ingest::{LayerRecord, Lease, from_hex, open_folder, receive};
 use super::layer::{Cancellable, Download, Slice};
 use super::manifest::{self, Platform};
 use super::reference::Source;
 use super::registry::Registry;
-use super::store::{Image, ImageStore, LayerRecord, Lease, Stamp, from_hex, open_folder, receive};
+use super::store::{Image, ImageStore, Stamp};
 use super::unpack;
 
 /// Layers that are fetched side by side. More than one connection is needed to

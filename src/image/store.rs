@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::config::{self, ImageConfig};
 use super::digest::Digest;
 use super::error::ImageError;
+use super::ingest::{LayerRecord, whole_layer};
 use super::reference::Source;
-use super::unpack;
 use crate::store::{StoreError, read_record};
 
 /// What programs in a container find their commands by when nothing says so.
@@ -83,17 +83,6 @@ struct ImageRecord {
     manifest: Option<Digest>,
     /// Names of folders in `layers/`, topmost first.
     layers: Vec<String>,
-}
-
-/// `layer.json` beside a layer's `fs`: written when `fs` is whole.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct LayerRecord {
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
-    /// The boot in which it was unpacked; until it is synced it means nothing in another.
-    pub(super) boot: String,
-    /// Folders to [`unpack::adopt`], as hexadecimal digits: names are bytes.
-    pub(super) unlisted: Vec<String>,
 }
 
 /// What tells that a local source has changed.
@@ -499,28 +488,6 @@ fn rootfs(source: &Source, path: &Path) -> Result<Image, ImageError> {
     })
 }
 
-/// The record of a layer in `ingest/` that was unpacked to its end in this boot.
-pub(super) fn whole_layer(folder: &Path) -> Result<Option<LayerRecord>, ImageError> {
-    let record = match read_damaged::<LayerRecord>(&folder.join("layer.json")) {
-        // A lock file lies there too.
-        Err(ImageError::Store(StoreError::Io { source, .. }))
-            if source.kind() == io::ErrorKind::NotADirectory =>
-        {
-            return Ok(None);
-        }
-        other => other?,
-    };
-    let boot = boot()?;
-    Ok(record.filter(|record| record.boot == boot))
-}
-
-/// The present boot of the machine.
-pub(super) fn boot() -> Result<String, ImageError> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = fs::read_to_string(path).map_err(ImageError::io("read", path))?;
-    Ok(text.trim().to_owned())
-}
-
 /// Starts the name of what is being written.
 const NEW: &str = ".new.";
 
@@ -536,7 +503,7 @@ pub(super) fn fresh_name() -> String {
 
 /// Reads a record; one that a power failure has damaged counts as none, as what
 /// it describes can be fetched again.
-fn read_damaged<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
+pub(super) fn read_damaged<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
     match read_record(path) {
         Ok(record) => Ok(record),
         Err(error @ StoreError::Malformed { .. }) => {
@@ -605,171 +572,4 @@ fn names(folder: &Path) -> Result<Vec<String>, ImageError> {
     let mut names = all_names(folder)?;
     names.retain(|name| !name.starts_with(NEW));
     Ok(names)
-}
-
-/// A claim on one layer while it is being made: nobody else makes it. Falls with
-/// the process that holds it.
-#[derive(Debug)]
-pub(super) struct Lease {
-    _file: File,
-    lock: PathBuf,
-    /// Where the layer grows: `layer.json` and `fs`.
-    pub(super) folder: PathBuf,
-}
-
-impl Lease {
-    /// Claims a layer; `None` while another holds it.
-    pub(super) fn take(store: &ImageStore, layer: &Digest) -> Result<Option<Self>, ImageError> {
-        let folder = store.ingest().join(layer.hex());
-        let lock = store.ingest().join(layer.hex() + ".lock");
-        loop {
-            let mut options = File::options();
-            options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600);
-            let file = options.open(&lock).map_err(ImageError::io("open", &lock))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Ok(None),
-                Err(fs::TryLockError::Error(error)) => return Err(ImageError::io("lock", &lock)(error)),
-            }
-            // Its holder removes the file: what we have locked may be gone.
-            let own = file.metadata().map_err(ImageError::io("look at", &lock))?.ino();
-            if fs::symlink_metadata(&lock).is_ok_and(|found| found.ino() == own) {
-                return Ok(Some(Self {
-                    _file: file,
-                    lock,
-                    folder,
-                }));
-            }
-        }
-    }
-
-    /// The layer's record, when an earlier attempt had unpacked it to its end.
-    pub(super) fn whole(&self) -> Result<Option<LayerRecord>, ImageError> {
-        whole_layer(&self.folder)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Before the lock falls, so that nobody waits for a file without a name.
-        let _ = fs::remove_file(&self.lock);
-    }
-}
-
-/// Makes a layer in its folder out of a stream and checks that it is the right
-/// one. `layer.json` is there only when all is well.
-pub(super) fn receive(
-    image: &str,
-    layer: &super::pull::Layer,
-    stream: impl Read,
-    lease: &Lease,
-) -> Result<LayerRecord, ImageError> {
-    remove_all(&lease.folder)?;
-    let result = fill(image, layer, stream, lease);
-    if result.is_err() {
-        remove_all(&lease.folder)?;
-    }
-    result
-}
-
-fn fill(
-    image: &str,
-    layer: &super::pull::Layer,
-    stream: impl Read,
-    lease: &Lease,
-) -> Result<LayerRecord, ImageError> {
-    let fs_path = lease.folder.join("fs");
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o755);
-    builder
-        .create(&fs_path)
-        .map_err(ImageError::io("create", &fs_path))?;
-    let folder = open_folder(&fs_path)?;
-    // Whatever the umask is: this is the root folder that a container may see.
-    rustix::fs::fchmod(&folder, rustix::fs::Mode::from_raw_mode(0o755))
-        .map_err(|error| ImageError::io("set the mode of", &fs_path)(error.into()))?;
-    let limits = unpack::Limits::of(&folder).map_err(ImageError::io("look at", &fs_path))?;
-    let what = || format!("layer {}", layer.name());
-    let mut packed = super::digest::Digesting::new(stream);
-    let unpacked = super::layer::decode(&mut packed).and_then(|plain| {
-        let mut plain = super::digest::Digesting::new(plain);
-        let unpacked = unpack::unpack(&mut plain, &folder, limits)?;
-        Ok((unpacked, plain.finish().0))
-    });
-    // What follows the compressed data belongs to the blob; and of a damaged
-    // blob the digest tells more than how the damage shows.
-    let drained = io::copy(&mut packed, &mut io::sink());
-    let (digest, size) = packed.finish();
-    if drained.is_ok()
-        && let Some((expected, expected_size)) = layer.blob
-    {
-        if size != expected_size {
-            return Err(ImageError::WrongSize {
-                image: image.to_owned(),
-                what: what(),
-                expected: expected_size,
-                actual: size,
-            });
-        }
-        if digest != expected {
-            return Err(ImageError::WrongDigest {
-                image: image.to_owned(),
-                what: what(),
-                expected,
-                actual: digest,
-            });
-        }
-    }
-    let unpack_error = |source| ImageError::Unpack {
-        image: image.to_owned(),
-        layer: layer.name(),
-        source,
-    };
-    let (unpacked, diff) = unpacked.map_err(unpack_error)?;
-    drained.map_err(|error| unpack_error(unpack::UnpackError::Read(error)))?;
-    if diff != layer.diff {
-        return Err(ImageError::WrongDigest {
-            image: image.to_owned(),
-            what: what() + ", decompressed,",
-            expected: layer.diff,
-            actual: diff,
-        });
-    }
-    let record = LayerRecord {
-        bytes: unpacked.bytes,
-        entries: unpacked.entries,
-        boot: boot()?,
-        unlisted: unpacked.unlisted.iter().map(|path| to_hex(path)).collect(),
-    };
-    crate::store::write_record(&lease.folder.join("layer.json"), &record)?;
-    Ok(record)
-}
-
-pub(super) fn open_folder(path: &Path) -> Result<std::os::fd::OwnedFd, ImageError> {
-    use rustix::fs::{CWD, Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(|error| ImageError::io("open", path)(error.into()))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Reads what [`to_hex`] wrote.
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
 }
