@@ -3,7 +3,9 @@
 use rcompose::{monitor, runtime};
 
 fn main() -> std::process::ExitCode {
-    let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let mut arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
     let role = arguments.next();
     let arguments: Vec<String> = arguments.collect();
     let status = match role.as_deref() {

@@ -39,8 +39,19 @@ impl Output {
     pub(super) fn pipes(terminal: bool, stdin_open: bool) -> io::Result<(Self, Inside)> {
         let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         if terminal {
-            let inside = Inside { stdin: null()?, stdout: null()?, stderr: null()? };
-            return Ok((Self { streams: Vec::new(), _input: None, buffer: Vec::new() }, inside));
+            let inside = Inside {
+                stdin: null()?,
+                stdout: null()?,
+                stderr: null()?,
+            };
+            return Ok((
+                Self {
+                    streams: Vec::new(),
+                    _input: None,
+                    buffer: Vec::new(),
+                },
+                inside,
+            ));
         }
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
         let (stdin, input) = if stdin_open {
@@ -54,15 +65,33 @@ impl Output {
         // Only our ends: the other's flags are the container's business.
         rustix::io::ioctl_fionbio(&stdout_read, true)?;
         rustix::io::ioctl_fionbio(&stderr_read, true)?;
-        let streams = vec![(Stream::Stdout, stdout_read.into()), (Stream::Stderr, stderr_read.into())];
-        Ok((Self { streams, _input: input, buffer: Vec::new() }, Inside { stdin, stdout, stderr }))
+        let streams = vec![
+            (Stream::Stdout, stdout_read.into()),
+            (Stream::Stderr, stderr_read.into()),
+        ];
+        Ok((
+            Self {
+                streams,
+                _input: input,
+                buffer: Vec::new(),
+            },
+            Inside {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
     }
 
     /// The master side of a terminal.
     pub(super) fn of_terminal(master: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&master, true)?;
         let copy = master.try_clone()?;
-        Ok(Self { streams: vec![(Stream::Stdout, master.into())], _input: Some(copy), buffer: Vec::new() })
+        Ok(Self {
+            streams: vec![(Stream::Stdout, master.into())],
+            _input: Some(copy),
+            buffer: Vec::new(),
+        })
     }
 
     /// What to wait for, in the order of [`Output::read`]'s numbers.
@@ -73,7 +102,9 @@ impl Output {
     /// Reads what is there of the stream of that number. A stream at its end is
     /// closed when all have been read: [`Output::forget`].
     pub(super) fn read(&mut self, number: usize, log: &mut Writer) -> Progress {
-        let Some((stream, file)) = self.streams.get_mut(number) else { return Progress::Ended };
+        let Some((stream, file)) = self.streams.get_mut(number) else {
+            return Progress::Ended;
+        };
         if self.buffer.is_empty() {
             self.buffer = vec![0; BUFFER];
         }

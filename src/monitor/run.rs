@@ -34,10 +34,23 @@ const RESERVED: u64 = 4096;
 /// The role. Argument: the number of descriptors it was given. Must be called
 /// before any thread exists. Returns the container's status.
 pub fn main(arguments: &[String]) -> i32 {
-    let count = arguments.first().and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    let Ok(mut fds) = fd::Inherited::claim(count) else { return 125 };
-    let Ok(answer) = fds.take(order::ANSWER) else { return 125 };
-    signal::ignore(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE]);
+    let count = arguments
+        .first()
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
+    let Ok(mut fds) = fd::Inherited::claim(count) else {
+        return 125;
+    };
+    let Ok(answer) = fds.take(order::ANSWER) else {
+        return 125;
+    };
+    signal::ignore(&[
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGPIPE,
+    ]);
     let begun = begin(fds);
     let (message, init) = match &begun {
         Ok((monitor, started)) => (Answer::clone_of(started), Some(monitor.child.pidfd.as_fd())),
@@ -46,7 +59,11 @@ pub fn main(arguments: &[String]) -> i32 {
     // A caller that is gone cannot be told; the container runs all the same,
     // and its record says so.
     if let Ok(bytes) = serde_json::to_vec(&message) {
-        let _ = fd::send(answer.as_fd(), bytes.get(..order::LONGEST_ANSWER).unwrap_or(&bytes), init);
+        let _ = fd::send(
+            answer.as_fd(),
+            bytes.get(..order::LONGEST_ANSWER).unwrap_or(&bytes),
+            init,
+        );
     }
     drop(answer);
     match begun {
@@ -91,31 +108,54 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     let blueprint = fds.take(order::BLUEPRINT).map_err(given)?;
     let executable = fds.take(order::EXECUTABLE).map_err(given)?;
     let door = fds.take(order::DOOR).map_err(given)?;
-    let mut optional = |number: Option<usize>| number.map(|number| fds.take(number)).transpose().map_err(given);
-    let (filter, network, link) = (optional(order.filter)?, optional(order.network)?, optional(order.link)?);
+    let mut optional =
+        |number: Option<usize>| number.map(|number| fds.take(number)).transpose().map_err(given);
+    let (filter, network, link) = (
+        optional(order.filter)?,
+        optional(order.network)?,
+        optional(order.link)?,
+    );
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
     std::env::set_current_dir("/").map_err(given)?;
-    let log = Writer::open(&order.log).map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
+    let log = Writer::open(&order.log)
+        .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
     let record = reserve_room(&order).ok();
     let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;
-    let (report, inner_report) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|error| given(error.into()))?;
+    let (report, inner_report) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| given(error.into()))?;
     let children = SigSet::from(Signal::SIGCHLD);
     children.thread_block().map_err(|error| given(error.into()))?;
-    let children =
-        SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(|error| given(error.into()))?;
+    let children = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|error| given(error.into()))?;
 
     let started_at = now();
-    let stage = Stage { order: &order, blueprint, executable, inside, report: inner_report, filter, network };
+    let stage = Stage {
+        order: &order,
+        blueprint,
+        executable,
+        inside,
+        report: inner_report,
+        filter,
+        network,
+    };
     let child = stage.make()?;
     let (init, own) = match (ProcessId::of(child.pid), ProcessId::of(std::process::id())) {
         (Ok(init), Ok(own)) => (init, own),
         (Err(error), _) | (_, Err(error)) => return Err(Failure::new(Step::Clone, "", &error)),
     };
     // While the stage works. If writing fails, ending takes it with us.
-    let running = Running { monitor: own, init, started_at, fixed: &order.fixed };
+    let running = Running {
+        monitor: own,
+        init,
+        started_at,
+        fixed: &order.fixed,
+    };
     store::write_record(&order.running_record, &running)
         .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
     drop(stage);
@@ -124,14 +164,35 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         return Err(failure);
     }
     if !beginning.executing {
-        let reason = if order.cgroup.oom_kills() > 0 { "killed for want of memory" } else { "killed" };
+        let reason = if order.cgroup.oom_kills() > 0 {
+            "killed for want of memory"
+        } else {
+            "killed"
+        };
         return Err(Failure::because(Step::Exec, "init stage", reason));
     }
     if let Some(master) = beginning.terminal {
         output = Output::of_terminal(master).map_err(given)?;
     }
-    let begun = Begun { monitor: own, init, started_at, warnings: beginning.warnings };
-    let monitor = Monitor { order, child, output, log, record, children, door, link, _kept: fds, reviving: None, started_at };
+    let begun = Begun {
+        monitor: own,
+        init,
+        started_at,
+        warnings: beginning.warnings,
+    };
+    let monitor = Monitor {
+        order,
+        child,
+        output,
+        log,
+        record,
+        children,
+        door,
+        link,
+        _kept: fds,
+        reviving: None,
+        started_at,
+    };
     Ok((monitor, begun))
 }
 
@@ -159,8 +220,12 @@ impl Stage<'_> {
     /// Makes the process; it executes the init stage.
     fn make(&self) -> Result<Child, Failure> {
         let folder = self.order.cgroup.unified().map(|path| {
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into()))
+            rustix::fs::open(
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into()))
         });
         let folder = folder.transpose()?;
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
@@ -173,16 +238,23 @@ impl Stage<'_> {
             optional(&self.filter),
             optional(&self.network),
         ];
-        let argv: Vec<CString> = texts.into_iter().filter_map(|text| CString::new(text).ok()).collect();
+        let argv: Vec<CString> = texts
+            .into_iter()
+            .filter_map(|text| CString::new(text).ok())
+            .collect();
         let tasks: Vec<_> = self.order.cgroup.tasks().collect();
-        clone_process(self.order.namespaces, folder.as_ref().map(|fd| fd.as_fd()), || {
-            let failure = self.become_init(&tasks, &argv);
-            let reporter = self.report.as_fd();
-            if let Ok(bytes) = serde_json::to_vec(&crate::runtime::Report::Failed(failure)) {
-                let _ = fd::send(reporter, &bytes, None);
-            }
-            125
-        })
+        clone_process(
+            self.order.namespaces,
+            folder.as_ref().map(|fd| fd.as_fd()),
+            || {
+                let failure = self.become_init(&tasks, &argv);
+                let reporter = self.report.as_fd();
+                if let Ok(bytes) = serde_json::to_vec(&crate::runtime::Report::Failed(failure)) {
+                    let _ = fd::send(reporter, &bytes, None);
+                }
+                125
+            },
+        )
         .map_err(|error| Failure::new(Step::Clone, "", &error))
     }
 
@@ -193,10 +265,14 @@ impl Stage<'_> {
             return cloning(error);
         }
         for path in tasks {
-            if let Err(error) = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
-                use std::io::Write as _;
-                file.write_all(b"0")
-            }) {
+            if let Err(error) = fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .and_then(|mut file| {
+                    use std::io::Write as _;
+                    file.write_all(b"0")
+                })
+            {
                 return Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
             }
         }
@@ -206,7 +282,12 @@ impl Stage<'_> {
                 return cloning(error);
             }
         }
-        let passed = [Some(&self.blueprint), Some(&self.report), self.filter.as_ref(), self.network.as_ref()];
+        let passed = [
+            Some(&self.blueprint),
+            Some(&self.report),
+            self.filter.as_ref(),
+            self.network.as_ref(),
+        ];
         for fd in passed.into_iter().flatten() {
             if let Err(error) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
                 return cloning(error.into());
@@ -279,10 +360,17 @@ impl Monitor {
         if let Some(link) = &self.link {
             fds.push(PollFd::new(link, PollFlags::IN));
         }
-        fds.extend(self.output.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(
+            self.output
+                .descriptors()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
         let timeout = release.map(|time| {
             let left = time.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
             // Interrupted: look again.
@@ -306,7 +394,11 @@ impl Monitor {
             if pid == self.child.pid {
                 ended = Some(status);
             }
-            if self.reviving.as_ref().is_some_and(|(_, supervisor)| *supervisor == pid) {
+            if self
+                .reviving
+                .as_ref()
+                .is_some_and(|(_, supervisor)| *supervisor == pid)
+            {
                 self.reviving = None;
             }
         }
@@ -319,7 +411,10 @@ impl Monitor {
         self.log.release_tails(now());
         self.log.flush();
         let signal = status.terminating_signal();
-        let code = status.exit_status().or(signal.map(|signal| 128 + signal)).unwrap_or(128);
+        let code = status
+            .exit_status()
+            .or(signal.map(|signal| 128 + signal))
+            .unwrap_or(128);
         let record = ExitRecord {
             code,
             signal,
@@ -377,11 +472,22 @@ impl Monitor {
 /// lock is held until the new one has linked itself or has failed.
 fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
     let lock = Lock::try_take(&revive.lock).ok()??;
-    let argv: Vec<CString> = revive.command.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect();
+    let argv: Vec<CString> = revive
+        .command
+        .iter()
+        .filter_map(|text| CString::new(text.as_str()).ok())
+        .collect();
     let path = argv.first()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let fds = [null.as_fd(), null.as_fd(), null.as_fd()];
-    let start = |path| spawn(&Program { path, argv: &argv, fds: &fds, new_session: true });
+    let start = |path| {
+        spawn(&Program {
+            path,
+            argv: &argv,
+            fds: &fds,
+            new_session: true,
+        })
+    };
     // The file may have been removed or is being replaced; we are a copy of it.
     let pid = start(path).or_else(|_| start(c"/proc/self/exe")).ok()?;
     Some((lock, pid))

@@ -78,7 +78,11 @@ pub(crate) enum MountSource {
         confined: Option<PathBuf>,
     },
     /// A file system.
-    FileSystem { kind: String, source: String, options: Vec<(String, Option<String>)> },
+    FileSystem {
+        kind: String,
+        source: String,
+        options: Vec<(String, Option<String>)>,
+    },
     /// The container's view of the cgroup hierarchies.
     Cgroup,
 }
@@ -168,8 +172,12 @@ impl Blueprint {
             sysctls.push((name.clone(), value.clone()));
         }
         sysctls.sort();
-        let mounts: Result<Vec<MountStep>, SpecError> =
-            spec.mounts().iter().flatten().map(|mount| mount_step(mount, request)).collect();
+        let mounts: Result<Vec<MountStep>, SpecError> = spec
+            .mounts()
+            .iter()
+            .flatten()
+            .map(|mount| mount_step(mount, request))
+            .collect();
         for populate in &request.populate {
             clean(&populate.destination)?;
         }
@@ -193,10 +201,20 @@ impl Blueprint {
 
 /// What the spec can say and we do not do is refused, not ignored.
 fn refuse_unsupported(spec: &Spec) -> Result<(), SpecError> {
-    let refuse = |is: bool, name: &str| if is { Err(SpecError::Unsupported(name.into())) } else { Ok(()) };
+    let refuse = |is: bool, name: &str| {
+        if is {
+            Err(SpecError::Unsupported(name.into()))
+        } else {
+            Ok(())
+        }
+    };
     refuse(spec.hooks().is_some(), "hooks")?;
     if let Some(process) = spec.process() {
-        let named = |label: &Option<String>| label.as_deref().is_some_and(|label| !matches!(label, "" | "unconfined"));
+        let named = |label: &Option<String>| {
+            label
+                .as_deref()
+                .is_some_and(|label| !matches!(label, "" | "unconfined"))
+        };
         refuse(named(process.apparmor_profile()), "process.apparmorProfile")?;
         refuse(named(process.selinux_label()), "process.selinuxLabel")?;
         refuse(process.io_priority().is_some(), "process.ioPriority")?;
@@ -204,16 +222,42 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), SpecError> {
         refuse(process.exec_cpu_affinity().is_some(), "process.execCPUAffinity")?;
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
-    let some = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    refuse(some(linux.uid_mappings()) || some(linux.gid_mappings()), "linux.uidMappings")?;
-    refuse(linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices")?;
+    let some = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        list.as_ref().is_some_and(|list| !list.is_empty())
+    };
+    refuse(
+        some(linux.uid_mappings()) || some(linux.gid_mappings()),
+        "linux.uidMappings",
+    )?;
+    refuse(
+        linux
+            .net_devices()
+            .as_ref()
+            .is_some_and(|devices| !devices.is_empty()),
+        "linux.netDevices",
+    )?;
     refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
     refuse(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
     refuse(linux.personality().is_some(), "linux.personality")?;
-    refuse(linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "linux.timeOffsets")?;
-    refuse(linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel")?;
+    refuse(
+        linux
+            .time_offsets()
+            .as_ref()
+            .is_some_and(|offsets| !offsets.is_empty()),
+        "linux.timeOffsets",
+    )?;
+    refuse(
+        linux
+            .mount_label()
+            .as_ref()
+            .is_some_and(|label| !label.is_empty()),
+        "linux.mountLabel",
+    )?;
     let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
-    refuse(!matches!(propagation, "" | "private" | "rprivate"), "linux.rootfsPropagation")?;
+    refuse(
+        !matches!(propagation, "" | "private" | "rprivate"),
+        "linux.rootfsPropagation",
+    )?;
     match linux.resources() {
         Some(resources) => refuse_unsupported_limits(resources),
         None => Ok(()),
@@ -222,21 +266,45 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), SpecError> {
 
 /// As above, for limits (an update in place has only those).
 pub(crate) fn refuse_unsupported_limits(resources: &LinuxResources) -> Result<(), SpecError> {
-    let refuse = |is: bool, name: &str| if is { Err(SpecError::Unsupported(name.into())) } else { Ok(()) };
+    let refuse = |is: bool, name: &str| {
+        if is {
+            Err(SpecError::Unsupported(name.into()))
+        } else {
+            Ok(())
+        }
+    };
     refuse(resources.block_io().is_some(), "linux.resources.blockIO")?;
-    let pages = resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty());
+    let pages = resources
+        .hugepage_limits()
+        .as_ref()
+        .is_some_and(|limits| !limits.is_empty());
     refuse(pages, "linux.resources.hugepageLimits")?;
     refuse(resources.network().is_some(), "linux.resources.network")?;
-    refuse(resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty()), "linux.resources.rdma")?;
+    refuse(
+        resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty()),
+        "linux.resources.rdma",
+    )?;
     if let Some(cpu) = resources.cpu() {
         refuse(cpu.idle().is_some(), "linux.resources.cpu.idle")?;
         refuse(cpu.burst().is_some(), "linux.resources.cpu.burst")?;
-        refuse(cpu.realtime_runtime().is_some(), "linux.resources.cpu.realtimeRuntime")?;
-        refuse(cpu.realtime_period().is_some(), "linux.resources.cpu.realtimePeriod")?;
+        refuse(
+            cpu.realtime_runtime().is_some(),
+            "linux.resources.cpu.realtimeRuntime",
+        )?;
+        refuse(
+            cpu.realtime_period().is_some(),
+            "linux.resources.cpu.realtimePeriod",
+        )?;
     }
     if let Some(memory) = resources.memory() {
-        refuse(memory.kernel().is_some_and(|limit| limit > 0), "linux.resources.memory.kernel")?;
-        refuse(memory.kernel_tcp().is_some_and(|limit| limit > 0), "linux.resources.memory.kernelTCP")?;
+        refuse(
+            memory.kernel().is_some_and(|limit| limit > 0),
+            "linux.resources.memory.kernel",
+        )?;
+        refuse(
+            memory.kernel_tcp().is_some_and(|limit| limit > 0),
+            "linux.resources.memory.kernelTCP",
+        )?;
     }
     Ok(())
 }
@@ -277,7 +345,11 @@ fn namespaces(linux: &Linux, given_network: bool) -> Result<Namespaces, SpecErro
 }
 
 fn process_plan(process: &Process) -> Result<ProcessPlan, SpecError> {
-    let args = process.args().clone().filter(|args| !args.is_empty()).ok_or(SpecError::Missing("command"))?;
+    let args = process
+        .args()
+        .clone()
+        .filter(|args| !args.is_empty())
+        .ok_or(SpecError::Missing("command"))?;
     let env = process.env().clone().unwrap_or_default();
     for text in args.iter().chain(&env) {
         if text.contains('\0') {
@@ -285,17 +357,31 @@ fn process_plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         }
     }
     if !process.cwd().is_absolute() {
-        return Err(SpecError::Unsupported(format!("a relative working directory ({})", process.cwd().display())));
+        return Err(SpecError::Unsupported(format!(
+            "a relative working directory ({})",
+            process.cwd().display()
+        )));
     }
-    let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
-        capability::from_spec(process.capabilities().as_ref().and_then(|sets| pick(sets).as_ref()))
-    };
+    let set =
+        |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
+            capability::from_spec(
+                process
+                    .capabilities()
+                    .as_ref()
+                    .and_then(|sets| pick(sets).as_ref()),
+            )
+        };
     let permitted = set(|sets| sets.permitted());
     let inheritable = set(|sets| sets.inheritable());
     let user = process.user();
     let limit = |limit: &oci_spec::runtime::PosixRlimit| {
         let (name, number) = resource(limit.typ());
-        ResourceLimit { name: name.into(), number, soft: limit.soft(), hard: limit.hard() }
+        ResourceLimit {
+            name: name.into(),
+            number,
+            soft: limit.soft(),
+            hard: limit.hard(),
+        }
     };
     Ok(ProcessPlan {
         args,
@@ -319,7 +405,10 @@ fn process_plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         oom_score_adj: process.oom_score_adj(),
         terminal: process.terminal() == Some(true),
         size: process.console_size().as_ref().and_then(|size| {
-            Some((u16::try_from(size.height()).ok()?, u16::try_from(size.width()).ok()?))
+            Some((
+                u16::try_from(size.height()).ok()?,
+                u16::try_from(size.width()).ok()?,
+            ))
         }),
     })
 }
@@ -348,7 +437,10 @@ fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
 
 fn devices(linux: &Linux) -> Result<Vec<DeviceNode>, SpecError> {
     let node = |device: &oci_spec::runtime::LinuxDevice| {
-        let wrong = |reason: &str| SpecError::Device { path: device.path().clone(), reason: reason.into() };
+        let wrong = |reason: &str| SpecError::Device {
+            path: device.path().clone(),
+            reason: reason.into(),
+        };
         let number = |number: i64| u32::try_from(number).map_err(|_| wrong("its number is out of range"));
         let kind = match device.typ() {
             LinuxDeviceType::B => libc::S_IFBLK,
@@ -371,7 +463,10 @@ fn devices(linux: &Linux) -> Result<Vec<DeviceNode>, SpecError> {
 
 /// An absolute path without `.`, `..` and doubled slashes.
 fn clean(path: &Path) -> Result<PathBuf, SpecError> {
-    let wrong = |reason: &str| SpecError::Mount { target: path.to_owned(), reason: reason.into() };
+    let wrong = |reason: &str| SpecError::Mount {
+        target: path.to_owned(),
+        reason: reason.into(),
+    };
     let mut plain = PathBuf::from("/");
     for part in path.components() {
         match part {
@@ -395,12 +490,25 @@ fn clean(path: &Path) -> Result<PathBuf, SpecError> {
 /// What may be mounted over inside `/proc`: files that tell a container about
 /// its own limits (as lxcfs makes them). Anything else there would let a mount
 /// stand between a runtime and the kernel.
-const PROC_FILES: [&str; 7] = ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg"];
+const PROC_FILES: [&str; 7] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+];
 
 fn mount_step(mount: &Mount, request: &RunRequest) -> Result<MountStep, SpecError> {
     let target = clean(mount.destination())?;
-    let wrong = |reason: String| SpecError::Mount { target: target.clone(), reason };
-    let mapped = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let wrong = |reason: String| SpecError::Mount {
+        target: target.clone(),
+        reason,
+    };
+    let mapped = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        list.as_ref().is_some_and(|list| !list.is_empty())
+    };
     if mapped(mount.uid_mappings()) || mapped(mount.gid_mappings()) {
         return Err(wrong("id mappings are not supported".into()));
     }
@@ -434,15 +542,25 @@ fn mount_step(mount: &Mount, request: &RunRequest) -> Result<MountStep, SpecErro
             let path = mount.source().clone().ok_or_else(|| wrong("no source".into()))?;
             let confined = request.confined.get(mount.destination()).cloned();
             if confined.is_none() && !path.is_absolute() {
-                return Err(wrong(format!("source {} is not an absolute path", path.display())));
+                return Err(wrong(format!(
+                    "source {} is not an absolute path",
+                    path.display()
+                )));
             }
-            MountSource::Bind { path, recursive: bind != Some(false), confined }
+            MountSource::Bind {
+                path,
+                recursive: bind != Some(false),
+                confined,
+            }
         }
         (None, "cgroup" | "cgroup2") => MountSource::Cgroup,
         (None, "" | "none") => return Err(wrong("no type".into())),
         (None, kind) => MountSource::FileSystem {
             kind: kind.into(),
-            source: mount.source().as_ref().map_or_else(|| kind.into(), |path| path.to_string_lossy().into_owned()),
+            source: mount
+                .source()
+                .as_ref()
+                .map_or_else(|| kind.into(), |path| path.to_string_lossy().into_owned()),
             options,
         },
     };
@@ -453,15 +571,25 @@ fn mount_step(mount: &Mount, request: &RunRequest) -> Result<MountStep, SpecErro
             return Err(wrong("nothing can be mounted inside /proc".into()));
         }
     }
-    Ok(MountStep { target, source, attributes })
+    Ok(MountStep {
+        target,
+        source,
+        attributes,
+    })
 }
 
 impl MountAttributes {
     /// Takes an option that is an attribute of mounts; whether it was one.
     fn take(&mut self, option: &str) -> bool {
-        use attribute::{ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME};
+        use attribute::{
+            ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
+        };
         const RECURSIVE: u64 = libc::MS_REC;
-        let (set, clear) = match option.strip_prefix('r').filter(|name| is_attribute(name)).unwrap_or(option) {
+        let (set, clear) = match option
+            .strip_prefix('r')
+            .filter(|name| is_attribute(name))
+            .unwrap_or(option)
+        {
             "ro" => (RDONLY, 0),
             "rw" => (0, RDONLY),
             "nosuid" => (NOSUID, 0),
@@ -511,8 +639,22 @@ impl MountAttributes {
 fn is_attribute(name: &str) -> bool {
     matches!(
         name,
-        "ro" | "rw" | "nosuid" | "suid" | "nodev" | "dev" | "noexec" | "exec" | "nodiratime" | "diratime"
-            | "nosymfollow" | "symfollow" | "noatime" | "strictatime" | "relatime" | "atime" | "norelatime"
+        "ro" | "rw"
+            | "nosuid"
+            | "suid"
+            | "nodev"
+            | "dev"
+            | "noexec"
+            | "exec"
+            | "nodiratime"
+            | "diratime"
+            | "nosymfollow"
+            | "symfollow"
+            | "noatime"
+            | "strictatime"
+            | "relatime"
+            | "atime"
+            | "norelatime"
             | "nostrictatime"
     )
 }
@@ -532,13 +674,19 @@ mod tests {
     #[test]
     fn mount_options_become_attributes_and_the_last_wins() {
         let found = attributes(&["nosuid", "noexec", "ro", "exec", "rw"]);
-        assert_eq!((found.set, found.clear), (attribute::NOSUID, attribute::NOEXEC | attribute::RDONLY));
+        assert_eq!(
+            (found.set, found.clear),
+            (attribute::NOSUID, attribute::NOEXEC | attribute::RDONLY)
+        );
         let found = attributes(&["noatime", "strictatime"]);
         assert_eq!(found.set, attribute::STRICTATIME);
         assert_eq!(found.clear, attribute::ATIME);
         let found = attributes(&["rro", "rslave"]);
         assert_eq!((found.set, found.set_below), (0, attribute::RDONLY));
-        assert_eq!((found.propagation, found.propagation_below), (libc::MS_SLAVE, true));
+        assert_eq!(
+            (found.propagation, found.propagation_below),
+            (libc::MS_SLAVE, true)
+        );
         // `relatime` begins with an r of its own.
         assert_eq!(attributes(&["relatime"]).set_below, 0);
         assert!(!MountAttributes::default().take("size=5"));

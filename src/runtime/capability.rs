@@ -57,22 +57,34 @@ pub const DEFAULT: u64 = 0xa804_25fb;
 pub fn bit(name: &str) -> Option<u64> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
-    NAMES.iter().position(|known| *known == name).map(|number| 1 << number)
+    NAMES
+        .iter()
+        .position(|known| *known == name)
+        .map(|number| 1 << number)
 }
 
 /// The names in a set, without `CAP_`, in the order of their numbers.
 pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
-    NAMES.iter().enumerate().filter(move |(number, _)| set & (1 << number) != 0).map(|(_, name)| *name)
+    NAMES
+        .iter()
+        .enumerate()
+        .filter(move |(number, _)| set & (1 << number) != 0)
+        .map(|(_, name)| *name)
 }
 
 /// The bits of a set as the OCI spec has it; `None` is empty.
 pub(super) fn from_spec(set: Option<&Capabilities>) -> u64 {
-    set.into_iter().flatten().filter_map(|capability| bit(&capability.to_string())).fold(0, |all, one| all | one)
+    set.into_iter()
+        .flatten()
+        .filter_map(|capability| bit(&capability.to_string()))
+        .fold(0, |all, one| all | one)
 }
 
 /// The set as the OCI spec has it.
 pub(super) fn to_spec(set: u64) -> Capabilities {
-    names(set).filter_map(|name| name.parse::<Capability>().ok()).collect()
+    names(set)
+        .filter_map(|name| name.parse::<Capability>().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -85,8 +97,20 @@ mod tests {
         assert_eq!(
             names(DEFAULT).collect::<Vec<_>>(),
             [
-                "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-                "NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP"
+                "CHOWN",
+                "DAC_OVERRIDE",
+                "FOWNER",
+                "FSETID",
+                "KILL",
+                "SETGID",
+                "SETUID",
+                "SETPCAP",
+                "NET_BIND_SERVICE",
+                "NET_RAW",
+                "SYS_CHROOT",
+                "MKNOD",
+                "AUDIT_WRITE",
+                "SETFCAP"
             ]
         );
     }

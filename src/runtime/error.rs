@@ -51,7 +51,11 @@ impl RuntimeError {
     /// For `map_err`: a failed system call of ours.
     pub(crate) fn io(operation: &'static str, subject: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let subject = subject.into();
-        move |source| Self::Io { operation, subject, source }
+        move |source| Self::Io {
+            operation,
+            subject,
+            source,
+        }
     }
 
     /// What the error means for the status of a command.
@@ -241,7 +245,11 @@ mod tests {
 
     #[test]
     fn a_failed_exec_reads_like_a_shell_says_it() {
-        let failure = Failure::new(Step::Exec, "/bin/nosuch", &io::Error::from_raw_os_error(libc::ENOENT));
+        let failure = Failure::new(
+            Step::Exec,
+            "/bin/nosuch",
+            &io::Error::from_raw_os_error(libc::ENOENT),
+        );
         assert_eq!(failure.to_string(), "exec /bin/nosuch: no such file or directory");
         assert_eq!(failure.kind(), FailureKind::NotFound);
         let failure = Failure::new(Step::Exec, "/etc", &io::Error::from_raw_os_error(libc::EACCES));

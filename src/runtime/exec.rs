@@ -107,9 +107,16 @@ const FILTER: usize = 7;
 /// [`RuntimeError::NotRunning`]; [`RuntimeError::Failed`], whose
 /// [kind](RuntimeError::kind) tells a missing program from one that cannot be
 /// executed.
-pub fn exec(running: &RunningRecord, request: &ExecRequest, stdio: ExecStdio<'_>) -> Result<Exec, RuntimeError> {
+pub fn exec(
+    running: &RunningRecord,
+    request: &ExecRequest,
+    stdio: ExecStdio<'_>,
+) -> Result<Exec, RuntimeError> {
     let failed = |operation| RuntimeError::io(operation, "exec stage");
-    let Liveness::Running { init: Some(target), .. } = probe(running)? else {
+    let Liveness::Running {
+        init: Some(target), ..
+    } = probe(running)?
+    else {
         return Err(RuntimeError::NotRunning(running.fixed.id.clone()));
     };
     let plan = process_plan(running, request);
@@ -119,7 +126,11 @@ pub fn exec(running: &RunningRecord, request: &ExecRequest, stdio: ExecStdio<'_>
     if let Some(text) = plan.args.iter().chain(&plan.env).find(|text| text.contains('\0')) {
         return Err(super::SpecError::Nul(format!("{text:?}")).into());
     }
-    let policy = if request.privileged { SeccompPolicy::Unconfined } else { running.fixed.seccomp };
+    let policy = if request.privileged {
+        SeccompPolicy::Unconfined
+    } else {
+        running.fixed.seccomp
+    };
     let filter = filter(policy, running.fixed.profile.as_ref(), plan.capabilities.bounding)?;
     let order = ExecOrder {
         namespaces: running.fixed.namespaces,
@@ -128,32 +139,55 @@ pub fn exec(running: &RunningRecord, request: &ExecRequest, stdio: ExecStdio<'_>
         process: plan,
     };
     let order = order::write(&order).map_err(failed("write order of"))?;
-    let (report, stage_report) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|error| failed("make socket for")(error.into()))?;
+    let (report, stage_report) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| failed("make socket for")(error.into()))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| RuntimeError::io("open", "/dev/null")(error.into()))?;
     let executable = executable::open().map_err(RuntimeError::io("open", "own executable"))?;
-    let given = |fd: Option<BorrowedFd<'_>>| fd.filter(|_| !request.tty).map(|fd| fd.try_clone_to_owned()).transpose();
+    let given = |fd: Option<BorrowedFd<'_>>| {
+        fd.filter(|_| !request.tty)
+            .map(|fd| fd.try_clone_to_owned())
+            .transpose()
+    };
     let mut standard = Vec::new();
     for stream in [stdio.stdin, stdio.stdout, stdio.stderr] {
         standard.push(given(stream).map_err(failed("copy descriptor for"))?);
     }
-    let mut fds: Vec<BorrowedFd<'_>> =
-        standard.iter().map(|stream| stream.as_ref().map_or(null.as_fd(), |fd| fd.as_fd())).collect();
+    let mut fds: Vec<BorrowedFd<'_>> = standard
+        .iter()
+        .map(|stream| stream.as_ref().map_or(null.as_fd(), |fd| fd.as_fd()))
+        .collect();
     fds.extend([order.as_fd(), stage_report.as_fd(), target.as_fd(), executable]);
     fds.extend(filter.as_ref().map(|file| file.as_fd()));
     let argv = executable::arguments(ROLE, &[fds.len().to_string()]);
     let path = std::ffi::CString::new(format!("/proc/self/fd/{EXECUTABLE}")).unwrap_or_default();
-    let pid = spawn(&Program { path: &path, argv: &argv, fds: &fds, new_session: true }).map_err(failed("start"))?;
+    let pid = spawn(&Program {
+        path: &path,
+        argv: &argv,
+        fds: &fds,
+        new_session: true,
+    })
+    .map_err(failed("start"))?;
     drop(fds);
     drop(stage_report);
     let process = Process::own(pid).map_err(failed("open"))?;
     let beginning = Beginning::listen(report.as_fd()).map_err(failed("listen to"));
     match beginning {
-        Ok(Beginning { failure: None, executing: true, terminal, warnings }) => {
-            Ok(Exec { process, terminal, warnings })
-        }
+        Ok(Beginning {
+            failure: None,
+            executing: true,
+            terminal,
+            warnings,
+        }) => Ok(Exec {
+            process,
+            terminal,
+            warnings,
+        }),
         other => {
             let _ = process.signal(libc::SIGKILL);
             let _ = process.wait();
@@ -188,7 +222,13 @@ fn process_plan(running: &RunningRecord, request: &ExecRequest) -> ProcessPlan {
     }
     if request.privileged {
         let all = capability::ALL;
-        plan.capabilities = CapabilityPlan { bounding: all, effective: all, permitted: all, inheritable: 0, ambient: 0 };
+        plan.capabilities = CapabilityPlan {
+            bounding: all,
+            effective: all,
+            permitted: all,
+            inheritable: 0,
+            ambient: 0,
+        };
         plan.no_new_privileges = false;
     }
     plan
@@ -197,8 +237,13 @@ fn process_plan(running: &RunningRecord, request: &ExecRequest) -> ProcessPlan {
 /// The role. Argument: the number of its descriptors. Must be called before any
 /// thread exists. Returns the status of the process.
 pub fn main(arguments: &[String]) -> i32 {
-    let count = arguments.first().and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    let Ok(mut fds) = fd::Inherited::claim(count) else { return 125 };
+    let count = arguments
+        .first()
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
+    let Ok(mut fds) = fd::Inherited::claim(count) else {
+        return 125;
+    };
     let Ok(socket) = fds.take(REPORT) else { return 125 };
     let reporter = Reporter::new(socket);
     match run(&mut fds, &reporter) {
@@ -215,15 +260,25 @@ fn run(fds: &mut fd::Inherited, reporter: &Reporter) -> Result<i32, Failure> {
     let given = |error: io::Error| Failure::new(Step::Request, "", &error);
     let order: ExecOrder = order::read(fds.take(ORDER).map_err(given)?.as_fd()).map_err(given)?;
     let target = fds.take(TARGET).map_err(given)?;
-    let filter: Option<Vec<Instruction>> =
-        fds.take(FILTER).ok().map(|file| order::read_filter(file.as_fd())).transpose().map_err(given)?;
+    let filter: Option<Vec<Instruction>> = fds
+        .take(FILTER)
+        .ok()
+        .map(|file| order::read_filter(file.as_fd()))
+        .transpose()
+        .map_err(given)?;
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     init::set_oom_score(&order.process, reporter)?;
-    let join = |path: &PathBuf, error: io::Error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
+    let join =
+        |path: &PathBuf, error: io::Error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
     // Opened while the host's paths can be seen, used by the child.
     let mut tasks = Vec::new();
     for path in &order.tasks {
-        tasks.push(std::fs::OpenOptions::new().write(true).open(path).map_err(|error| join(path, error))?);
+        tasks.push(
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .map_err(|error| join(path, error))?,
+        );
     }
     let unified = match &order.unified {
         Some(path) => {

@@ -31,10 +31,20 @@ pub(super) fn open() -> io::Result<BorrowedFd<'static>> {
     }
     let path = PATH.get().map_or(Path::new("/proc/self/exe"), PathBuf::as_path);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let read_only = open_tree(CWD, path, flags).map_err(io::Error::from).and_then(|tree| {
-        set_attributes(tree.as_fd(), c"", Attributes { set: RDONLY, ..Attributes::default() }, false)?;
-        Ok(tree)
-    });
+    let read_only = open_tree(CWD, path, flags)
+        .map_err(io::Error::from)
+        .and_then(|tree| {
+            set_attributes(
+                tree.as_fd(),
+                c"",
+                Attributes {
+                    set: RDONLY,
+                    ..Attributes::default()
+                },
+                false,
+            )?;
+            Ok(tree)
+        });
     let fd = match read_only {
         Ok(fd) => fd,
         Err(_) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,

@@ -60,7 +60,12 @@ pub(crate) struct MonitorOrder {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     /// The program runs.
-    Started { monitor: ProcessId, init: ProcessId, started_at: u64, warnings: Vec<String> },
+    Started {
+        monitor: ProcessId,
+        init: ProcessId,
+        started_at: u64,
+        warnings: Vec<String>,
+    },
     /// It does not.
     Failed(Failure),
 }
@@ -91,7 +96,10 @@ fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
         let written = rustix::io::write(&file, rest)?;
         rest = rest.get(written..).unwrap_or_default();
     }
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     Ok(file)
 }
 
@@ -104,9 +112,12 @@ pub(crate) fn read<T: DeserializeOwned>(file: BorrowedFd<'_>) -> io::Result<T> {
 pub(crate) fn read_filter(file: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
     let content = content(file)?;
     let instruction = |bytes: &[u8]| match *bytes {
-        [code0, code1, jt, jf, k0, k1, k2, k3] => {
-            Ok(Instruction { code: u16::from_ne_bytes([code0, code1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) })
-        }
+        [code0, code1, jt, jf, k0, k1, k2, k3] => Ok(Instruction {
+            code: u16::from_ne_bytes([code0, code1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        }),
         _ => Err(io::ErrorKind::InvalidData.into()),
     };
     content.chunks(8).map(instruction).collect()
@@ -135,8 +146,18 @@ mod tests {
     #[test]
     fn filters_survive_the_way() {
         let program = vec![
-            Instruction { code: 0x20, jt: 1, jf: 2, k: 0x8000_0001 },
-            Instruction { code: 6, jt: 255, jf: 0, k: 0x7fff_0000 },
+            Instruction {
+                code: 0x20,
+                jt: 1,
+                jf: 2,
+                k: 0x8000_0001,
+            },
+            Instruction {
+                code: 6,
+                jt: 255,
+                jf: 0,
+                k: 0x7fff_0000,
+            },
         ];
         let file = write_filter(&program).unwrap();
         assert_eq!(read_filter(file.as_fd()).unwrap(), program);

@@ -40,7 +40,9 @@ impl ProcessId {
     /// # Errors
     /// What pidfd_open(2) returns, but not `ESRCH`.
     pub fn open(self) -> io::Result<Option<Process>> {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => fd,
             Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
@@ -65,9 +67,15 @@ pub struct Process {
 impl Process {
     /// A process of ours that has not been reaped, so that its number is its own.
     pub(super) fn own(pid: u32) -> io::Result<Self> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::ErrorKind::NotFound)?;
         let fd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { id: ProcessId::of(pid)?, fd })
+        Ok(Self {
+            id: ProcessId::of(pid)?,
+            fd,
+        })
     }
 
     /// A process with the descriptor its parent has of it.
@@ -100,7 +108,8 @@ impl Process {
             tv_nsec: time.subsec_nanos().into(),
         });
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref())).is_ok_and(|ready| ready > 0)
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref()))
+            .is_ok_and(|ready| ready > 0)
     }
 
     /// Reaps a child of ours: its status as a shell counts (128 and the number
@@ -141,18 +150,30 @@ mod tests {
     fn a_number_with_another_start_time_is_another_process() {
         let own = ProcessId::of(std::process::id()).unwrap();
         assert!(own.open().unwrap().is_some());
-        let other = ProcessId { start_time: own.start_time + 1, ..own };
+        let other = ProcessId {
+            start_time: own.start_time + 1,
+            ..own
+        };
         assert!(other.open().unwrap().is_none());
-        assert!(ProcessId { pid: 0, start_time: 0 }.open().unwrap().is_none());
+        assert!(
+            ProcessId {
+                pid: 0,
+                start_time: 0
+            }
+            .open()
+            .unwrap()
+            .is_none()
+        );
     }
 
     #[test]
     fn a_child_is_waited_for_and_reaped() {
-        let child = std::process::Command::new("false").spawn().unwrap();
+        let mut child = std::process::Command::new("false").spawn().unwrap();
         let process = Process::own(child.id()).unwrap();
         assert!(process.ends_within(Some(std::time::Duration::from_secs(10))));
         assert_eq!(process.wait().unwrap(), 1);
         assert!(process.wait().is_err());
+        assert!(child.wait().is_err());
         assert!(process.id().open().unwrap().is_none());
     }
 }

@@ -47,7 +47,10 @@ pub fn probe(running: &RunningRecord) -> Result<Liveness, RuntimeError> {
     if running.fixed.boot != boot() {
         return Ok(Liveness::Ended);
     }
-    let open = |id: super::process::ProcessId| id.open().map_err(RuntimeError::io("open", format!("process {}", id.pid)));
+    let open = |id: super::process::ProcessId| {
+        id.open()
+            .map_err(RuntimeError::io("open", format!("process {}", id.pid)))
+    };
     let alive = |process: Option<Process>| process.filter(|process| !process.has_ended());
     let monitor = alive(open(running.monitor)?);
     let init = alive(open(running.init)?);
@@ -114,7 +117,9 @@ pub fn reap_lost(
         kill_all(running)?;
     }
     let place = Cgroup::locate(layout()?, cgroup)?;
-    place.kill(PATIENCE).map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+    place
+        .kill(PATIENCE)
+        .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
     if let Some(record) = store::read_record::<ExitRecord>(exit_record)? {
         return Ok(record);
     }
@@ -144,13 +149,17 @@ pub fn cleanup(
     mountpoint: &Path,
 ) -> Result<(), RuntimeError> {
     let place = Cgroup::locate(layout()?, cgroup)?;
-    place.kill(PATIENCE).map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+    place
+        .kill(PATIENCE)
+        .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
     let removed = place.remove();
     store::remove_record(running_record)?;
     store::remove_record(&reserve(exit_record))?;
     match fs::remove_dir(mountpoint) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(RuntimeError::io("remove", mountpoint.display().to_string())(error));
+            return Err(RuntimeError::io("remove", mountpoint.display().to_string())(
+                error,
+            ));
         }
         _ => {}
     }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxNamespace,
-    LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec, User,
+    Linux, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory,
+    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, Spec, User,
 };
 
 use super::capability;
@@ -138,7 +139,10 @@ impl Limits {
             let mut memory = LinuxMemory::default();
             memory.set_limit(self.memory);
             memory.set_reservation(self.memory_reservation);
-            memory.set_swap(self.memory_swap.or_else(|| self.memory.map(|limit| limit.saturating_mul(2))));
+            memory.set_swap(
+                self.memory_swap
+                    .or_else(|| self.memory.map(|limit| limit.saturating_mul(2))),
+            );
             resources.set_memory(Some(memory));
         }
         if self.cpus_milli.is_some() || self.cpu_shares.is_some() || self.cpuset.is_some() {
@@ -147,7 +151,11 @@ impl Limits {
                 // A period of 100 ms; a thousandth of a processor is 100 µs of it,
                 // and the kernel takes no quota below 1 ms.
                 cpu.set_period(Some(100_000));
-                cpu.set_quota(Some(i64::try_from(milli.saturating_mul(100)).unwrap_or(i64::MAX).max(1000)));
+                cpu.set_quota(Some(
+                    i64::try_from(milli.saturating_mul(100))
+                        .unwrap_or(i64::MAX)
+                        .max(1000),
+                ));
             }
             cpu.set_shares(self.cpu_shares);
             cpu.set_cpus(self.cpuset.clone());
@@ -202,7 +210,14 @@ pub fn default_spec(settings: &Settings) -> Result<(Spec, SeccompPolicy), SpecEr
     spec.set_mounts(Some(mounts(settings)));
     spec.set_linux(Some(linux));
     let unconfined = settings.privileged || options.unconfined;
-    Ok((spec, if unconfined { SeccompPolicy::Unconfined } else { SeccompPolicy::Default }))
+    Ok((
+        spec,
+        if unconfined {
+            SeccompPolicy::Unconfined
+        } else {
+            SeccompPolicy::Default
+        },
+    ))
 }
 
 #[derive(Default)]
@@ -277,7 +292,11 @@ fn process(settings: &Settings, no_new_privileges: bool) -> Result<Process, Spec
     process.set_user(User::default());
     process.set_args(Some(settings.args.clone()));
     process.set_env(Some(env));
-    process.set_cwd(if settings.cwd.is_empty() { "/".into() } else { settings.cwd.clone().into() });
+    process.set_cwd(if settings.cwd.is_empty() {
+        "/".into()
+    } else {
+        settings.cwd.clone().into()
+    });
     process.set_capabilities(Some(capabilities));
     process.set_rlimits(Some(resource_limits(&settings.ulimits)?));
     process.set_no_new_privileges(Some(no_new_privileges));
@@ -288,19 +307,29 @@ fn process(settings: &Settings, no_new_privileges: bool) -> Result<Process, Spec
 /// The capabilities of a container, as Docker counts them.
 fn capabilities(settings: &Settings) -> Result<u64, SpecError> {
     let set = |names: &[String]| {
-        names.iter().try_fold(0, |all, name| match name.to_ascii_uppercase().as_str() {
-            "ALL" | "CAP_ALL" => Ok(capability::ALL),
-            _ => capability::bit(name).map(|bit| all | bit).ok_or_else(|| SpecError::Capability(name.clone())),
-        })
+        names
+            .iter()
+            .try_fold(0, |all, name| match name.to_ascii_uppercase().as_str() {
+                "ALL" | "CAP_ALL" => Ok(capability::ALL),
+                _ => capability::bit(name)
+                    .map(|bit| all | bit)
+                    .ok_or_else(|| SpecError::Capability(name.clone())),
+            })
     };
     let (add, drop) = (set(&settings.cap_add)?, set(&settings.cap_drop)?);
-    Ok(match (settings.privileged, add == capability::ALL, drop == capability::ALL) {
-        (true, _, _) => capability::ALL,
-        (_, true, true) => 0,
-        (_, true, false) => capability::ALL & !drop,
-        (_, false, true) => add,
-        (_, false, false) => capability::DEFAULT & !drop | add,
-    })
+    Ok(
+        match (
+            settings.privileged,
+            add == capability::ALL,
+            drop == capability::ALL,
+        ) {
+            (true, _, _) => capability::ALL,
+            (_, true, true) => 0,
+            (_, true, false) => capability::ALL & !drop,
+            (_, false, true) => add,
+            (_, false, false) => capability::DEFAULT & !drop | add,
+        },
+    )
 }
 
 fn resource_limits(limits: &BTreeMap<String, (i64, i64)>) -> Result<Vec<PosixRlimit>, SpecError> {
@@ -327,7 +356,10 @@ fn resource_limits(limits: &BTreeMap<String, (i64, i64)>) -> Result<Vec<PosixRli
         // -1 as a signed number is RLIM_INFINITY as an unsigned one.
         let (soft, hard) = (soft.cast_unsigned(), hard.cast_unsigned());
         if soft > hard {
-            return Err(SpecError::ResourceLimit(name.clone(), "the soft limit is above the hard limit"));
+            return Err(SpecError::ResourceLimit(
+                name.clone(),
+                "the soft limit is above the hard limit",
+            ));
         }
         PosixRlimitBuilder::default()
             .typ(kind)
@@ -358,11 +390,23 @@ fn sysctls(settings: &Settings) -> Result<BTreeMap<String, String>, SpecError> {
 /// [`SpecError::Sysctl`] when setting it would change the host.
 pub(super) fn check_sysctl(name: &str, private_network: bool) -> Result<(), SpecError> {
     const IPC: [&str; 11] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.msg_next_id", "kernel.sem_next_id", "kernel.shm_next_id",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.msg_next_id",
+        "kernel.sem_next_id",
+        "kernel.shm_next_id",
     ];
     let wrong = |reason| Err(SpecError::Sysctl(name.to_owned(), reason));
-    let plain = |name: &str| name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-./".contains(letter));
+    let plain = |name: &str| {
+        name.chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || "_-./".contains(letter))
+    };
     if !plain(name) || name.split(['.', '/']).any(str::is_empty) {
         return wrong("not a name of a kernel parameter");
     }
@@ -370,7 +414,11 @@ pub(super) fn check_sysctl(name: &str, private_network: bool) -> Result<(), Spec
         return Ok(());
     }
     if name.starts_with("net.") || name.starts_with("net/") {
-        return if private_network { Ok(()) } else { wrong("not allowed in the network namespace of the host") };
+        return if private_network {
+            Ok(())
+        } else {
+            wrong("not allowed in the network namespace of the host")
+        };
     }
     wrong("not in a namespace of the container, so it would change the host")
 }
@@ -407,17 +455,29 @@ fn devices(settings: &Settings) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
     for device in &settings.devices {
         if device.access.is_empty() || device.access.chars().any(|letter| !"rwm".contains(letter)) {
             let reason = format!("access {:?} is not made of r, w and m", device.access);
-            return Err(SpecError::Device { path: device.host.clone(), reason });
+            return Err(SpecError::Device {
+                path: device.host.clone(),
+                reason,
+            });
         }
         let made = node(device)?;
-        rules.push(rule(true, made.typ(), Some(made.major()), Some(made.minor()), &device.access));
+        rules.push(rule(
+            true,
+            made.typ(),
+            Some(made.major()),
+            Some(made.minor()),
+            &device.access,
+        ));
         nodes.push(made);
     }
     Ok((nodes, rules))
 }
 
 fn node(device: &Device) -> Result<LinuxDevice, SpecError> {
-    let wrong = |reason: String| SpecError::Device { path: device.host.clone(), reason };
+    let wrong = |reason: String| SpecError::Device {
+        path: device.host.clone(),
+        reason,
+    };
     let metadata = fs::metadata(&device.host).map_err(|error| wrong(super::error::describe(&error)))?;
     describe_node(&device.container, &metadata).ok_or_else(|| wrong("not a device".into()))
 }
@@ -444,8 +504,9 @@ fn describe_node(path: &Path, metadata: &fs::Metadata) -> Option<LinuxDevice> {
 
 /// The device nodes of the host but for those a container has of its own.
 fn host_devices(folder: &Path, nodes: &mut Vec<LinuxDevice>) {
-    const OWN: [&str; 12] =
-        ["pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"];
+    const OWN: [&str; 12] = [
+        "pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty",
+    ];
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let own = folder == Path::new("/dev") && OWN.iter().any(|name| entry.file_name() == *name);
         let Ok(metadata) = entry.metadata() else { continue };
@@ -465,14 +526,27 @@ fn masked_paths() -> Vec<String> {
     PATHS
         .get_or_init(|| {
             let mut paths: Vec<String> = [
-                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-                "/sys/devices/virtual/powercap", "/sys/firmware",
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/sys/devices/virtual/powercap",
+                "/sys/firmware",
             ]
             .map(str::to_owned)
             .to_vec();
             // Side channels of other tenants' load, one folder a processor.
-            for entry in fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {
+            for entry in fs::read_dir("/sys/devices/system/cpu")
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 let path = entry.path().join("thermal_throttle");
                 if path.exists() {
                     paths.extend(path.to_str().map(str::to_owned));
@@ -484,7 +558,15 @@ fn masked_paths() -> Vec<String> {
 }
 
 fn readonly_paths() -> Vec<String> {
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned).to_vec()
+    [
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 fn mounts(settings: &Settings) -> Vec<Mount> {
@@ -492,17 +574,39 @@ fn mounts(settings: &Settings) -> Vec<Mount> {
     let shm_size = format!("size={}", settings.shm_size.unwrap_or(DEFAULT_SHM_SIZE));
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
         mount(
             "/dev/pts",
             "devpts",
             "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", ro]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", ro]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", ro],
+        ),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
+        ),
     ];
     let mut further: Vec<&Mount> = settings.mounts.iter().collect();
     further.sort_by_key(|mount| mount.destination().components().count());
@@ -547,16 +651,29 @@ mod tests {
 
     fn capabilities_of(add: &[&str], drop: &[&str]) -> Result<u64, SpecError> {
         let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        capabilities(&Settings { cap_add: text(add), cap_drop: text(drop), ..Settings::default() })
+        capabilities(&Settings {
+            cap_add: text(add),
+            cap_drop: text(drop),
+            ..Settings::default()
+        })
     }
 
     #[test]
     fn capabilities_are_added_and_dropped_as_docker_does() {
         assert_eq!(capabilities_of(&[], &[]).unwrap(), capability::DEFAULT);
-        assert_eq!(capabilities_of(&["sys_admin"], &["CAP_CHOWN"]).unwrap(), capability::DEFAULT & !1 | 1 << 21);
+        assert_eq!(
+            capabilities_of(&["sys_admin"], &["CAP_CHOWN"]).unwrap(),
+            capability::DEFAULT & !1 | 1 << 21
+        );
         assert_eq!(capabilities_of(&["NET_ADMIN"], &["ALL"]).unwrap(), 1 << 12);
-        assert_eq!(capabilities_of(&["ALL"], &["CHOWN"]).unwrap(), capability::ALL & !1);
-        assert_eq!(capabilities_of(&["NOSUCH"], &[]).unwrap_err().to_string(), "unknown capability NOSUCH");
+        assert_eq!(
+            capabilities_of(&["ALL"], &["CHOWN"]).unwrap(),
+            capability::ALL & !1
+        );
+        assert_eq!(
+            capabilities_of(&["NOSUCH"], &[]).unwrap_err().to_string(),
+            "unknown capability NOSUCH"
+        );
     }
 
     #[test]
@@ -572,7 +689,8 @@ mod tests {
 
     #[test]
     fn security_options_are_understood_or_refused() {
-        let options = |list: &[&str]| security_options(&list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
+        let options =
+            |list: &[&str]| security_options(&list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
         assert!(options(&["no-new-privileges:true"]).unwrap().no_new_privileges);
         assert!(options(&["seccomp:unconfined"]).unwrap().unconfined);
         assert!(options(&["apparmor=unconfined"]).is_ok());
@@ -582,7 +700,13 @@ mod tests {
 
     #[test]
     fn limits_become_resources() {
-        let resources = Limits { memory: Some(1 << 20), cpus_milli: Some(1500), pids: Some(-1), ..Limits::default() }.to_spec();
+        let resources = Limits {
+            memory: Some(1 << 20),
+            cpus_milli: Some(1500),
+            pids: Some(-1),
+            ..Limits::default()
+        }
+        .to_spec();
         assert_eq!(resources.memory().unwrap().swap(), Some(2 << 20));
         assert_eq!(resources.cpu().as_ref().unwrap().quota(), Some(150_000));
         assert_eq!(resources.pids().unwrap().limit(), -1);
@@ -602,9 +726,23 @@ mod tests {
             ],
             ..Settings::default()
         };
-        let targets: Vec<_> = mounts(&settings).iter().map(|mount| mount.destination().clone()).collect();
-        assert_eq!(targets.iter().filter(|target| *target == Path::new("/dev/shm")).count(), 1);
-        let place = |path: &str| targets.iter().position(|target| target == Path::new(path)).unwrap();
+        let targets: Vec<_> = mounts(&settings)
+            .iter()
+            .map(|mount| mount.destination().clone())
+            .collect();
+        assert_eq!(
+            targets
+                .iter()
+                .filter(|target| *target == Path::new("/dev/shm"))
+                .count(),
+            1
+        );
+        let place = |path: &str| {
+            targets
+                .iter()
+                .position(|target| target == Path::new(path))
+                .unwrap()
+        };
         assert!(place("/data") < place("/data/deep"));
         assert!(place("/dev") < place("/dev/shm"));
     }

@@ -73,13 +73,24 @@ pub fn start(
             fs::create_dir_all(folder).map_err(RuntimeError::io("make", folder.display().to_string()))?;
         }
     }
-    let resources = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let resources = request
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
     let started = Cgroup::create(layout, &request.cgroup.path, resources, request.cgroup.strict)
         .map_err(RuntimeError::from)
         .and_then(|(cgroup, warnings)| {
-            let blueprint = Blueprint { cgroups: cgroup.view(), ..blueprint };
+            let blueprint = Blueprint {
+                cgroups: cgroup.view(),
+                ..blueprint
+            };
             let warnings = warnings.iter().map(Warning::to_string).collect();
-            let connections = Connections { network, kept, supervisor };
+            let connections = Connections {
+                network,
+                kept,
+                supervisor,
+            };
             start_in(request, &blueprint, &connections, cgroup, warnings)
         });
     if started.is_err() {
@@ -105,7 +116,11 @@ fn start_in(
     mut warnings: Vec<String>,
 ) -> Result<Started, RuntimeError> {
     let failed = |operation| RuntimeError::io(operation, "monitor");
-    let profile = request.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = request
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
     let filter = filter(request.seccomp, profile, blueprint.process.capabilities.bounding)?;
     let flags = SocketFlags::CLOEXEC;
     let pair = || rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
@@ -127,7 +142,10 @@ fn start_in(
             numbers.insert(name.clone(), i32::try_from(number).unwrap_or(i32::MAX));
         }
     }
-    numbers.insert(DOOR.to_owned(), i32::try_from(order::DOOR_OUTSIDE).unwrap_or(i32::MAX));
+    numbers.insert(
+        DOOR.to_owned(),
+        i32::try_from(order::DOOR_OUTSIDE).unwrap_or(i32::MAX),
+    );
     let fixed = Fixed {
         id: request.id.clone(),
         boot: boot(),
@@ -136,9 +154,14 @@ fn start_in(
         namespaces: blueprint.namespaces.all(connections.network.is_some()),
         process: blueprint.process.clone(),
         seccomp: request.seccomp,
-        profile: if request.seccomp == SeccompPolicy::Spec { profile.cloned() } else { None },
+        profile: if request.seccomp == SeccompPolicy::Spec {
+            profile.cloned()
+        } else {
+            None
+        },
     };
-    let fixed = serde_json::value::to_raw_value(&fixed).map_err(|error| failed("write order of")(error.into()))?;
+    let fixed =
+        serde_json::value::to_raw_value(&fixed).map_err(|error| failed("write order of")(error.into()))?;
     let order = MonitorOrder {
         namespaces: blueprint.namespaces.clone,
         cgroup,
@@ -168,13 +191,32 @@ fn start_in(
     fds.extend(further);
     let argv = executable::arguments(MONITOR_ROLE, &[fds.len().to_string()]);
     let path = std::ffi::CString::new(format!("/proc/self/fd/{}", order::EXECUTABLE)).unwrap_or_default();
-    let pid = spawn(&Program { path: &path, argv: &argv, fds: &fds, new_session: true }).map_err(failed("start"))?;
+    let pid = spawn(&Program {
+        path: &path,
+        argv: &argv,
+        fds: &fds,
+        new_session: true,
+    })
+    .map_err(failed("start"))?;
     let monitor = Process::own(pid).map_err(failed("open"))?;
     drop(monitor_answer);
     match listen(answer.as_fd()) {
-        Ok((Answer::Started { init, started_at, warnings: later, .. }, Some(fd))) => {
+        Ok((
+            Answer::Started {
+                init,
+                started_at,
+                warnings: later,
+                ..
+            },
+            Some(fd),
+        )) => {
             warnings.extend(later);
-            Ok(Started { monitor, init: Process::given(init, fd), started_at, warnings })
+            Ok(Started {
+                monitor,
+                init: Process::given(init, fd),
+                started_at,
+                warnings,
+            })
         }
         Ok((Answer::Failed(failure), _)) => {
             let _ = monitor.wait();
@@ -199,7 +241,10 @@ fn listen(socket: BorrowedFd<'_>) -> Result<(Answer, Option<OwnedFd>), RuntimeEr
     let mut buffer = vec![0; order::LONGEST_ANSWER];
     let (length, fd) = fd::receive(socket, &mut buffer).map_err(failed())?;
     match buffer.get(..length).filter(|bytes| !bytes.is_empty()) {
-        Some(bytes) => Ok((serde_json::from_slice(bytes).map_err(|error| failed()(error.into()))?, fd)),
+        Some(bytes) => Ok((
+            serde_json::from_slice(bytes).map_err(|error| failed()(error.into()))?,
+            fd,
+        )),
         None => Err(RuntimeError::Silent("monitor")),
     }
 }
@@ -226,7 +271,12 @@ pub(super) fn filter(
 ) -> Result<Option<Arc<OwnedFd>>, RuntimeError> {
     static MADE: Mutex<BTreeMap<u64, Arc<OwnedFd>>> = Mutex::new(BTreeMap::new());
     let cached = policy == SeccompPolicy::Default;
-    if cached && let Some(made) = MADE.lock().unwrap_or_else(PoisonError::into_inner).get(&capabilities) {
+    if cached
+        && let Some(made) = MADE
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&capabilities)
+    {
         return Ok(Some(Arc::clone(made)));
     }
     let Some(program) = seccomp::program(policy, profile, capabilities).map_err(SpecError::from)? else {
@@ -235,7 +285,9 @@ pub(super) fn filter(
     let file = order::write_filter(&program).map_err(RuntimeError::io("write", "system call filter"))?;
     let file = Arc::new(file);
     if cached {
-        MADE.lock().unwrap_or_else(PoisonError::into_inner).insert(capabilities, Arc::clone(&file));
+        MADE.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(capabilities, Arc::clone(&file));
     }
     Ok(Some(file))
 }
@@ -247,11 +299,19 @@ pub(super) fn filter(
 /// for an unknown name, [`RuntimeError::Io`] when it cannot be taken.
 pub fn retrieve_kept(running: &RunningRecord, name: &str) -> Result<OwnedFd, RuntimeError> {
     let not_running = || RuntimeError::NotRunning(running.fixed.id.clone());
-    let number = running.fixed.kept.get(name).ok_or_else(|| RuntimeError::NotKept(name.to_owned()))?;
+    let number = running
+        .fixed
+        .kept
+        .get(name)
+        .ok_or_else(|| RuntimeError::NotKept(name.to_owned()))?;
     if running.fixed.boot != boot() {
         return Err(not_running());
     }
-    let monitor = running.monitor.open().map_err(RuntimeError::io("open", "monitor"))?.ok_or_else(not_running)?;
+    let monitor = running
+        .monitor
+        .open()
+        .map_err(RuntimeError::io("open", "monitor"))?
+        .ok_or_else(not_running)?;
     pidfd::get_fd(monitor.as_fd(), *number).map_err(RuntimeError::io("take", format!("{name} from monitor")))
 }
 

@@ -80,5 +80,9 @@ pub fn attach_device_program(program: &[Instruction], cgroup: BorrowedFd<'_>) ->
     };
     // SAFETY: the attributes are as large as said.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 /// The descriptors a role was started with, by number. Each can be taken once.
@@ -33,7 +34,8 @@ impl Inherited {
         let fds = (0..last)
             .map(|number| {
                 // SAFETY: a borrow for the duration of the check.
-                let open = number > 2 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
+                let open =
+                    number > 2 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
                 // SAFETY: open, and by the contract above nobody owns it.
                 open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
             })

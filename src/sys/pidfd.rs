@@ -19,7 +19,11 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A copy of the descriptor `number` of another process: pidfd_getfd(2).

@@ -59,7 +59,10 @@ pub fn die_with_parent() -> io::Result<()> {
 /// # Errors
 /// What setrlimit(2) returns.
 pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: a pointer to a live structure that is only read.
     if unsafe { libc::setrlimit(resource as _, &raw const limit) } == 0 {
         Ok(())
@@ -73,7 +76,10 @@ pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()>
 /// # Errors
 /// What getrlimit(2) returns.
 pub fn resource_limit(resource: u32) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: a pointer to a live structure that the call fills.
     if unsafe { libc::getrlimit(resource as _, &raw mut limit) } == 0 {
         Ok((limit.rlim_cur, limit.rlim_max))

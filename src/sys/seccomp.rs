@@ -27,8 +27,7 @@ pub const MOST: usize = 4096;
 /// # Errors
 /// What seccomp(2) returns.
 pub fn install(program: &[Instruction]) -> io::Result<()> {
-    let length =
-        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let description = libc::sock_fprog {
         len: length,
         filter: program.as_ptr().cast_mut().cast(),
@@ -43,5 +42,9 @@ pub fn install(program: &[Instruction]) -> io::Result<()> {
             &raw const description,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

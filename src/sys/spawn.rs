@@ -39,7 +39,10 @@ pub struct Program<'a> {
 /// [`io::ErrorKind::InvalidInput`] for more than 256 of them.
 pub fn spawn(program: &Program<'_>) -> io::Result<u32> {
     if program.fds.len() > PARKED as usize {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
     }
     // Copies above every target number: no dup2 can overwrite a source.
     let parked: Vec<OwnedFd> = program
@@ -138,7 +141,10 @@ impl Attributes {
             libc::sigemptyset(set.as_mut_ptr());
             check(libc::posix_spawnattr_setsigmask(attributes.get(), set.as_ptr()))?;
             libc::sigfillset(set.as_mut_ptr());
-            check(libc::posix_spawnattr_setsigdefault(attributes.get(), set.as_ptr()))?;
+            check(libc::posix_spawnattr_setsigdefault(
+                attributes.get(),
+                set.as_ptr(),
+            ))?;
             #[expect(clippy::cast_possible_truncation, reason = "all flags fit in 16 bits")]
             check(libc::posix_spawnattr_setflags(attributes.get(), flags as i16))?;
         }

@@ -77,12 +77,21 @@ pub fn format_time(time: u64) -> String {
 /// The reverse of [`write_time`]; `None` for anything else.
 fn parse_time(text: &[u8]) -> Option<u64> {
     const SHAPE: &[u8; TIME_LENGTH] = b"0000-00-00T00:00:00.000000000Z";
-    let right = |(letter, shape): (&u8, &u8)| if *shape == b'0' { letter.is_ascii_digit() } else { letter == shape };
+    let right = |(letter, shape): (&u8, &u8)| {
+        if *shape == b'0' {
+            letter.is_ascii_digit()
+        } else {
+            letter == shape
+        }
+    };
     if text.len() != TIME_LENGTH || !text.iter().zip(SHAPE).all(right) {
         return None;
     }
     let get = |start: usize, digits: usize| {
-        text.iter().skip(start).take(digits).fold(0, |value, letter| value * 10 + u64::from(letter - b'0'))
+        text.iter()
+            .skip(start)
+            .take(digits)
+            .fold(0, |value, letter| value * 10 + u64::from(letter - b'0'))
     };
     let days = days(get(0, 4), get(5, 2), get(8, 2))?;
     let seconds = days * 86400 + get(11, 2) * 3600 + get(14, 2) * 60 + get(17, 2);
@@ -98,7 +107,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (era * 400 + year + carry, month, day)
 }
 
@@ -121,15 +134,29 @@ mod tests {
     #[test]
     fn times_are_written_and_read() {
         assert_eq!(format_time(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(format_time(951_782_399_999_999_999), "2000-02-28T23:59:59.999999999Z");
-        assert_eq!(format_time(951_782_400_000_000_000), "2000-02-29T00:00:00.000000000Z");
-        assert_eq!(format_time(1_795_190_284_000_000_001), "2026-11-20T15:58:04.000000001Z");
+        assert_eq!(
+            format_time(951_782_399_999_999_999),
+            "2000-02-28T23:59:59.999999999Z"
+        );
+        assert_eq!(
+            format_time(951_782_400_000_000_000),
+            "2000-02-29T00:00:00.000000000Z"
+        );
+        assert_eq!(
+            format_time(1_795_190_284_000_000_001),
+            "2026-11-20T15:58:04.000000001Z"
+        );
         let mut time = 0;
         while time < 4_000_000_000 * NANOSECONDS {
             assert_eq!(parse_time(format_time(time).as_bytes()), Some(time));
             time += 86_400 * NANOSECONDS * 13 + 12_345_678_901;
         }
-        for wrong in ["", "2026-11-20T15:58:04Z", "2026-13-20T15:58:04.000000001Z", "2026-11-20 15:58:04.000000001Z"] {
+        for wrong in [
+            "",
+            "2026-11-20T15:58:04Z",
+            "2026-13-20T15:58:04.000000001Z",
+            "2026-11-20 15:58:04.000000001Z",
+        ] {
             assert_eq!(parse_time(wrong.as_bytes()), None, "{wrong}");
         }
     }

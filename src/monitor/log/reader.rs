@@ -34,7 +34,12 @@ impl Entry {
             Some(text) => (true, text),
             None => (false, rest.strip_prefix(b"F ")?),
         };
-        Some(Self { time: parse_time(time)?, stream, partial, text: text.to_owned() })
+        Some(Self {
+            time: parse_time(time)?,
+            stream,
+            partial,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -78,14 +83,22 @@ impl Reader {
             From::Start => 0,
             From::Last(lines) => last_lines(&file, lines)?,
         };
-        Ok(Some(Self { file, position, block: Vec::new(), used: 0 }))
+        Ok(Some(Self {
+            file,
+            position,
+            block: Vec::new(),
+            used: 0,
+        }))
     }
 
     /// The next record, or `None` at the present end.
     ///
     /// # Errors
     /// What read(2) returns.
-    #[expect(clippy::should_implement_trait, reason = "an iterator that has ended cannot go on")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator that has ended cannot go on"
+    )]
     pub fn next(&mut self) -> io::Result<Option<Entry>> {
         loop {
             let rest = self.block.get(self.used..).unwrap_or_default();
@@ -115,7 +128,9 @@ impl Reader {
         self.used = 0;
         let left = self.block.len();
         self.block.resize(left + BLOCK, 0);
-        let read = self.file.read_at(self.block.get_mut(left..).unwrap_or_default(), self.position);
+        let read = self
+            .file
+            .read_at(self.block.get_mut(left..).unwrap_or_default(), self.position);
         self.block.truncate(left + *read.as_ref().unwrap_or(&0));
         let read = read?;
         self.position += u64::try_from(read).unwrap_or(0);
@@ -146,7 +161,10 @@ fn last_lines(file: &File, lines: usize) -> io::Result<u64> {
         pending = block;
         // Whole records from the last to the first, whose beginning is known
         // only when another record ends before it or the file begins.
-        while let Some(body) = pending.strip_suffix(b"\n").or_else(|| (newest && !pending.is_empty()).then_some(&pending)) {
+        while let Some(body) = pending
+            .strip_suffix(b"\n")
+            .or_else(|| (newest && !pending.is_empty()).then_some(&pending))
+        {
             let begin = match body.iter().rposition(|byte| *byte == b'\n') {
                 Some(before) => before + 1,
                 None if start == 0 => 0,
@@ -209,10 +227,22 @@ mod tests {
         });
         let mut reader = Reader::open(&path, From::Start).unwrap().unwrap();
         let first = reader.next().unwrap().unwrap();
-        assert_eq!(first, Entry { time: 1, stream: Stream::Stdout, partial: false, text: b"a".to_vec() });
+        assert_eq!(
+            first,
+            Entry {
+                time: 1,
+                stream: Stream::Stdout,
+                partial: false,
+                text: b"a".to_vec()
+            }
+        );
         assert_eq!(reader.next().unwrap().unwrap().text, b"\xff");
         assert_eq!(all(&mut reader), ["long+", "e"]);
-        assert!(Reader::open(&path.with_file_name("none"), From::Start).unwrap().is_none());
+        assert!(
+            Reader::open(&path.with_file_name("none"), From::Start)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -225,7 +255,8 @@ mod tests {
         file.write_all(b"0000Z stdout F two\n").unwrap();
         assert_eq!(all(&mut reader), ["two"]);
         file.set_len(0).unwrap();
-        file.write_all(b"1970-01-01T00:00:00.000000000Z stdout F x\n").unwrap();
+        file.write_all(b"1970-01-01T00:00:00.000000000Z stdout F x\n")
+            .unwrap();
         assert_eq!(all(&mut reader), ["x"]);
     }
 
@@ -239,7 +270,10 @@ mod tests {
         for lines in [0, 1, 2, 1000, 4999, 5000, 6000] {
             let found = last(&path, lines);
             assert_eq!(found.len(), lines.min(5000));
-            assert_eq!(found.first().cloned(), (lines > 0).then(|| format!("line {}", 5000 - lines.min(5000))));
+            assert_eq!(
+                found.first().cloned(),
+                (lines > 0).then(|| format!("line {}", 5000 - lines.min(5000)))
+            );
         }
         // A torn end is not counted.
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();

@@ -36,7 +36,14 @@ impl Writer {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
         let length = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-        Ok(Self { file, length, waiting: Vec::new(), tails: [Vec::new(), Vec::new()], lost: 0, reason: None })
+        Ok(Self {
+            file,
+            length,
+            waiting: Vec::new(),
+            tails: [Vec::new(), Vec::new()],
+            lost: 0,
+            reason: None,
+        })
     }
 
     /// Takes what was read from a stream at `time`.
@@ -60,7 +67,11 @@ impl Writer {
                     let ends = rest.first() == Some(&b'\n');
                     self.record(&written, stream, if ends { b'F' } else { b'P' }, &[&tail, piece]);
                     tail.clear();
-                    bytes = if ends { rest.get(1..).unwrap_or_default() } else { rest };
+                    bytes = if ends {
+                        rest.get(1..).unwrap_or_default()
+                    } else {
+                        rest
+                    };
                 }
                 None => {
                     tail.extend_from_slice(bytes);
@@ -119,11 +130,16 @@ impl Writer {
             return;
         }
         if self.lost > 0 {
-            let reason = self.reason.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+            let reason = self
+                .reason
+                .as_ref()
+                .map_or_else(String::new, |error| format!(": {error}"));
             let mut time = [0; TIME_LENGTH];
             write_time(crate::runtime::now(), &mut time);
             let mut note = time.to_vec();
-            note.extend_from_slice(format!(" stderr F rcompose: {} log lines lost{reason}\n", self.lost).as_bytes());
+            note.extend_from_slice(
+                format!(" stderr F rcompose: {} log lines lost{reason}\n", self.lost).as_bytes(),
+            );
             if self.append(&note).is_err() {
                 self.lost += lines(&self.waiting);
                 self.waiting.clear();
@@ -150,7 +166,10 @@ impl Writer {
                 other => {
                     let error = other.err().unwrap_or(rustix::io::Errno::NOSPC);
                     let torn = records.get(..done).unwrap_or_default();
-                    let whole = torn.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                    let whole = torn
+                        .iter()
+                        .rposition(|byte| *byte == b'\n')
+                        .map_or(0, |end| end + 1);
                     self.length += u64::try_from(whole).unwrap_or(0);
                     if whole < done {
                         // Half a record would run into the next one.
@@ -180,7 +199,9 @@ mod tests {
         feed(&mut writer);
         writer.flush();
         let text = std::fs::read_to_string(&path).unwrap();
-        text.lines().map(|line| line.get(TIME_LENGTH + 1..).unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| line.get(TIME_LENGTH + 1..).unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -196,13 +217,26 @@ mod tests {
         });
         assert_eq!(
             lines,
-            ["stdout F one", "stderr F err", "stderr F ", "stdout F two", "stdout P three", "stdout F "]
+            [
+                "stdout F one",
+                "stderr F err",
+                "stderr F ",
+                "stdout F two",
+                "stdout P three",
+                "stdout F "
+            ]
         );
     }
 
     #[test]
     fn long_lines_are_cut_wherever_reads_end() {
-        for length in [LONGEST_PIECE - 1, LONGEST_PIECE, LONGEST_PIECE + 1, 3 * LONGEST_PIECE, 3 * LONGEST_PIECE + 5] {
+        for length in [
+            LONGEST_PIECE - 1,
+            LONGEST_PIECE,
+            LONGEST_PIECE + 1,
+            3 * LONGEST_PIECE,
+            3 * LONGEST_PIECE + 5,
+        ] {
             let text = vec![b'x'; length];
             for step in [1000, 4096, LONGEST_PIECE, 5 * LONGEST_PIECE] {
                 let lines = written(|writer| {
@@ -215,7 +249,11 @@ mod tests {
                 assert_eq!(last, "stdout F next");
                 let joined: usize = pieces.iter().map(|line| line.len() - "stdout F ".len()).sum();
                 assert_eq!(joined, length, "in steps of {step}");
-                assert!(pieces.iter().all(|line| line.len() - "stdout F ".len() <= LONGEST_PIECE));
+                assert!(
+                    pieces
+                        .iter()
+                        .all(|line| line.len() - "stdout F ".len() <= LONGEST_PIECE)
+                );
                 let (end, before) = pieces.split_last().unwrap();
                 assert!(end.starts_with("stdout F "));
                 assert!(before.iter().all(|line| line.starts_with("stdout P ")));

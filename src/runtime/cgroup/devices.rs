@@ -8,7 +8,10 @@ use crate::sys::bpf::Instruction;
 
 /// Read, write, make.
 fn access(rule: &LinuxDeviceCgroup) -> &str {
-    rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm")
+    rule.access()
+        .as_deref()
+        .filter(|access| !access.is_empty())
+        .unwrap_or("rwm")
 }
 
 /// `c`, `b` or `a`.
@@ -31,7 +34,12 @@ pub(super) fn line(rule: &LinuxDeviceCgroup) -> String {
     match kind(rule) {
         // Numbers and access of `a` are ignored by the kernel.
         "a" => "a".into(),
-        kind => format!("{kind} {}:{} {}", number(rule.major()), number(rule.minor()), access(rule)),
+        kind => format!(
+            "{kind} {}:{} {}",
+            number(rule.major()),
+            number(rule.minor()),
+            access(rule)
+        ),
     }
 }
 
@@ -70,7 +78,12 @@ pub(super) fn program(rules: &[LinuxDeviceCgroup]) -> Vec<Instruction> {
     const JUMP_UNLESS: u8 = 0x55;
     const JUMP_IF: u8 = 0x15;
     const EXIT: u8 = 0x95;
-    let op = |code, registers, offset, immediate| Instruction { code, registers, offset, immediate };
+    let op = |code, registers, offset, immediate| Instruction {
+        code,
+        registers,
+        offset,
+        immediate,
+    };
     // The context (register 1): type and access in one word, major, minor.
     let mut code = vec![
         op(LOAD_WORD, 0x10 | TYPE, 0, 0),
@@ -102,7 +115,12 @@ pub(super) fn program(rules: &[LinuxDeviceCgroup]) -> Vec<Instruction> {
         if kind.is_some() {
             for (register, number) in [(MAJOR, rule.major()), (MINOR, rule.minor())] {
                 if let Some(number) = exact(number) {
-                    tests.push(op(JUMP_UNLESS, register, 0, i32::try_from(number).unwrap_or(i32::MAX)));
+                    tests.push(op(
+                        JUMP_UNLESS,
+                        register,
+                        0,
+                        i32::try_from(number).unwrap_or(i32::MAX),
+                    ));
                 }
             }
         }
@@ -154,7 +172,13 @@ mod tests {
             let value = i64::from(instruction.immediate);
             let jump = |holds: bool| if holds { instruction.offset as usize } else { 0 };
             match instruction.code {
-                0x61 => registers[to] = match instruction.offset { 0 => kind | access << 16, 4 => major, _ => minor },
+                0x61 => {
+                    registers[to] = match instruction.offset {
+                        0 => kind | access << 16,
+                        4 => major,
+                        _ => minor,
+                    }
+                }
                 0x57 => registers[to] &= value,
                 0x77 => registers[to] >>= value,
                 0xb7 => registers[to] = value,
@@ -180,7 +204,11 @@ mod tests {
             (1, 1, 8, 0, false),
             (2, 4, 10, 229, false),
         ] {
-            assert_eq!(allowed(&code, kind, access, major, minor), expected, "{kind} {access} {major}:{minor}");
+            assert_eq!(
+                allowed(&code, kind, access, major, minor),
+                expected,
+                "{kind} {access} {major}:{minor}"
+            );
         }
     }
 

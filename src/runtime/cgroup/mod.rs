@@ -65,7 +65,11 @@ pub enum CgroupError {
 impl CgroupError {
     fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
     }
 }
 
@@ -121,13 +125,17 @@ impl Layout {
     /// [`CgroupError::Io`] when `/proc` cannot be read, [`CgroupError::None`]
     /// without any hierarchy.
     pub fn detect() -> Result<Self, CgroupError> {
-        let read = |path: &'static str| fs::read_to_string(path).map_err(CgroupError::io("read", Path::new(path)));
-        let mut layout = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, &|path| {
-            rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
-        });
+        let read =
+            |path: &'static str| fs::read_to_string(path).map_err(CgroupError::io("read", Path::new(path)));
+        let mut layout = Self::parse(
+            &read("/proc/self/mountinfo")?,
+            &read("/proc/self/cgroup")?,
+            &|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok(),
+        );
         for hierarchy in &mut layout.hierarchies {
             if hierarchy.version == Version::V2 {
-                let controllers = fs::read_to_string(hierarchy.base.join("cgroup.controllers")).unwrap_or_default();
+                let controllers =
+                    fs::read_to_string(hierarchy.base.join("cgroup.controllers")).unwrap_or_default();
                 hierarchy.controllers = controllers.split_whitespace().map(str::to_owned).collect();
             }
         }
@@ -141,9 +149,13 @@ impl Layout {
     fn parse(mountinfo: &str, own: &str, writable: &dyn Fn(&Path) -> bool) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((place, kind)) = line.split_once(" - ") else { continue };
+            let Some((place, kind)) = line.split_once(" - ") else {
+                continue;
+            };
             let (mut place, mut kind) = (place.split(' '), kind.split(' '));
-            let (Some(root), Some(mountpoint)) = (place.nth(3), place.next()) else { continue };
+            let (Some(root), Some(mountpoint)) = (place.nth(3), place.next()) else {
+                continue;
+            };
             let version = match kind.next() {
                 Some("cgroup") => Version::V1,
                 Some("cgroup2") => Version::V2,
@@ -152,7 +164,11 @@ impl Layout {
             let options = kind.nth(1).unwrap_or_default();
             let controllers: Vec<String> = match version {
                 // The rest are mount flags, and `name=` of hierarchies without controllers.
-                Version::V1 => options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect(),
+                Version::V1 => options
+                    .split(',')
+                    .filter(|option| CONTROLLERS.contains(option))
+                    .map(str::to_owned)
+                    .collect(),
                 Version::V2 => Vec::new(),
             };
             let seen = |known: &Hierarchy| known.version == version && known.controllers == controllers;
@@ -164,11 +180,20 @@ impl Layout {
                 mountpoint.clone()
             } else {
                 let own = own_path(own, &controllers);
-                let below = own.strip_prefix(&unescape(root)).unwrap_or(&own).trim_start_matches('/').to_owned();
+                let below = own
+                    .strip_prefix(&unescape(root))
+                    .unwrap_or(&own)
+                    .trim_start_matches('/')
+                    .to_owned();
                 mountpoint.join(below)
             };
             if writable(&base) {
-                hierarchies.push(Hierarchy { version, controllers, mountpoint, base });
+                hierarchies.push(Hierarchy {
+                    version,
+                    controllers,
+                    mountpoint,
+                    base,
+                });
             }
         }
         Self { hierarchies }
@@ -177,7 +202,17 @@ impl Layout {
 
 /// The controllers of version 1 that we know.
 const CONTROLLERS: [&str; 12] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio", "perf_event",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "net_cls",
+    "net_prio",
+    "perf_event",
     "hugetlb",
 ];
 
@@ -185,7 +220,9 @@ const CONTROLLERS: [&str; 12] = [
 fn own_path(own: &str, controllers: &[String]) -> String {
     for line in own.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(named), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(_), Some(named), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         let same = match controllers.first() {
             Some(first) => named.split(',').any(|name| name == first),
             None => named.is_empty(),
@@ -203,7 +240,10 @@ fn unescape(field: &str) -> String {
     let mut rest = field;
     while let Some((before, after)) = rest.split_once('\\') {
         text.push_str(before);
-        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match after
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
             Some(byte) => {
                 text.push(char::from(byte));
                 rest = after.get(3..).unwrap_or_default();
@@ -256,7 +296,9 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::Path`] for a path that is not plain and relative.
     pub fn locate(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
-        let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let plain = path
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
         if !plain || path.as_os_str().is_empty() {
             return Err(CgroupError::Path(path.to_owned()));
         }
@@ -265,7 +307,9 @@ impl Cgroup {
             controllers: hierarchy.controllers.clone(),
             path: hierarchy.base.join(path),
         });
-        Ok(Self { folders: folders.collect() })
+        Ok(Self {
+            folders: folders.collect(),
+        })
     }
 
     /// Makes the folders and sets the limits. Folders left by a run that was
@@ -287,7 +331,10 @@ impl Cgroup {
             .is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some());
         cgroup.folders.retain(|folder| {
             folder.version == Version::V2
-                || folder.controllers.iter().any(|name| ALWAYS.contains(&name.as_str()) || (cpuset && name == "cpuset"))
+                || folder
+                    .controllers
+                    .iter()
+                    .any(|name| ALWAYS.contains(&name.as_str()) || (cpuset && name == "cpuset"))
         });
         for (folder, hierarchy) in cgroup.folders.iter_mut().filter_map(|folder| {
             let of = |hierarchy: &&Hierarchy| folder.path.starts_with(&hierarchy.base);
@@ -312,8 +359,14 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError::Io`] when the kernel refuses a value.
-    pub fn update(&self, resources: Option<&LinuxResources>, fresh: bool) -> Result<Vec<Warning>, CgroupError> {
-        let Some(resources) = resources else { return Ok(Vec::new()) };
+    pub fn update(
+        &self,
+        resources: Option<&LinuxResources>,
+        fresh: bool,
+    ) -> Result<Vec<Warning>, CgroupError> {
+        let Some(resources) = resources else {
+            return Ok(Vec::new());
+        };
         let mut wishes = Wishes::of(resources);
         for folder in &self.folders {
             match folder.version {
@@ -326,18 +379,31 @@ impl Cgroup {
 
     /// The `tasks` files that a process joins by writing `0` to each.
     pub fn tasks(&self) -> impl Iterator<Item = PathBuf> {
-        self.folders.iter().filter(|folder| folder.version == Version::V1).map(|folder| folder.path.join("tasks"))
+        self.folders
+            .iter()
+            .filter(|folder| folder.version == Version::V1)
+            .map(|folder| folder.path.join("tasks"))
     }
 
     /// The folder in the version 2 hierarchy.
     pub fn unified(&self) -> Option<&Path> {
-        self.folders.iter().find(|folder| folder.version == Version::V2).map(|folder| folder.path.as_path())
+        self.folders
+            .iter()
+            .find(|folder| folder.version == Version::V2)
+            .map(|folder| folder.path.as_path())
     }
 
     /// What the container sees below `/sys/fs/cgroup`.
     pub(super) fn view(&self) -> View {
-        let of = |version| self.folders.iter().filter(move |folder| folder.version == version);
-        View { v1: of(Version::V1).map(|folder| folder.controllers.clone()).collect(), v2: of(Version::V2).count() > 0 }
+        let of = |version| {
+            self.folders
+                .iter()
+                .filter(move |folder| folder.version == version)
+        };
+        View {
+            v1: of(Version::V1).map(|folder| folder.controllers.clone()).collect(),
+            v2: of(Version::V2).count() > 0,
+        }
     }
 
     /// How often the kernel killed for want of memory in it; 0 where that
@@ -388,7 +454,10 @@ impl Cgroup {
             }
             let open = |number: u32| {
                 let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
-                Some((number, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?))
+                Some((
+                    number,
+                    rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?,
+                ))
             };
             let mut ends: Vec<_> = processes.into_iter().filter_map(open).collect();
             // A number may have passed to another process between the list and
@@ -400,12 +469,19 @@ impl Cgroup {
             }
             for (_, end) in &ends {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+                let timeout = Timespec {
+                    tv_sec: left.as_secs().cast_signed(),
+                    tv_nsec: left.subsec_nanos().into(),
+                };
                 let mut fds = [PollFd::new(end, PollFlags::IN)];
                 let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)));
             }
             if Instant::now() >= deadline {
-                let path = self.folders.first().map(|folder| folder.path.clone()).unwrap_or_default();
+                let path = self
+                    .folders
+                    .first()
+                    .map(|folder| folder.path.clone())
+                    .unwrap_or_default();
                 return Err(CgroupError::io("empty", &path)(io::ErrorKind::TimedOut.into()));
             }
             if ends.is_empty() {
@@ -444,14 +520,39 @@ impl Wishes {
             }
         };
         if let Some(memory) = resources.memory() {
-            wish(memory.limit().is_some_and(|limit| limit > 0), "memory limit", "memory");
+            wish(
+                memory.limit().is_some_and(|limit| limit > 0),
+                "memory limit",
+                "memory",
+            );
             // Twice the limit is what everyone gets who asks for none: nobody
             // is told that a wish he did not have is not fulfilled.
-            let asked = |total| total != 0 && memory.limit().is_none_or(|limit| total != limit.saturating_mul(2));
-            wish(memory.swap().is_some_and(asked), "memory and swap limit", "memory swap");
-            wish(memory.reservation().is_some_and(|limit| limit > 0), "memory reservation", "memory");
-            wish(memory.swappiness().is_some(), "memory swappiness", "version 1 memory");
-            wish(memory.disable_oom_killer() == Some(true), "oom_kill_disable", "version 1 memory");
+            let asked = |total| {
+                total != 0
+                    && memory
+                        .limit()
+                        .is_none_or(|limit| total != limit.saturating_mul(2))
+            };
+            wish(
+                memory.swap().is_some_and(asked),
+                "memory and swap limit",
+                "memory swap",
+            );
+            wish(
+                memory.reservation().is_some_and(|limit| limit > 0),
+                "memory reservation",
+                "memory",
+            );
+            wish(
+                memory.swappiness().is_some(),
+                "memory swappiness",
+                "version 1 memory",
+            );
+            wish(
+                memory.disable_oom_killer() == Some(true),
+                "oom_kill_disable",
+                "version 1 memory",
+            );
         }
         if let Some(cpu) = resources.cpu() {
             wish(cpu.quota().is_some_and(|quota| quota > 0), "cpu limit", "cpu");
@@ -459,8 +560,19 @@ impl Wishes {
             wish(cpu.cpus().is_some(), "cpuset", "cpuset");
             wish(cpu.mems().is_some(), "cpuset memory nodes", "cpuset");
         }
-        wish(resources.pids().as_ref().is_some_and(|pids| pids.limit() > 0), "pids limit", "pids");
-        wish(resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()), "device rules", "devices");
+        wish(
+            resources.pids().as_ref().is_some_and(|pids| pids.limit() > 0),
+            "pids limit",
+            "pids",
+        );
+        wish(
+            resources
+                .devices()
+                .as_ref()
+                .is_some_and(|rules| !rules.is_empty()),
+            "device rules",
+            "devices",
+        );
         if let Some(unified) = resources.unified() {
             wish(!unified.is_empty(), "unified", "version 2");
         }
@@ -480,14 +592,24 @@ impl Wishes {
     }
 
     fn left(self) -> Vec<Warning> {
-        self.0.into_iter().map(|(wish, reason)| Warning { wish: wish.into(), reason }).collect()
+        self.0
+            .into_iter()
+            .map(|(wish, reason)| Warning {
+                wish: wish.into(),
+                reason,
+            })
+            .collect()
     }
 }
 
 /// Writes a value to a file of a cgroup.
 fn write(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = folder.join(file);
-    fs::write(&path, value).map_err(|source| CgroupError::Io { operation: "write to", path, source })
+    fs::write(&path, value).map_err(|source| CgroupError::Io {
+        operation: "write to",
+        path,
+        source,
+    })
 }
 
 /// Makes a fresh folder, and those above it. One above may be removed at any
@@ -538,7 +660,11 @@ fn remove_tree(path: &Path) -> Result<(), CgroupError> {
 
 fn collect(folder: &Path, list: &mut Vec<u32>) {
     let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    list.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+    list.extend(
+        text.lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|pid| *pid != 0),
+    );
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), list);
@@ -571,7 +697,13 @@ mod tests {
         let found: Vec<_> = layout
             .hierarchies
             .iter()
-            .map(|each| (each.version, each.controllers.join(","), each.base.to_str().unwrap()))
+            .map(|each| {
+                (
+                    each.version,
+                    each.controllers.join(","),
+                    each.base.to_str().unwrap(),
+                )
+            })
             .collect();
         assert_eq!(
             found,
@@ -589,7 +721,10 @@ mod tests {
         let mountinfo = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate\n";
         let own = "0::/user.slice/user-1000.slice\n";
         let layout = Layout::parse(mountinfo, own, &|path| path.ends_with("user-1000.slice"));
-        assert_eq!(layout.hierarchies[0].base, Path::new("/sys/fs/cgroup/user.slice/user-1000.slice"));
+        assert_eq!(
+            layout.hierarchies[0].base,
+            Path::new("/sys/fs/cgroup/user.slice/user-1000.slice")
+        );
     }
 
     #[test]
@@ -602,7 +737,10 @@ mod tests {
     #[test]
     fn a_path_that_leaves_its_place_is_refused() {
         for path in ["", "/abs", "a/../b", ".."] {
-            assert!(Cgroup::locate(&Layout::default(), Path::new(path)).is_err(), "{path}");
+            assert!(
+                Cgroup::locate(&Layout::default(), Path::new(path)).is_err(),
+                "{path}"
+            );
         }
         assert!(Cgroup::locate(&Layout::default(), Path::new("rcompose-0/abc")).is_ok());
     }
@@ -617,7 +755,10 @@ mod tests {
         let texts: Vec<String> = left.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
-            ["memory limit has no effect: no memory controller", "cpu shares has no effect: no cpu controller"]
+            [
+                "memory limit has no effect: no memory controller",
+                "cpu shares has no effect: no cpu controller"
+            ]
         );
     }
 }

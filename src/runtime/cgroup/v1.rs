@@ -74,7 +74,11 @@ pub(super) fn apply(
         && has("pids")
     {
         let limit = pids.limit();
-        let value = if limit > 0 { limit.to_string() } else { "max".into() };
+        let value = if limit > 0 {
+            limit.to_string()
+        } else {
+            "max".into()
+        };
         write(path, "pids.max", &value)?;
         wishes.fulfilled("pids limit");
     }
@@ -84,7 +88,11 @@ pub(super) fn apply(
     {
         if fresh {
             for rule in rules {
-                let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+                let file = if rule.allow() {
+                    "devices.allow"
+                } else {
+                    "devices.deny"
+                };
                 write(path, file, &devices::line(rule))?;
             }
         }

@@ -51,7 +51,11 @@ pub(super) fn apply(
         wishes.fulfilled("memory limit");
         if let Some(total) = memory.swap().filter(|total| *total != 0) {
             // The kernel limits swap alone here; the spec's number has both.
-            let swap = if total < 0 { -1 } else { (total - limit.unwrap_or(0).max(0)).max(0) };
+            let swap = if total < 0 {
+                -1
+            } else {
+                (total - limit.unwrap_or(0).max(0)).max(0)
+            };
             if path.join("memory.swap.max").exists() {
                 write(path, "memory.swap.max", &bytes(swap))?;
                 wishes.fulfilled("memory and swap limit");
@@ -67,7 +71,11 @@ pub(super) fn apply(
     if let Some(cpu) = resources.cpu() {
         if has("cpu") {
             if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-                let quota = if quota > 0 { quota.to_string() } else { "max".into() };
+                let quota = if quota > 0 {
+                    quota.to_string()
+                } else {
+                    "max".into()
+                };
                 let period = cpu.period().filter(|period| *period > 0).unwrap_or(100_000);
                 write(path, "cpu.max", &format!("{quota} {period}"))?;
                 wishes.fulfilled("cpu limit");
@@ -91,12 +99,18 @@ pub(super) fn apply(
     if let Some(pids) = resources.pids()
         && has("pids")
     {
-        write(path, "pids.max", &bytes(if pids.limit() > 0 { pids.limit() } else { -1 }))?;
+        write(
+            path,
+            "pids.max",
+            &bytes(if pids.limit() > 0 { pids.limit() } else { -1 }),
+        )?;
         wishes.fulfilled("pids limit");
     }
     for (file, value) in resources.unified().iter().flatten() {
         if file.contains('/') || !file.contains('.') || file.starts_with("cgroup.") {
-            return Err(CgroupError::io("write to", &path.join(file))(io::ErrorKind::InvalidInput.into()));
+            return Err(CgroupError::io("write to", &path.join(file))(
+                io::ErrorKind::InvalidInput.into(),
+            ));
         }
         write(path, file, value)?;
         wishes.fulfilled("unified");
@@ -124,7 +138,11 @@ fn restrict_devices(path: &Path, rules: &[oci_spec::runtime::LinuxDeviceCgroup])
 }
 
 fn bytes(limit: i64) -> String {
-    if limit < 0 { "max".into() } else { limit.to_string() }
+    if limit < 0 {
+        "max".into()
+    } else {
+        limit.to_string()
+    }
 }
 
 /// Shares of version 1 (2 to 262144, 1024 by default) as a weight (1 to 10000,
@@ -139,6 +157,9 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
-        assert_eq!([1, 2, 1024, 262_144, 1 << 40].map(weight), [1, 1, 39, 10_000, 10_000]);
+        assert_eq!(
+            [1, 2, 1024, 262_144, 1 << 40].map(weight),
+            [1, 1, 39, 10_000, 10_000]
+        );
     }
 }

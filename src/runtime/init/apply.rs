@@ -34,11 +34,15 @@ pub(super) struct Entry<'a> {
 /// The score that decides who is killed for want of memory; while the host's
 /// own `/proc` can be seen.
 pub(in crate::runtime) fn set_oom_score(plan: &ProcessPlan, reporter: &Reporter) -> Result<(), Failure> {
-    let Some(score) = plan.oom_score_adj else { return Ok(()) };
+    let Some(score) = plan.oom_score_adj else {
+        return Ok(());
+    };
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            reporter.warn(format!("oom_score_adj {score} has no effect: no right to lower it"));
+            reporter.warn(format!(
+                "oom_score_adj {score} has no effect: no right to lower it"
+            ));
             Ok(())
         }
         Err(error) => Err(Failure::new(Step::OomScore, score.to_string(), &error)),
@@ -87,7 +91,12 @@ impl Entry<'_> {
             // Whoever would watch the program was killed.
             return Failure::because(Step::Exec, "", "nobody waits for it");
         }
-        let texts: Result<Vec<CString>, _> = self.plan.args.iter().map(|arg| CString::new(arg.as_str())).collect();
+        let texts: Result<Vec<CString>, _> = self
+            .plan
+            .args
+            .iter()
+            .map(|arg| CString::new(arg.as_str()))
+            .collect();
         let (Ok(argv), Some(program)) = (texts, self.plan.args.first()) else {
             return Failure::because(Step::Exec, "", "no program");
         };
@@ -98,14 +107,18 @@ impl Entry<'_> {
                 None => Failure::because(Step::Exec, "", "no program"),
             };
         }
-        let path = environment.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+        let path = environment
+            .iter()
+            .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
         let path = path.unwrap_or(DEFAULT_PATH.as_bytes());
         let mut denied = None;
         for folder in path.split(|byte| *byte == b':') {
             // An empty entry is the working directory, as execvp(3) has it.
             let folder = if folder.is_empty() { b"." } else { folder };
             let file = Path::new(OsStr::from_bytes(folder)).join(program);
-            let Ok(file) = CString::new(file.as_os_str().as_bytes()) else { continue };
+            let Ok(file) = CString::new(file.as_os_str().as_bytes()) else {
+                continue;
+            };
             let error = clone::execute(&file, &argv, environment);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
@@ -135,7 +148,8 @@ impl Entry<'_> {
             Ok(())
         };
         take().map_err(|error| Failure::new(Step::Terminal, "", &error))?;
-        self.reporter.send(&Report::Terminal, Some(terminal.master.as_fd()));
+        self.reporter
+            .send(&Report::Terminal, Some(terminal.master.as_fd()));
         Ok(())
     }
 
@@ -148,7 +162,10 @@ impl Entry<'_> {
                     let (_, most) = process::resource_limit(limit.number).map_err(failed)?;
                     let (soft, hard) = (limit.soft.min(most), limit.hard.min(most));
                     set(soft, hard).map_err(failed)?;
-                    self.reporter.warn(format!("ulimit {} is {hard}: no right to raise it further", limit.name));
+                    self.reporter.warn(format!(
+                        "ulimit {} is {hard}: no right to raise it further",
+                        limit.name
+                    ));
                 }
                 other => other.map_err(failed)?,
             }
@@ -158,7 +175,9 @@ impl Entry<'_> {
 
     fn load_filter(&self) -> Result<(), Failure> {
         match &self.filter {
-            Some(program) => seccomp::install(program).map_err(|error| Failure::new(Step::Seccomp, "", &error)),
+            Some(program) => {
+                seccomp::install(program).map_err(|error| Failure::new(Step::Seccomp, "", &error))
+            }
             None => Ok(()),
         }
     }
@@ -187,18 +206,27 @@ impl Entry<'_> {
 
     fn become_user(&self, identity: &Identity) -> Result<(), Failure> {
         let sets = self.plan.capabilities;
-        let failed = |what: &'static str| move |error: rustix::io::Errno| Failure::new(Step::Credentials, what, &error.into());
+        let failed = |what: &'static str| {
+            move |error: rustix::io::Errno| Failure::new(Step::Credentials, what, &error.into())
+        };
         let own = rustix::thread::capabilities(None).map_err(failed("capabilities"))?;
         for name in capability::names(capability::ALL & !sets.bounding) {
-            let Some(bit) = capability::bit(name) else { continue };
+            let Some(bit) = capability::bit(name) else {
+                continue;
+            };
             let single = CapabilitySet::from_bits_retain(bit);
             // One that this kernel does not know cannot be had either.
             if matches!(rustix::thread::capability_is_in_bounding_set(single), Ok(true)) {
-                rustix::thread::remove_capability_from_bounding_set(single).map_err(failed("bounding set"))?;
+                rustix::thread::remove_capability_from_bounding_set(single)
+                    .map_err(failed("bounding set"))?;
             }
         }
         rustix::thread::set_keep_capabilities(true).map_err(failed("capabilities"))?;
-        let groups: Vec<Gid> = identity.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        let groups: Vec<Gid> = identity
+            .groups
+            .iter()
+            .map(|group| Gid::from_raw(*group))
+            .collect();
         rustix::thread::set_thread_groups(&groups).map_err(failed("groups"))?;
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("group"))?;
@@ -207,13 +235,20 @@ impl Entry<'_> {
         let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & own.permitted;
         let inheritable = set(sets.inheritable);
         let permitted = set(sets.permitted);
-        let given = rustix::thread::CapabilitySets { effective: set(sets.effective), permitted, inheritable };
+        let given = rustix::thread::CapabilitySets {
+            effective: set(sets.effective),
+            permitted,
+            inheritable,
+        };
         rustix::thread::set_capabilities(None, given).map_err(failed("capabilities"))?;
         rustix::thread::clear_ambient_capability_set().map_err(failed("ambient capabilities"))?;
         for name in capability::names(sets.ambient & permitted.bits() & inheritable.bits()) {
             if let Some(bit) = capability::bit(name) {
-                rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true)
-                    .map_err(failed("ambient capabilities"))?;
+                rustix::thread::configure_capability_in_ambient_set(
+                    CapabilitySet::from_bits_retain(bit),
+                    true,
+                )
+                .map_err(failed("ambient capabilities"))?;
             }
         }
         Ok(())
@@ -226,7 +261,9 @@ fn give_pipes(identity: &Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     for standard in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        let Ok(stat) = rustix::fs::fstat(standard) else { continue };
+        let Ok(stat) = rustix::fs::fstat(standard) else {
+            continue;
+        };
         let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         if pipe && (stat.st_uid, stat.st_gid) != (identity.uid, identity.gid) {
             rustix::fs::fchown(standard, Some(uid), Some(gid))?;
@@ -238,10 +275,18 @@ fn give_pipes(identity: &Identity) -> io::Result<()> {
 fn environment(plan: &ProcessPlan, identity: &Identity) -> Vec<CString> {
     let home = plan.env.iter().any(|entry| entry.starts_with("HOME="));
     let added = (!home).then(|| format!("HOME={}", identity.home));
-    plan.env.iter().chain(&added).filter_map(|entry| CString::new(entry.as_str()).ok()).collect()
+    plan.env
+        .iter()
+        .chain(&added)
+        .filter_map(|entry| CString::new(entry.as_str()).ok())
+        .collect()
 }
 
 /// The container's root, which is ours.
 pub(super) fn open_root() -> io::Result<std::os::fd::OwnedFd> {
-    Ok(rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }

@@ -14,8 +14,14 @@ use crate::runtime::blueprint::DeviceNode;
 use crate::runtime::error::{Failure, Step};
 
 /// What every container has.
-const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
@@ -32,10 +38,17 @@ pub(super) fn make_usual(root: BorrowedFd<'_>) -> Result<(), Failure> {
         let path = format!("/dev/{name}");
         move |error: io::Error| Failure::new(Step::Device, path, &error)
     };
-    let dev = place::open(root, Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY, false).map_err(failed(""))?;
+    let dev = place::open(root, Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY, false)
+        .map_err(failed(""))?;
     for (name, major, minor) in NODES {
         let number = rustix::fs::makedev(major, minor);
-        match rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number) {
+        match rustix::fs::mknodat(
+            &dev,
+            name,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0o666),
+            number,
+        ) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(name)(error.into())),
         }
@@ -68,8 +81,17 @@ pub(super) fn make(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fail
             }
             Err(error) => return Err(error.into()),
         }
-        let owner = (rustix::fs::Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
-        rustix::fs::chownat(&folder, &name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+        let owner = (
+            rustix::fs::Uid::from_raw(device.uid),
+            rustix::fs::Gid::from_raw(device.gid),
+        );
+        rustix::fs::chownat(
+            &folder,
+            &name,
+            Some(owner.0),
+            Some(owner.1),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
         Ok(())
     };
     make().map_err(|error| Failure::new(Step::Device, device.path.display().to_string(), &error))
@@ -106,7 +128,12 @@ impl Terminal {
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
             if let Some((rows, columns)) = size {
-                let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                let size = rustix::termios::Winsize {
+                    ws_row: rows,
+                    ws_col: columns,
+                    ws_xpixel: 0,
+                    ws_ypixel: 0,
+                };
                 rustix::termios::tcsetwinsize(&master, size)?;
             }
             Ok(Self { master, slave })
@@ -118,7 +145,9 @@ impl Terminal {
     pub(super) fn mount_console(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
         let mount = || -> io::Result<()> {
             let target = place::make(root, Path::new("/dev/console"), Kind::File, false)?;
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
             let tree = open_tree(self.slave.as_fd(), "", flags)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             Ok(move_mount(&tree, "", &target, "", flags)?)

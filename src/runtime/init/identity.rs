@@ -27,7 +27,9 @@ const MOST: u32 = i32::MAX.cast_unsigned();
 /// Looks up the user and groups of a process.
 pub(super) fn identify(root: BorrowedFd<'_>, process: &ProcessPlan) -> Result<Identity, Failure> {
     let read = |path: &str| match place::read(root, Path::new(path), LARGEST) {
-        Ok(content) => Ok(content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()),
+        Ok(content) => Ok(content
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()),
         Err(error) => Err(Failure::new(Step::User, path, &error)),
     };
     find(process, &read("/etc/passwd")?, &read("/etc/group")?)
@@ -38,12 +40,17 @@ fn find(process: &ProcessPlan, passwd: &str, group: &str) -> Result<Identity, (S
     let mut identity = match process.user.as_deref().filter(|user| !user.is_empty()) {
         Some(wanted) => named(wanted, passwd, group)?,
         // Nothing said, not even by the spec: root with what its groups are.
-        None if process.uid == 0 && process.gid == 0 && process.groups.is_none() => named("0", passwd, group)?,
+        None if process.uid == 0 && process.gid == 0 && process.groups.is_none() => {
+            named("0", passwd, group)?
+        }
         None => Identity {
             uid: process.uid,
             gid: process.gid,
             groups: process.groups.clone().unwrap_or_default(),
-            home: users(passwd).find(|user| user.uid == process.uid).map_or("/", |user| user.home).to_owned(),
+            home: users(passwd)
+                .find(|user| user.uid == process.uid)
+                .map_or("/", |user| user.home)
+                .to_owned(),
         },
     };
     for added in &process.group_add {
@@ -86,7 +93,12 @@ fn named(wanted: &str, passwd: &str, group: &str) -> Result<Identity, (String, &
             own_gid
         }
     };
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home: home.to_owned(),
+    })
 }
 
 fn group_number(wanted: &str, group: &str) -> Result<u32, (String, &'static str)> {
@@ -123,7 +135,12 @@ struct User<'a> {
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, uid, gid) = (fields.next()?, fields.next()?, parse(fields.next()?)?, parse(fields.next()?)?);
+        let (name, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            parse(fields.next()?)?,
+            parse(fields.next()?)?,
+        );
         let home = fields.nth(1).filter(|home| home.starts_with('/')).unwrap_or("/");
         (!name.is_empty()).then_some(User { name, uid, gid, home })
     })
@@ -166,17 +183,44 @@ mod tests {
     #[test]
     fn names_and_numbers_are_looked_up() {
         assert_eq!(lookup("", &[]).unwrap(), (0, 0, vec![0, 6], "/root".into()));
-        assert_eq!(lookup("web", &[]).unwrap(), (101, 102, vec![6, 77, 102], "/srv/web".into()));
-        assert_eq!(lookup("101", &[]).unwrap(), (101, 102, vec![6, 77, 102], "/srv/web".into()));
-        assert_eq!(lookup("web:root", &[]).unwrap(), (101, 0, vec![0], "/srv/web".into()));
-        assert_eq!(lookup("7:8", &["disk", "99"]).unwrap(), (7, 8, vec![6, 8, 99], "/".into()));
+        assert_eq!(
+            lookup("web", &[]).unwrap(),
+            (101, 102, vec![6, 77, 102], "/srv/web".into())
+        );
+        assert_eq!(
+            lookup("101", &[]).unwrap(),
+            (101, 102, vec![6, 77, 102], "/srv/web".into())
+        );
+        assert_eq!(
+            lookup("web:root", &[]).unwrap(),
+            (101, 0, vec![0], "/srv/web".into())
+        );
+        assert_eq!(
+            lookup("7:8", &["disk", "99"]).unwrap(),
+            (7, 8, vec![6, 8, 99], "/".into())
+        );
         // A name wins over a number.
         assert_eq!(lookup("1000", &[]).unwrap().0, 5);
     }
 
     #[test]
     fn what_is_neither_is_an_error() {
-        for user in ["nosuch", "0x0", "0abc", "-1", "+1", " 1", "4294967295", "4294967296", "2147483648", ":", "web:", ":web", "web:nosuch", "big"] {
+        for user in [
+            "nosuch",
+            "0x0",
+            "0abc",
+            "-1",
+            "+1",
+            " 1",
+            "4294967295",
+            "4294967296",
+            "2147483648",
+            ":",
+            "web:",
+            ":web",
+            "web:nosuch",
+            "big",
+        ] {
             assert!(lookup(user, &[]).is_err(), "{user:?}");
         }
         assert!(lookup("web", &["nosuch"]).is_err());

@@ -55,7 +55,9 @@ pub fn main(arguments: &[String]) -> i32 {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
     let numbers: [Option<usize>; 4] = [number(0), number(1), number(2), number(3)];
     let last = numbers.iter().flatten().max().copied().unwrap_or(0);
-    let (Ok(mut fds), [Some(blueprint), Some(report), filter, network]) = (fd::Inherited::claim(last + 1), numbers) else {
+    let (Ok(mut fds), [Some(blueprint), Some(report), filter, network]) =
+        (fd::Inherited::claim(last + 1), numbers)
+    else {
         return 125;
     };
     let Ok(socket) = fds.take(report) else { return 125 };
@@ -63,8 +65,14 @@ pub fn main(arguments: &[String]) -> i32 {
     let failure = (|| {
         let given = |error: io::Error| Failure::new(Step::Request, "", &error);
         let blueprint: Blueprint = order::read(fds.take(blueprint).map_err(given)?.as_fd()).map_err(given)?;
-        let filter = filter.map(|number| order::read_filter(fds.take(number)?.as_fd())).transpose().map_err(given)?;
-        let network = network.map(|number| fds.take(number)).transpose().map_err(given)?;
+        let filter = filter
+            .map(|number| order::read_filter(fds.take(number)?.as_fd()))
+            .transpose()
+            .map_err(given)?;
+        let network = network
+            .map(|number| fds.take(number))
+            .transpose()
+            .map_err(given)?;
         run(&blueprint, filter, network, &reporter)
     })();
     match failure {
@@ -112,14 +120,24 @@ fn run(
     }
     set_names(blueprint)?;
     mounts::set_sysctls(&blueprint.sysctls)?;
-    let terminal = blueprint.process.terminal.then(|| Terminal::make(root, blueprint.process.size)).transpose()?;
+    let terminal = blueprint
+        .process
+        .terminal
+        .then(|| Terminal::make(root, blueprint.process.size))
+        .transpose()?;
     mounts::mask_all(root, &blueprint.masked, sources)?;
     mounts::make_readonly(root, &blueprint.readonly)?;
     if let Some(terminal) = &terminal {
         terminal.mount_console(root)?;
     }
     let Rootfs::Overlay { readonly, .. } = &blueprint.rootfs;
-    let entry = Entry { root, plan: &blueprint.process, filter, terminal, reporter };
+    let entry = Entry {
+        root,
+        plan: &blueprint.process,
+        filter,
+        terminal,
+        reporter,
+    };
     // The working directory may have to be made.
     if *readonly {
         make_working_directory(root, &blueprint.process)?;
@@ -175,7 +193,10 @@ fn open_volumes(blueprint: &Blueprint) -> Result<Vec<(&Path, populate::Volume)>,
 
 /// Nothing we mount from here on is seen by the host.
 fn make_private() -> Result<(), Failure> {
-    let attributes = mount::Attributes { propagation: libc::MS_PRIVATE, ..mount::Attributes::default() };
+    let attributes = mount::Attributes {
+        propagation: libc::MS_PRIVATE,
+        ..mount::Attributes::default()
+    };
     rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
         .map_err(io::Error::from)
         .and_then(|root| mount::set_attributes(root.as_fd(), c"", attributes, true))
@@ -184,7 +205,10 @@ fn make_private() -> Result<(), Failure> {
 
 /// Whether `/dev` is a fresh file system of the container's own.
 fn has_own_dev(blueprint: &Blueprint) -> bool {
-    let last = blueprint.mounts.iter().rfind(|step| step.target == Path::new("/dev"));
+    let last = blueprint
+        .mounts
+        .iter()
+        .rfind(|step| step.target == Path::new("/dev"));
     last.is_some_and(|step| matches!(&step.source, MountSource::FileSystem { kind, .. } if kind == "tmpfs"))
 }
 
@@ -237,11 +261,24 @@ fn stand_as_init(entry: Entry<'_>, environment: &[CString]) -> Result<i32, Failu
 
 /// The steps of a further process, in the container's namespaces and cgroup
 /// already. Returns only when it fails.
-pub(super) fn run_in_container(plan: &ProcessPlan, filter: Option<Vec<Instruction>>, reporter: &Reporter) -> Failure {
+pub(super) fn run_in_container(
+    plan: &ProcessPlan,
+    filter: Option<Vec<Instruction>>,
+    reporter: &Reporter,
+) -> Failure {
     let enter = || -> Result<Failure, Failure> {
         let root = apply::open_root().map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
-        let terminal = plan.terminal.then(|| Terminal::make(root.as_fd(), plan.size)).transpose()?;
-        let entry = Entry { root: root.as_fd(), plan, filter, terminal, reporter };
+        let terminal = plan
+            .terminal
+            .then(|| Terminal::make(root.as_fd(), plan.size))
+            .transpose()?;
+        let entry = Entry {
+            root: root.as_fd(),
+            plan,
+            filter,
+            terminal,
+            reporter,
+        };
         let environment = entry.prepare()?;
         Ok(entry.execute(&environment))
     };
@@ -254,7 +291,11 @@ pub(super) fn run_in_container(plan: &ProcessPlan, filter: Option<Vec<Instructio
 pub(super) fn close_standard() {
     // A path descriptor can be neither read nor written; opening the
     // container's /dev/null would open what the container put there.
-    let place = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let place = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
     if let Ok(place) = place {
         for number in 0..3 {
             let _ = fd::set_standard(place.as_fd(), number);

@@ -36,17 +36,27 @@ impl Sources {
     pub(super) fn open(steps: &[MountStep]) -> Result<Self, Failure> {
         let null = open_tree(CWD, "/dev/null", clone(false))
             .map_err(io::Error::from)
-            .and_then(|fd| if place::is_null_device(fd.as_fd()) { Ok(fd) } else { Err(io::ErrorKind::InvalidData.into()) })
+            .and_then(|fd| {
+                if place::is_null_device(fd.as_fd()) {
+                    Ok(fd)
+                } else {
+                    Err(io::ErrorKind::InvalidData.into())
+                }
+            })
             .map_err(|error| Failure::new(Step::Mask, "/dev/null", &error))?;
         let trees = steps
             .iter()
             .map(|step| match &step.source {
-                MountSource::Bind { path, recursive, confined } => {
-                    open_source(path, *recursive, confined.as_deref()).map(Some).map_err(|error| {
+                MountSource::Bind {
+                    path,
+                    recursive,
+                    confined,
+                } => open_source(path, *recursive, confined.as_deref())
+                    .map(Some)
+                    .map_err(|error| {
                         let words = format!("{} on {}", path.display(), step.target.display());
                         Failure::new(Step::Mount, words, &error)
-                    })
-                }
+                    }),
                 _ => Ok(None),
             })
             .collect::<Result<_, _>>()?;
@@ -56,16 +66,28 @@ impl Sources {
 
 fn clone(recursive: bool) -> OpenTreeFlags {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
+    if recursive {
+        flags | OpenTreeFlags::AT_RECURSIVE
+    } else {
+        flags
+    }
 }
 
 fn open_source(path: &Path, recursive: bool, confined: Option<&Path>) -> io::Result<OwnedFd> {
     let Some(folder) = confined else {
         return Ok(open_tree(CWD, path, clone(recursive))?);
     };
-    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = rustix::fs::open(
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let source = place::open(folder.as_fd(), path, OFlags::PATH, true)?;
-    Ok(open_tree(&source, "", clone(recursive) | OpenTreeFlags::AT_EMPTY_PATH)?)
+    Ok(open_tree(
+        &source,
+        "",
+        clone(recursive) | OpenTreeFlags::AT_EMPTY_PATH,
+    )?)
 }
 
 /// Makes all mounts in order; `root` is the container's root, which is ours now.
@@ -90,7 +112,9 @@ pub(super) fn mount_all(
 /// Where nothing may be a link: what the kernel and the runtime put there is
 /// what programs trust.
 fn plain(target: &Path) -> bool {
-    ["/proc", "/sys", "/dev"].iter().any(|place| target.starts_with(place))
+    ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|place| target.starts_with(place))
 }
 
 fn mount(
@@ -116,14 +140,27 @@ fn mount(
             apply(tree.as_fd(), attributes).map_err(|error| (None, error))?;
             attach(tree.as_fd(), target.as_fd()).map_err(|error| (None, error))
         }
-        MountSource::FileSystem { kind, source, options } => {
+        MountSource::FileSystem {
+            kind,
+            source,
+            options,
+        } => {
             let named = |error| (Some(kind.clone()), error);
             let target = target(Kind::Folder).map_err(named)?;
-            let options: Vec<_> = options.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+            let options: Vec<_> = options
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_deref()))
+                .collect();
             let set = attributes.set | attributes.set_below;
             let tree = file_system(kind, source, &options, set).map_err(named)?;
-            apply(tree.as_fd(), MountAttributes { propagation: attributes.propagation, ..MountAttributes::default() })
-                .map_err(named)?;
+            apply(
+                tree.as_fd(),
+                MountAttributes {
+                    propagation: attributes.propagation,
+                    ..MountAttributes::default()
+                },
+            )
+            .map_err(named)?;
             attach(tree.as_fd(), target.as_fd()).map_err(named)
         }
         MountSource::Cgroup => {
@@ -136,11 +173,19 @@ fn mount(
 
 fn apply(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {
     if attributes.set_below != 0 || attributes.clear_below != 0 {
-        let all = Attributes { set: attributes.set_below, clear: attributes.clear_below, ..Attributes::default() };
+        let all = Attributes {
+            set: attributes.set_below,
+            clear: attributes.clear_below,
+            ..Attributes::default()
+        };
         set_attributes(tree, c"", all, true)?;
     }
     if attributes.set != 0 || attributes.clear != 0 {
-        let own = Attributes { set: attributes.set, clear: attributes.clear, ..Attributes::default() };
+        let own = Attributes {
+            set: attributes.set,
+            clear: attributes.clear,
+            ..Attributes::default()
+        };
         set_attributes(tree, c"", own, false)?;
     }
     // A copy belongs to its source's peers until told otherwise; Docker's
@@ -149,7 +194,15 @@ fn apply(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {
         0 => (libc::MS_PRIVATE, true),
         other => (other, attributes.propagation_below),
     };
-    set_attributes(tree, c"", Attributes { propagation, ..Attributes::default() }, below)
+    set_attributes(
+        tree,
+        c"",
+        Attributes {
+            propagation,
+            ..Attributes::default()
+        },
+        below,
+    )
 }
 
 fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
@@ -173,7 +226,12 @@ fn mount_cgroups(
         let tree = file_system("cgroup2", "cgroup", &[], attributes)?;
         return attach(tree.as_fd(), target);
     }
-    let folder = file_system("tmpfs", "tmpfs", &[("mode", Some("755"))], NOSUID | NODEV | NOEXEC)?;
+    let folder = file_system(
+        "tmpfs",
+        "tmpfs",
+        &[("mode", Some("755"))],
+        NOSUID | NODEV | NOEXEC,
+    )?;
     attach(folder.as_fd(), target)?;
     let mount_in = |name: &str, kind: &str, options: &[(&str, Option<&str>)]| -> io::Result<()> {
         let tree = file_system(kind, "cgroup", options, attributes)?;
@@ -194,7 +252,15 @@ fn mount_cgroups(
         }
     }
     if attributes & RDONLY != 0 {
-        set_attributes(folder.as_fd(), c"", Attributes { set: RDONLY, ..Attributes::default() }, false)?;
+        set_attributes(
+            folder.as_fd(),
+            c"",
+            Attributes {
+                set: RDONLY,
+                ..Attributes::default()
+            },
+            false,
+        )?;
     }
     Ok(())
 }
@@ -207,7 +273,12 @@ pub(super) fn mask_all(root: BorrowedFd<'_>, paths: &[String], sources: Sources)
     for path in paths {
         let mut hide = || -> io::Result<()> {
             let target = match place::open(root, Path::new(path), OFlags::PATH, false) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
                     return Ok(());
                 }
                 other => other?,
@@ -220,7 +291,11 @@ pub(super) fn mask_all(root: BorrowedFd<'_>, paths: &[String], sources: Sources)
                         None => empty.insert(Cover::Fresh(file_system(
                             "tmpfs",
                             "tmpfs",
-                            &[("size", Some("0")), ("nr_inodes", Some("2")), ("mode", Some("755"))],
+                            &[
+                                ("size", Some("0")),
+                                ("nr_inodes", Some("2")),
+                                ("mode", Some("755")),
+                            ],
                             RDONLY | NOSUID | NODEV | NOEXEC,
                         )?)),
                     };
@@ -246,7 +321,15 @@ impl Cover {
     fn put(&mut self, target: BorrowedFd<'_>) -> io::Result<()> {
         match self {
             Self::Fresh(tree) => {
-                set_attributes(tree.as_fd(), c"", Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() }, false)?;
+                set_attributes(
+                    tree.as_fd(),
+                    c"",
+                    Attributes {
+                        propagation: libc::MS_PRIVATE,
+                        ..Attributes::default()
+                    },
+                    false,
+                )?;
                 attach(tree.as_fd(), target)?;
                 *self = Self::Used(rustix::io::fcntl_dupfd_cloexec(tree.as_fd(), 3)?);
                 Ok(())
@@ -264,13 +347,26 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[String]) -> Result<()
     for path in paths {
         let cover = || -> io::Result<()> {
             let target = match place::open(root, Path::new(path), OFlags::PATH, false) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
                     return Ok(());
                 }
                 other => other?,
             };
             let copy = open_tree(&target, "", clone(true) | OpenTreeFlags::AT_EMPTY_PATH)?;
-            set_attributes(copy.as_fd(), c"", Attributes { set: RDONLY, ..Attributes::default() }, true)?;
+            set_attributes(
+                copy.as_fd(),
+                c"",
+                Attributes {
+                    set: RDONLY,
+                    ..Attributes::default()
+                },
+                true,
+            )?;
             attach(copy.as_fd(), target.as_fd())
         };
         cover().map_err(|error| Failure::new(Step::ReadOnly, path, &error))?;
@@ -303,7 +399,9 @@ pub(super) fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Failure> {
 /// for a dot in a name (`net.ipv4.conf.eth0/1.forwarding`); when the first
 /// separator is a slash it is the other way round (sysctl(8)).
 fn parameter(name: &str) -> PathBuf {
-    let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes().get(at) == Some(&b'/'));
+    let slashes = name
+        .find(['.', '/'])
+        .is_some_and(|at| name.as_bytes().get(at) == Some(&b'/'));
     let path: Vec<u8> = name
         .bytes()
         .map(|byte| match byte {
@@ -321,8 +419,17 @@ mod tests {
 
     #[test]
     fn parameters_are_found_in_both_forms() {
-        assert_eq!(parameter("net.core.somaxconn"), Path::new("sys/net/core/somaxconn"));
-        assert_eq!(parameter("net.ipv4.conf.eth0/1.forwarding"), Path::new("sys/net/ipv4/conf/eth0.1/forwarding"));
-        assert_eq!(parameter("net/ipv4/conf/eth0.1/forwarding"), Path::new("sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(
+            parameter("net.core.somaxconn"),
+            Path::new("sys/net/core/somaxconn")
+        );
+        assert_eq!(
+            parameter("net.ipv4.conf.eth0/1.forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
+        assert_eq!(
+            parameter("net/ipv4/conf/eth0.1/forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
     }
 }

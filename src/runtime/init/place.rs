@@ -115,7 +115,12 @@ fn prepend(steps: &mut VecDeque<OsString>, path: &Path) {
 fn enter(folder: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
     let name = Path::new(OsStr::from_bytes(name.as_bytes()));
     loop {
-        match rustix::fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        match rustix::fs::openat(
+            folder,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Err(rustix::io::Errno::NOENT) => {}
             other => return Ok(other?),
         }
@@ -143,7 +148,14 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &Path, most: usize) -> io::Result
     use std::io::Read as _;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match open(root, path, flags, true) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         other => other?,
     };
     let stat = rustix::fs::fstat(&file)?;
@@ -230,7 +242,10 @@ mod tests {
         assert!(read(root.as_fd(), Path::new("/fifo"), 10).is_err());
         std::fs::write(folder.path().join("long"), [0; 11]).unwrap();
         assert!(read(root.as_fd(), Path::new("/long"), 10).is_err());
-        assert_eq!(read(root.as_fd(), Path::new("/long"), 11).unwrap().unwrap().len(), 11);
+        assert_eq!(
+            read(root.as_fd(), Path::new("/long"), 11).unwrap().unwrap().len(),
+            11
+        );
         assert!(read(root.as_fd(), Path::new("/none"), 10).unwrap().is_none());
     }
 }

@@ -13,7 +13,9 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::place;
@@ -27,13 +29,18 @@ pub(super) struct Volume {
     marker: CString,
 }
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 impl Volume {
     /// Opens a volume that may have to be filled, and locks it; `None` when it
     /// has been.
     pub(super) fn open(source: &Path, marker: &Path) -> io::Result<Option<Self>> {
-        let name = marker.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let name = marker
+            .file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let marker_name = CString::new(name.as_encoded_bytes())?;
         if marker.symlink_metadata().is_ok() {
             return Ok(None);
@@ -45,7 +52,11 @@ impl Volume {
             return Ok(None);
         }
         let data = rustix::fs::open(source, FOLDER, Mode::empty())?;
-        Ok(Some(Self { data, beside, marker: marker_name }))
+        Ok(Some(Self {
+            data,
+            beside,
+            marker: marker_name,
+        }))
     }
 
     /// Fills it with what is at `destination` below `root`. The lock goes with `self`.
@@ -61,13 +72,23 @@ impl Volume {
         if !complete && is_empty(self.data.as_fd())? {
             remove_tree(beside, &part)?;
             let source = match place::open(root, destination, OFlags::RDONLY | OFlags::DIRECTORY, true) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    None
+                }
                 other => Some(other?),
             };
             if let Some(source) = source {
                 rustix::fs::mkdirat(beside, &part, Mode::from_raw_mode(0o700))?;
                 let copy = rustix::fs::openat(beside, &part, FOLDER, Mode::empty())?;
-                let mut links = Links { seen: HashMap::new(), top: copy.as_fd() };
+                let mut links = Links {
+                    seen: HashMap::new(),
+                    top: copy.as_fd(),
+                };
                 let mut path = Vec::new();
                 copy_folder(source.as_fd(), copy.as_fd(), &mut links, &mut path)?;
                 // A volume outlives a power failure: so does what it begins with.
@@ -119,7 +140,12 @@ fn is_empty(folder: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(names(folder)?.iter().all(|name| name.as_c_str() == c"lost+found"))
 }
 
-fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, links: &mut Links<'_>, path: &mut Vec<u8>) -> io::Result<()> {
+fn copy_folder(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    links: &mut Links<'_>,
+    path: &mut Vec<u8>,
+) -> io::Result<()> {
     for name in names(from)? {
         let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         let length = path.len();
@@ -179,7 +205,12 @@ fn copy_entry(
     let group = rustix::fs::Gid::from_raw(stat.st_gid);
     rustix::fs::chownat(to, name, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
     if kind != FileType::Symlink {
-        rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        rustix::fs::chmodat(
+            to,
+            name,
+            Mode::from_raw_mode(stat.st_mode & 0o7777),
+            AtFlags::empty(),
+        )?;
     }
     rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
@@ -199,7 +230,9 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io:
     };
     list.truncate(length);
     for name in list.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
         value.truncate(length);
@@ -214,8 +247,14 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io:
 }
 
 fn times(stat: &Stat) -> Timestamps {
-    #[expect(clippy::cast_possible_wrap, reason = "nanoseconds are below a thousand million")]
-    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "nanoseconds are below a thousand million"
+    )]
+    let time = |seconds, nanoseconds| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -247,7 +286,9 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let world = Self { folder: tempfile::tempdir().unwrap() };
+            let world = Self {
+                folder: tempfile::tempdir().unwrap(),
+            };
             let image = world.path("root/srv/data");
             fs::create_dir_all(&image).unwrap();
             fs::create_dir_all(world.path("volume/data")).unwrap();
@@ -265,8 +306,12 @@ mod tests {
         }
 
         fn fill(&self) {
-            if let Some(volume) = Volume::open(&self.path("volume/data"), &self.path("volume/filled")).unwrap() {
-                let root = rustix::fs::open(self.path("root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            if let Some(volume) =
+                Volume::open(&self.path("volume/data"), &self.path("volume/filled")).unwrap()
+            {
+                let root =
+                    rustix::fs::open(self.path("root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+                        .unwrap();
                 volume.fill(root.as_fd(), Path::new("/srv/data")).unwrap();
             }
         }
@@ -274,12 +319,23 @@ mod tests {
         fn check(&self) {
             let data = self.path("volume/data");
             assert_eq!(fs::read_to_string(data.join("sub/file")).unwrap(), "content");
-            assert_eq!(fs::metadata(data.join("sub/file")).unwrap().mode() & 0o7777, 0o4711);
-            assert_eq!(fs::metadata(data.join("link")).unwrap().ino(), fs::metadata(data.join("sub/file")).unwrap().ino());
-            assert_eq!(fs::read_link(data.join("symlink")).unwrap(), Path::new("/etc/passwd"));
+            assert_eq!(
+                fs::metadata(data.join("sub/file")).unwrap().mode() & 0o7777,
+                0o4711
+            );
+            assert_eq!(
+                fs::metadata(data.join("link")).unwrap().ino(),
+                fs::metadata(data.join("sub/file")).unwrap().ino()
+            );
+            assert_eq!(
+                fs::read_link(data.join("symlink")).unwrap(),
+                Path::new("/etc/passwd")
+            );
             assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o1750);
-            let mut beside: Vec<_> =
-                fs::read_dir(self.path("volume")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let mut beside: Vec<_> = fs::read_dir(self.path("volume"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
             beside.sort();
             assert_eq!(beside, ["data", "filled"]);
         }
@@ -306,8 +362,16 @@ mod tests {
         // Killed while entries were being moved.
         fs::remove_file(world.path("volume/filled")).unwrap();
         fs::create_dir(world.path("volume/filled.ready")).unwrap();
-        fs::set_permissions(world.path("volume/filled.ready"), fs::Permissions::from_mode(0o1750)).unwrap();
-        fs::rename(world.path("volume/data/symlink"), world.path("volume/filled.ready/symlink")).unwrap();
+        fs::set_permissions(
+            world.path("volume/filled.ready"),
+            fs::Permissions::from_mode(0o1750),
+        )
+        .unwrap();
+        fs::rename(
+            world.path("volume/data/symlink"),
+            world.path("volume/filled.ready/symlink"),
+        )
+        .unwrap();
         world.fill();
         world.check();
     }

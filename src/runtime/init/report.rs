@@ -46,7 +46,9 @@ impl Reporter {
     /// Sends a message; whether somebody listens.
     pub(crate) fn send(&self, report: &Report, fd: Option<BorrowedFd<'_>>) -> bool {
         match (serde_json::to_vec(report), self.0.borrow().as_ref()) {
-            (Ok(bytes), Some(socket)) => fd::send(socket.as_fd(), bytes.get(..LONGEST).unwrap_or(&bytes), fd).is_ok(),
+            (Ok(bytes), Some(socket)) => {
+                fd::send(socket.as_fd(), bytes.get(..LONGEST).unwrap_or(&bytes), fd).is_ok()
+            }
             _ => false,
         }
     }
@@ -75,7 +77,9 @@ impl Beginning {
         let mut buffer = vec![0; LONGEST];
         loop {
             let (length, fd) = fd::receive(socket, &mut buffer)?;
-            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return Ok(beginning) };
+            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(beginning);
+            };
             match serde_json::from_slice(bytes)? {
                 Report::Warning(text) => beginning.warnings.push(text),
                 Report::Terminal => beginning.terminal = fd,

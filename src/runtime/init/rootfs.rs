@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use crate::runtime::error::{Failure, Step};
@@ -35,7 +35,13 @@ const LONGEST_OPTION: usize = 256;
 /// Makes and attaches the root file system at its mount point; a descriptor of
 /// its root. The mount namespace must be private already.
 pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
-    let Rootfs::Overlay { layers, upper, work, mountpoint, .. } = rootfs;
+    let Rootfs::Overlay {
+        layers,
+        upper,
+        work,
+        mountpoint,
+        ..
+    } = rootfs;
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| Failure::new(Step::Rootfs, path, &error)
@@ -53,7 +59,11 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
     let mut seen = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let path = fs::canonicalize(layer).map_err(failed(layer))?;
-        seen.push(if real.starts_with(&path) { see_through(&path, &real, mountpoint, number)? } else { path });
+        seen.push(if real.starts_with(&path) {
+            see_through(&path, &real, mountpoint, number)?
+        } else {
+            path
+        });
     }
     let lower: Vec<&Path> = seen.iter().map(PathBuf::as_path).collect();
     let mounted = overlay(&lower, Some((upper, work))).map_err(failed(mountpoint))?;
@@ -104,7 +114,10 @@ fn hide(layer: &Path, upper: &Path, mask: &Path) -> io::Result<()> {
     let mut copy = mask.to_owned();
     let mut original = layer.to_owned();
     inherit_attributes(&original, &copy)?;
-    let parts: Vec<&OsStr> = upper.strip_prefix(layer).map(|below| below.iter().collect()).unwrap_or_default();
+    let parts: Vec<&OsStr> = upper
+        .strip_prefix(layer)
+        .map(|below| below.iter().collect())
+        .unwrap_or_default();
     for (number, part) in parts.iter().enumerate() {
         original.push(part);
         copy.push(part);
@@ -147,7 +160,11 @@ fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<Owne
         fsconfig_set_string(&context, "workdir", short(work, false)?)?;
     }
     fsconfig_create(&context)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
 }
 
 /// As [`overlay`], for kernels before 6.5: mount(2) with all layers in one
@@ -169,7 +186,13 @@ fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Resu
     // else is in this mount namespace.
     let place = lower.first().copied().unwrap_or(Path::new("/"));
     let options = CString::new(options)?;
-    rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
+    rustix::mount::mount(
+        "overlay",
+        place,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )?;
     let tree = bind(place);
     rustix::mount::unmount(place, UnmountFlags::DETACH)?;
     tree
@@ -220,5 +243,13 @@ pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Makes the root mount read-only; what is mounted in it keeps its own ways.
 pub(super) fn make_readonly(root: BorrowedFd<'_>) -> io::Result<()> {
-    set_attributes(root.as_fd(), c"", Attributes { set: RDONLY, ..Attributes::default() }, false)
+    set_attributes(
+        root.as_fd(),
+        c"",
+        Attributes {
+            set: RDONLY,
+            ..Attributes::default()
+        },
+        false,
+    )
 }

@@ -126,8 +126,10 @@ pub(super) fn compile(architectures: &BTreeMap<Architecture, Rules>) -> Vec<Inst
         (Architecture::Arm, None),
     ];
     for (main, variant) in blocks {
-        let (main_rules, variant_rules) =
-            (architectures.get(&main), variant.and_then(|variant| architectures.get(&variant)));
+        let (main_rules, variant_rules) = (
+            architectures.get(&main),
+            variant.and_then(|variant| architectures.get(&variant)),
+        );
         if main_rules.is_none() && variant_rules.is_none() {
             continue;
         }
@@ -164,23 +166,29 @@ fn leaves(rules: &Rules, bit: u32) -> Vec<Leaf> {
     let mut list: Vec<Leaf> = Vec::new();
     let mut push = |from: u32, code: Vec<Instruction>| {
         if list.last().is_none_or(|last| last.code != code) {
-            list.push(Leaf { from, code });
+            list.push(Leaf {
+                from: from | bit,
+                code,
+            });
+        }
+    };
+    // From the last number with rules of its own to the next one.
+    let gap = |from: u32, to: u32, push: &mut dyn FnMut(u32, Vec<Instruction>)| {
+        if from < to && from <= rules.beyond {
+            push(from, vec![verdict(rules.otherwise)]);
+        }
+        let newer = from.max(rules.beyond.saturating_add(1));
+        if newer < to && newer > rules.beyond {
+            push(newer, vec![verdict(rules.beyond_verdict)]);
         }
     };
     let mut next = 0;
-    push(bit, vec![verdict(rules.otherwise)]);
     for (number, calls) in &rules.calls {
-        if *number > next {
-            push(next | bit, vec![verdict(rules.otherwise)]);
-        }
-        push(number | bit, decide(calls, rules.otherwise));
+        gap(next, *number, &mut push);
+        push(*number, decide(calls, rules.otherwise));
         next = number + 1;
     }
-    if rules.beyond >= next {
-        push(next | bit, vec![verdict(rules.otherwise)]);
-        next = rules.beyond.saturating_add(1);
-    }
-    push(next | bit, vec![verdict(rules.beyond_verdict)]);
+    gap(next, u32::MAX, &mut push);
     list
 }
 
@@ -241,7 +249,10 @@ fn check(rule: &Rule) -> Vec<Instruction> {
     for condition in &rule.conditions {
         let list = compare(*condition);
         let end = steps.len() + list.len();
-        steps.extend(list.into_iter().map(|(instruction, yes, no)| (instruction, yes, no, end)));
+        steps.extend(
+            list.into_iter()
+                .map(|(instruction, yes, no)| (instruction, yes, no, end)),
+        );
     }
     let fails = steps.len() + 1;
     let mut code: Vec<Instruction> = steps
@@ -326,7 +337,12 @@ fn halves(value: u64) -> (u32, u32) {
 }
 
 fn instruction(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
+    Instruction {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn load(offset: u32) -> Instruction {
@@ -351,7 +367,12 @@ pub(super) mod machine {
     use super::*;
 
     /// The verdict of a program on one system call.
-    pub(in super::super) fn run(program: &[Instruction], architecture: Architecture, number: u32, args: [u64; 6]) -> u32 {
+    pub(in super::super) fn run(
+        program: &[Instruction],
+        architecture: Architecture,
+        number: u32,
+        args: [u64; 6],
+    ) -> u32 {
         let mut accumulator = 0u32;
         let mut at = 0;
         loop {
@@ -386,7 +407,13 @@ mod tests {
 
     fn holds(condition: Condition, args: [u64; 6]) -> bool {
         let mut argument = args[usize::from(condition.argument)];
-        let narrow = |value: u64| if condition.narrow { value & 0xffff_ffff } else { value };
+        let narrow = |value: u64| {
+            if condition.narrow {
+                value & 0xffff_ffff
+            } else {
+                value
+            }
+        };
         argument = narrow(argument);
         match condition.comparison {
             Comparison::Equal(value) => argument == narrow(value),
@@ -418,18 +445,23 @@ mod tests {
     }
 
     fn condition() -> impl Strategy<Value = Condition> {
-        (0u8..6, any::<bool>(), 0..7, value(), value()).prop_map(|(argument, narrow, kind, one, two)| Condition {
-            argument,
-            narrow,
-            comparison: match kind {
-                0 => Comparison::Equal(one),
-                1 => Comparison::NotEqual(one),
-                2 => Comparison::Less(one),
-                3 => Comparison::LessOrEqual(one),
-                4 => Comparison::Greater(one),
-                5 => Comparison::GreaterOrEqual(one),
-                _ => Comparison::Masked { mask: one, value: two },
-            },
+        (0u8..6, any::<bool>(), 0..7, value(), value()).prop_map(|(argument, narrow, kind, one, two)| {
+            Condition {
+                argument,
+                narrow,
+                comparison: match kind {
+                    0 => Comparison::Equal(one),
+                    1 => Comparison::NotEqual(one),
+                    2 => Comparison::Less(one),
+                    3 => Comparison::LessOrEqual(one),
+                    4 => Comparison::Greater(one),
+                    5 => Comparison::GreaterOrEqual(one),
+                    _ => Comparison::Masked {
+                        mask: one,
+                        value: two,
+                    },
+                },
+            }
         })
     }
 
@@ -437,7 +469,12 @@ mod tests {
         let rule = (proptest::collection::vec(condition(), 0..3), 1u32..5)
             .prop_map(|(conditions, verdict)| Rule { conditions, verdict });
         let calls = proptest::collection::btree_map(0u32..600, proptest::collection::vec(rule, 1..3), 0..300);
-        (calls, 0u32..700).prop_map(|(calls, beyond)| Rules { calls, beyond, beyond_verdict: 7, otherwise: 6 })
+        (calls, 0u32..700).prop_map(|(calls, beyond)| Rules {
+            calls,
+            beyond,
+            beyond_verdict: 7,
+            otherwise: 6,
+        })
     }
 
     proptest! {

@@ -13,7 +13,9 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+};
 use serde::{Deserialize, Serialize};
 
 use self::compile::{Architecture, Comparison, Condition, Rule, Rules};
@@ -56,7 +58,10 @@ pub fn program(
 ) -> Result<Option<Vec<Instruction>>, SeccompError> {
     let rules = match (policy, profile) {
         (SeccompPolicy::Unconfined, _) | (SeccompPolicy::Spec, None) => return Ok(None),
-        (SeccompPolicy::Default, _) => native().iter().map(|each| (*each, default_rules(*each, capabilities))).collect(),
+        (SeccompPolicy::Default, _) => native()
+            .iter()
+            .map(|each| (*each, default_rules(*each, capabilities)))
+            .collect(),
         (SeccompPolicy::Spec, Some(profile)) => profile_rules(profile)?,
     };
     let program = compile::compile(&rules);
@@ -88,13 +93,20 @@ fn number(row: &Row, architecture: Architecture) -> Option<u32> {
 }
 
 fn always(verdict: u32) -> Vec<Rule> {
-    vec![Rule { conditions: Vec::new(), verdict }]
+    vec![Rule {
+        conditions: Vec::new(),
+        verdict,
+    }]
 }
 
 /// Lets through when the lower half of the first argument is such.
 fn when_first(comparisons: &[Comparison]) -> Vec<Rule> {
     let rule = |comparison: &Comparison| Rule {
-        conditions: vec![Condition { argument: 0, narrow: true, comparison: *comparison }],
+        conditions: vec![Condition {
+            argument: 0,
+            narrow: true,
+            comparison: *comparison,
+        }],
         verdict: compile::ALLOW,
     };
     comparisons.iter().map(rule).collect()
@@ -113,7 +125,9 @@ fn default_rules(architecture: Architecture, capabilities: u64) -> Rules {
         ..Rules::default()
     };
     for row in TABLE {
-        let Some(number) = number(row, architecture) else { continue };
+        let Some(number) = number(row, architecture) else {
+            continue;
+        };
         if row.1 != When::Never && number < ARM_PRIVATE {
             rules.beyond = rules.beyond.max(number);
         }
@@ -123,7 +137,10 @@ fn default_rules(architecture: Architecture, capabilities: u64) -> Rules {
             When::With(any) if capabilities & any == 0 => continue,
             When::Always | When::With(_) => always(compile::ALLOW),
             When::Clone | When::Clone3 if admin => always(compile::ALLOW),
-            When::Clone => when_first(&[Comparison::Masked { mask: NAMESPACES, value: 0 }]),
+            When::Clone => when_first(&[Comparison::Masked {
+                mask: NAMESPACES,
+                value: 0,
+            }]),
             When::Clone3 => always(ENOSYS),
             When::Socket => when_first(&[
                 Comparison::Less(AF_ALG),
@@ -151,7 +168,8 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
         // One thread at that point; and SPEC_ALLOW is what we always do.
         if !matches!(
             flag,
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync | LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+                | LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow
         ) {
             return Err(SeccompError::Unsupported(format!("flag {flag:?}")));
         }
@@ -183,15 +201,23 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
         for call in profile.syscalls().iter().flatten() {
             let action = verdict(call.action(), call.errno_ret())?;
             for name in call.names() {
-                let row = TABLE.binary_search_by_key(&name.as_str(), |row| row.0).ok().and_then(|at| TABLE.get(at));
+                let row = TABLE
+                    .binary_search_by_key(&name.as_str(), |row| row.0)
+                    .ok()
+                    .and_then(|at| TABLE.get(at));
                 if row.is_none() && action != compile::ALLOW {
                     // Leaving out a permission is safe, leaving out a ban is not.
                     return Err(SeccompError::Unsupported(format!("system call {name}")));
                 }
-                let Some(number) = row.and_then(|row| number(row, architecture)) else { continue };
+                let Some(number) = row.and_then(|row| number(row, architecture)) else {
+                    continue;
+                };
                 let list = rules.calls.entry(number).or_default();
                 for conditions in conditions(call)? {
-                    list.push(Rule { conditions, verdict: action });
+                    list.push(Rule {
+                        conditions,
+                        verdict: action,
+                    });
                 }
             }
         }
@@ -221,14 +247,26 @@ fn conditions(call: &LinuxSyscall) -> Result<Vec<Vec<Condition>>, SeccompError> 
             LinuxSeccompOperator::ScmpCmpEq => Comparison::Equal(value),
             LinuxSeccompOperator::ScmpCmpGe => Comparison::GreaterOrEqual(value),
             LinuxSeccompOperator::ScmpCmpGt => Comparison::Greater(value),
-            LinuxSeccompOperator::ScmpCmpMaskedEq => {
-                Comparison::Masked { mask: value, value: arg.value_two().unwrap_or(0) }
-            }
+            LinuxSeccompOperator::ScmpCmpMaskedEq => Comparison::Masked {
+                mask: value,
+                value: arg.value_two().unwrap_or(0),
+            },
         };
-        list.push(Condition { argument, narrow: false, comparison });
+        list.push(Condition {
+            argument,
+            narrow: false,
+            comparison,
+        });
     }
-    let repeated = list.iter().enumerate().any(|(at, one)| list.iter().take(at).any(|other| other.argument == one.argument));
-    Ok(if repeated { list.into_iter().map(|one| vec![one]).collect() } else { vec![list] })
+    let repeated = list
+        .iter()
+        .enumerate()
+        .any(|(at, one)| list.iter().take(at).any(|other| other.argument == one.argument));
+    Ok(if repeated {
+        list.into_iter().map(|one| vec![one]).collect()
+    } else {
+        vec![list]
+    })
 }
 
 /// `SECCOMP_RET_*` of an action.
@@ -254,8 +292,17 @@ mod tests {
 
     fn allowed(program: &[Instruction], architecture: Architecture, name: &str, args: [u64; 6]) -> bool {
         let row = TABLE.iter().find(|row| row.0 == name).unwrap();
-        let bit = if architecture == Architecture::X32 { 0x4000_0000 } else { 0 };
-        run(program, architecture, number(row, architecture).unwrap() | bit, args) == compile::ALLOW
+        let bit = if architecture == Architecture::X32 {
+            0x4000_0000
+        } else {
+            0
+        };
+        run(
+            program,
+            architecture,
+            number(row, architecture).unwrap() | bit,
+            args,
+        ) == compile::ALLOW
     }
 
     #[test]
@@ -277,21 +324,88 @@ mod tests {
 
     #[test]
     fn the_default_profile_judges_like_docker() {
-        for architecture in [Architecture::X86_64, Architecture::I386, Architecture::X32, Architecture::Aarch64, Architecture::Arm] {
-            let program = compile::compile(&BTreeMap::from([(architecture, default_rules(architecture, capability::DEFAULT))]));
+        for architecture in [
+            Architecture::X86_64,
+            Architecture::I386,
+            Architecture::X32,
+            Architecture::Aarch64,
+            Architecture::Arm,
+        ] {
+            let program = compile::compile(&BTreeMap::from([(
+                architecture,
+                default_rules(architecture, capability::DEFAULT),
+            )]));
             assert!(program.len() < MOST);
             let first = |value| [value, 0, 0, 0, 0, 0];
-            for name in ["read", "execve", "openat", "setresuid", "capset", "prctl", "chroot", "io_setup", "ptrace", "mseal"] {
-                assert!(allowed(&program, architecture, name, [0; 6]), "{name} on {architecture:?}");
+            for name in [
+                "read",
+                "execve",
+                "openat",
+                "setresuid",
+                "capset",
+                "prctl",
+                "chroot",
+                "io_setup",
+                "ptrace",
+                "mseal",
+            ] {
+                assert!(
+                    allowed(&program, architecture, name, [0; 6]),
+                    "{name} on {architecture:?}"
+                );
             }
-            for name in ["mount", "unshare", "setns", "bpf", "keyctl", "add_key", "reboot", "io_uring_setup", "userfaultfd", "open_by_handle_at", "clone3", "pivot_root", "fsopen", "kexec_load", "perf_event_open", "quotactl", "swapon"] {
-                assert!(!allowed(&program, architecture, name, [0; 6]), "{name} on {architecture:?}");
+            for name in [
+                "mount",
+                "unshare",
+                "setns",
+                "bpf",
+                "keyctl",
+                "add_key",
+                "reboot",
+                "io_uring_setup",
+                "userfaultfd",
+                "open_by_handle_at",
+                "clone3",
+                "pivot_root",
+                "fsopen",
+                "kexec_load",
+                "perf_event_open",
+                "quotactl",
+                "swapon",
+            ] {
+                assert!(
+                    !allowed(&program, architecture, name, [0; 6]),
+                    "{name} on {architecture:?}"
+                );
             }
-            for (family, expected) in [(1, true), (16, true), (38, false), (39, true), (40, false), (41, true), (1 << 32 | 40, false), (1 << 32 | 2, true)] {
-                assert_eq!(allowed(&program, architecture, "socket", first(family)), expected, "socket {family}");
+            for (family, expected) in [
+                (1, true),
+                (16, true),
+                (38, false),
+                (39, true),
+                (40, false),
+                (41, true),
+                (1 << 32 | 40, false),
+                (1 << 32 | 2, true),
+            ] {
+                assert_eq!(
+                    allowed(&program, architecture, "socket", first(family)),
+                    expected,
+                    "socket {family}"
+                );
             }
-            for (flags, expected) in [(0x11, true), (0x1000_0000, false), (0x2_0000, false), (0x200_0000, false), (0x0100_0000, true)] {
-                assert_eq!(allowed(&program, architecture, "clone", first(flags)), expected, "clone {flags:#x}");
+            for (flags, expected) in [
+                (0x11, true),
+                (0x1000_0000, false),
+                (0x2_0000, false),
+                (0x200_0000, false),
+                (0x0100_0000, true),
+            ] {
+                assert_eq!(
+                    allowed(&program, architecture, "clone", first(flags)),
+                    expected,
+                    "clone {flags:#x}"
+                );
             }
             assert!(allowed(&program, architecture, "personality", first(0xffff_ffff)));
             assert!(!allowed(&program, architecture, "personality", first(0x4_0000)));
@@ -301,11 +415,18 @@ mod tests {
     #[test]
     fn capabilities_open_what_they_are_for() {
         let architecture = native()[0];
-        let program = program(SeccompPolicy::Default, None, capability::DEFAULT | SYS_ADMIN).unwrap().unwrap();
+        let program = program(SeccompPolicy::Default, None, capability::DEFAULT | SYS_ADMIN)
+            .unwrap()
+            .unwrap();
         for name in ["mount", "unshare", "setns", "clone3", "bpf", "syslog"] {
             assert!(allowed(&program, architecture, name, [0; 6]), "{name}");
         }
-        assert!(allowed(&program, architecture, "clone", [0x2_0000, 0, 0, 0, 0, 0]));
+        assert!(allowed(
+            &program,
+            architecture,
+            "clone",
+            [0x2_0000, 0, 0, 0, 0, 0]
+        ));
         assert!(!allowed(&program, architecture, "reboot", [0; 6]));
     }
 
@@ -314,7 +435,11 @@ mod tests {
         let program = program(SeccompPolicy::Default, None, 0).unwrap().unwrap();
         for number in [470, 471, 600, 0x3fff_ffff, 0x4000_0fff, u32::MAX] {
             let architecture = native()[0];
-            assert_eq!(run(&program, architecture, number, [0; 6]), compile::ERRNO | 38, "{number:#x}");
+            assert_eq!(
+                run(&program, architecture, number, [0; 6]),
+                compile::ERRNO | 38,
+                "{number:#x}"
+            );
         }
         let clone3 = run(&program, native()[0], 435, [0; 6]);
         assert_eq!(clone3, compile::ERRNO | 38);
@@ -353,6 +478,9 @@ mod tests {
         }))
         .unwrap();
         let error = program(SeccompPolicy::Spec, Some(&profile), 0).unwrap_err();
-        assert_eq!(error.to_string(), "seccomp profile: system call nosuch is not supported");
+        assert_eq!(
+            error.to_string(),
+            "seccomp profile: system call nosuch is not supported"
+        );
     }
 }
