@@ -112,7 +112,7 @@ fn a_real_stack_serves_keeps_its_rows_and_follows_its_file() {
         "compose.yaml",
         stack(&registry, "Good day").replace("internal:", "internat:"),
     );
-    up.wait_for("compose.yaml:36:5");
+    up.wait_for("compose.yaml:33:5");
     assert!(
         world
             .get("http://127.0.0.1:8080/")

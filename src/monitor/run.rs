@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -24,9 +24,6 @@ use crate::store::{self, Lock};
 use crate::sys::clone::{Child, clone_process, execute_fd};
 use crate::sys::spawn::{Program, spawn};
 use crate::sys::{fd, process, signal};
-
-/// How long an unfinished line waits for its end.
-const HOLD: Duration = Duration::from_millis(50);
 
 /// Room for an exit record, in bytes.
 const RESERVED: u64 = 4096;
@@ -319,9 +316,8 @@ struct Monitor {
 impl Monitor {
     /// Waits for whatever happens until the container ends; its status.
     fn watch(mut self) -> i32 {
-        let mut release: Option<Instant> = None;
         loop {
-            let ready = self.wait(release);
+            let ready = self.wait();
             let mut ended = Vec::new();
             for (number, _) in ready.output.iter().enumerate().filter(|(_, ready)| **ready) {
                 if self.output.read(number, &mut self.log) == Progress::Ended {
@@ -329,15 +325,10 @@ impl Monitor {
                 }
             }
             self.output.forget(ended);
-            if release.is_some_and(|time| Instant::now() >= time) {
-                self.log.release_tails(now());
+            if self.log.held_until().is_some() {
+                self.log.release_tails(Some(Instant::now()), now());
             }
             self.log.flush();
-            release = match (self.log.has_tails(), release) {
-                (true, Some(time)) if time > Instant::now() => Some(time),
-                (true, _) => Some(Instant::now() + HOLD),
-                (false, _) => None,
-            };
             if ready.door {
                 self.accept_link();
             }
@@ -352,7 +343,7 @@ impl Monitor {
         }
     }
 
-    fn wait(&self, release: Option<Instant>) -> Ready {
+    fn wait(&self) -> Ready {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(&self.children, PollFlags::IN));
         fds.push(PollFd::new(&self.door, PollFlags::IN));
@@ -365,7 +356,11 @@ impl Monitor {
                 .descriptors()
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
+<<<<<<< HEAD
         let timeout = release.map(|time| {
+=======
+        let timeout = self.log.held_until().map(|time| {
+>>>>>>> runtime
             let left = time.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().cast_signed(),
@@ -408,7 +403,7 @@ impl Monitor {
     /// The container has ended: writes what is left to write.
     fn end(mut self, status: WaitStatus) -> i32 {
         self.output.drain(&mut self.log);
-        self.log.release_tails(now());
+        self.log.release_tails(None, now());
         self.log.flush();
         let signal = status.terminating_signal();
         let code = status

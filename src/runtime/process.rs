@@ -168,11 +168,12 @@ mod tests {
 
     #[test]
     fn a_child_is_waited_for_and_reaped() {
-        let child = std::process::Command::new("false").spawn().unwrap();
+        let mut child = std::process::Command::new("false").spawn().unwrap();
         let process = Process::own(child.id()).unwrap();
         assert!(process.ends_within(Some(std::time::Duration::from_secs(10))));
         assert_eq!(process.wait().unwrap(), 1);
         assert!(process.wait().is_err());
+        assert!(child.wait().is_err());
         assert!(process.id().open().unwrap().is_none());
     }
 }

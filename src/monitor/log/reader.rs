@@ -225,7 +225,7 @@ mod tests {
     fn what_was_written_is_read() {
         let (_folder, path) = log(|writer| {
             writer.feed(Stream::Stdout, b"a\n\xff\nlong", 1);
-            writer.release_tails(2);
+            writer.release_tails(None, 2);
             writer.feed(Stream::Stderr, b"e\n", 3);
         });
         let mut reader = Reader::open(&path, From::Start).unwrap().unwrap();
@@ -290,7 +290,7 @@ mod tests {
             writer.feed(Stream::Stdout, b"before\n", 0);
             writer.feed(Stream::Stdout, &vec![b'x'; 5 * LONGEST_PIECE + 7], 0);
             writer.feed(Stream::Stdout, b"\nafter\nunfinished", 0);
-            writer.release_tails(0);
+            writer.release_tails(None, 0);
         });
         assert_eq!(last(&path, 1), ["unfinished+"]);
         assert_eq!(last(&path, 2), ["after", "unfinished+"]);

@@ -4,10 +4,14 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::{LONGEST_PIECE, Stream, TIME_LENGTH, write_time};
+
+/// How long the end of an unfinished line is waited for.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// When so much is waiting it is written.
 const BATCH: usize = 48 << 10;
@@ -21,8 +25,8 @@ pub(in crate::monitor) struct Writer {
     /// Length of the file: up to the end of the last whole record.
     length: u64,
     waiting: Vec<u8>,
-    /// The beginnings of unfinished lines.
-    tails: [Vec<u8>; 2],
+    /// The beginnings of unfinished lines, and until when their ends are waited for.
+    tails: [(Vec<u8>, Option<Instant>); 2],
     lost: u64,
     reason: Option<io::Error>,
 }
@@ -40,7 +44,11 @@ impl Writer {
             file,
             length,
             waiting: Vec::new(),
+<<<<<<< HEAD
             tails: [Vec::new(), Vec::new()],
+=======
+            tails: Default::default(),
+>>>>>>> runtime
             lost: 0,
             reason: None,
         })
@@ -50,7 +58,7 @@ impl Writer {
     pub(in crate::monitor) fn feed(&mut self, stream: Stream, mut bytes: &[u8], time: u64) {
         let mut written = [0; TIME_LENGTH];
         write_time(time, &mut written);
-        let mut tail = std::mem::take(self.tail(stream));
+        let mut tail = std::mem::take(&mut self.tail(stream).0);
         while !bytes.is_empty() {
             let room = LONGEST_PIECE - tail.len();
             let near = bytes.get(..room).unwrap_or(bytes);
@@ -79,29 +87,34 @@ impl Writer {
                 }
             }
         }
-        *self.tail(stream) = tail;
+        let until = (!tail.is_empty()).then(|| Instant::now() + HOLD);
+        *self.tail(stream) = (tail, until);
     }
 
-    /// Whether a line has begun and not ended.
-    pub(in crate::monitor) fn has_tails(&self) -> bool {
-        self.tails.iter().any(|tail| !tail.is_empty())
+    /// Until when the end of an unfinished line is waited for.
+    pub(in crate::monitor) fn held_until(&self) -> Option<Instant> {
+        self.tails.iter().filter_map(|(_, until)| *until).min()
     }
 
-    /// Writes unfinished lines as pieces.
-    pub(in crate::monitor) fn release_tails(&mut self, time: u64) {
+    /// Writes unfinished lines as pieces: those whose time has come by `when`,
+    /// or all.
+    pub(in crate::monitor) fn release_tails(&mut self, when: Option<Instant>, time: u64) {
         let mut written = [0; TIME_LENGTH];
         write_time(time, &mut written);
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let mut tail = std::mem::take(self.tail(stream));
-            if !tail.is_empty() {
+            let (mut tail, until) = std::mem::take(self.tail(stream));
+            let due = when.is_none_or(|when| until.is_some_and(|until| until <= when));
+            if due && !tail.is_empty() {
                 self.record(&written, stream, b'P', &[&tail]);
                 tail.clear();
-                *self.tail(stream) = tail;
+                *self.tail(stream) = (tail, None);
+            } else {
+                *self.tail(stream) = (tail, until);
             }
         }
     }
 
-    fn tail(&mut self, stream: Stream) -> &mut Vec<u8> {
+    fn tail(&mut self, stream: Stream) -> &mut (Vec<u8>, Option<Instant>) {
         let [stdout, stderr] = &mut self.tails;
         match stream {
             Stream::Stdout => stdout,
@@ -209,10 +222,13 @@ mod tests {
         let lines = written(|writer| {
             writer.feed(Stream::Stdout, b"one\ntw", 5);
             writer.feed(Stream::Stderr, b"err\n\n", 5);
-            assert!(writer.has_tails());
+            let until = writer.held_until().unwrap();
             writer.feed(Stream::Stdout, b"o\nthree", 6);
-            writer.release_tails(7);
-            assert!(!writer.has_tails());
+            // Its time has not come: it began after that.
+            writer.release_tails(Some(until), 7);
+            let until = writer.held_until().unwrap();
+            writer.release_tails(Some(until), 7);
+            assert!(writer.held_until().is_none());
             writer.feed(Stream::Stdout, b"\n", 8);
         });
         assert_eq!(
@@ -273,7 +289,7 @@ mod tests {
             file: pipe.into(),
             length: 0,
             waiting: Vec::new(),
-            tails: [Vec::new(), Vec::new()],
+            tails: Default::default(),
             lost: 0,
             reason: None,
         };

@@ -186,15 +186,11 @@ impl Entry<'_> {
     fn enter_working_directory(&self) -> Result<(), Failure> {
         let path = &self.plan.cwd;
         let enter = || -> io::Result<()> {
-            match rustix::process::chdir(path) {
-                Err(rustix::io::Errno::NOENT) => {
-                    let folder = place::make(self.root, path, place::Kind::Folder, true)?;
-                    rustix::process::fchdir(&folder)?;
-                }
-                other => other?,
-            }
-            // "(unreachable)": a folder that is not below the root, by way of
-            // a descriptor somebody left open.
+            // Not through `/proc/self/fd`: what we hold there is not for the
+            // program.
+            let folder = place::make(self.root, path, place::Kind::Folder, true)?;
+            rustix::process::fchdir(&folder)?;
+            // "(unreachable)": a folder that is not below the root.
             let here = rustix::process::getcwd(Vec::new())?;
             if here.as_bytes().first() != Some(&b'/') {
                 return Err(io::Error::other("it is outside of the container"));

@@ -239,7 +239,7 @@ fn make_working_directory(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<()
 /// Runs the program as a child and stays as process 1.
 fn stand_as_init(entry: Entry<'_>, environment: &[CString]) -> Result<i32, Failure> {
     signal::block_all();
-    let child = clone::clone_process(0, None, || {
+    let child = clone::fork(|| {
         if entry.terminal.is_some() {
             // Signals are blocked: taking the terminal from the background is not stopped.
             reaper::take_terminal();
@@ -256,7 +256,7 @@ fn stand_as_init(entry: Entry<'_>, environment: &[CString]) -> Result<i32, Failu
     // the terminal belongs to it alone.
     entry.reporter.close();
     drop(entry);
-    Ok(reaper::stand_for(child.pid))
+    Ok(reaper::stand_for(child))
 }
 
 /// The steps of a further process, in the container's namespaces and cgroup

@@ -80,7 +80,8 @@ fn walk(root: BorrowedFd<'_>, path: &Path, kind: Kind, links: bool) -> io::Resul
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
                 followed += 1;
-                if !links || followed > MOST_LINKS {
+                // Links of procfs say where descriptors lead, ours included.
+                if !links || followed > MOST_LINKS || in_procfs(next.as_fd()) {
                     return Err(rustix::io::Errno::LOOP.into());
                 }
                 let target = rustix::fs::readlinkat(&next, "", Vec::new())?.into_bytes();

@@ -166,23 +166,29 @@ fn leaves(rules: &Rules, bit: u32) -> Vec<Leaf> {
     let mut list: Vec<Leaf> = Vec::new();
     let mut push = |from: u32, code: Vec<Instruction>| {
         if list.last().is_none_or(|last| last.code != code) {
-            list.push(Leaf { from, code });
+            list.push(Leaf {
+                from: from | bit,
+                code,
+            });
+        }
+    };
+    // From the last number with rules of its own to the next one.
+    let gap = |from: u32, to: u32, push: &mut dyn FnMut(u32, Vec<Instruction>)| {
+        if from < to && from <= rules.beyond {
+            push(from, vec![verdict(rules.otherwise)]);
+        }
+        let newer = from.max(rules.beyond.saturating_add(1));
+        if newer < to && newer > rules.beyond {
+            push(newer, vec![verdict(rules.beyond_verdict)]);
         }
     };
     let mut next = 0;
-    push(bit, vec![verdict(rules.otherwise)]);
     for (number, calls) in &rules.calls {
-        if *number > next {
-            push(next | bit, vec![verdict(rules.otherwise)]);
-        }
-        push(number | bit, decide(calls, rules.otherwise));
+        gap(next, *number, &mut push);
+        push(*number, decide(calls, rules.otherwise));
         next = number + 1;
     }
-    if rules.beyond >= next {
-        push(next | bit, vec![verdict(rules.otherwise)]);
-        next = rules.beyond.saturating_add(1);
-    }
-    push(next | bit, vec![verdict(rules.beyond_verdict)]);
+    gap(next, u32::MAX, &mut push);
     list
 }
 
