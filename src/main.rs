@@ -6,13 +6,9 @@
 
 use std::process::ExitCode;
 
-<<<<<<< HEAD
 use rcompose::{cli, monitor, runtime, supervisor};
 
 fn main() -> ExitCode {
-=======
-fn main() -> std::process::ExitCode {
->>>>>>> runtime
     let mut arguments = std::env::args_os()
         .skip(1)
         .map(|argument| argument.to_string_lossy().into_owned());

@@ -41,6 +41,8 @@ pub fn main(arguments: &[String]) -> i32 {
     let Ok(answer) = fds.take(order::ANSWER) else {
         return 125;
     };
+    // Executed by way of a descriptor, its name would be a number.
+    let _ = rustix::thread::set_name(c"rcompose");
     signal::ignore(&[
         libc::SIGHUP,
         libc::SIGINT,
@@ -356,11 +358,7 @@ impl Monitor {
                 .descriptors()
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
-<<<<<<< HEAD
-        let timeout = release.map(|time| {
-=======
         let timeout = self.log.held_until().map(|time| {
->>>>>>> runtime
             let left = time.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().cast_signed(),

@@ -44,11 +44,7 @@ impl Writer {
             file,
             length,
             waiting: Vec::new(),
-<<<<<<< HEAD
-            tails: [Vec::new(), Vec::new()],
-=======
             tails: Default::default(),
->>>>>>> runtime
             lost: 0,
             reason: None,
         })
