@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::draft::Step;
-use super::super::super::{Cause, ObservedContainer, Operation, Target, WAIT};
+use super::super::super::{Cause, Operation, Target, WAIT};
 use super::super::{Fate, Slot, hold, needs_stop, target};
 use super::{Schedule, Steps};
 use crate::graph::Link;
@@ -165,13 +165,9 @@ impl<'a> Schedule<'a> {
     ) -> Vec<Target> {
         let lenient =
             self.options.up.is_some_and(|up| up.reload) && link.condition == Condition::ServiceHealthy;
-        let left = |slot: &Slot<'a>| {
-            let ended = |old: &ObservedContainer| !old.state.is_running() && !needs_stop(old);
-            lenient && slot.fate == Fate::Keep && slot.old.is_some_and(ended)
-        };
         let waited: Vec<Target> = theirs
             .iter()
-            .filter(|(slot, _)| !left(slot))
+            .filter(|(slot, _)| !(lenient && is_left(slot)))
             .map(|(slot, _)| slot.target())
             .collect();
         if waited.is_empty() && !theirs.is_empty() {
@@ -199,7 +195,8 @@ impl<'a> Schedule<'a> {
                         .old
                         .is_some_and(|old| matches!(old.health, None | Some(Health::Healthy)))
             };
-            let theirs = self.counting(name);
+            let mut theirs = self.counting(name);
+            theirs.retain(|(slot, _)| !is_left(slot));
             if theirs
                 .iter()
                 .all(|(slot, steps)| settled(slot) && steps.update.is_none())
@@ -246,4 +243,12 @@ impl<'a> Schedule<'a> {
         self.holds
             .sort_by(|a, b| (&a.resource, &a.reason).cmp(&(&b.resource, &b.reason)));
     }
+}
+
+/// Whether a container does not run and is left so.
+fn is_left(slot: &Slot<'_>) -> bool {
+    slot.fate == Fate::Keep
+        && slot
+            .old
+            .is_some_and(|old| !old.state.is_running() && !needs_stop(old))
 }
