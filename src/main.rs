@@ -1,2 +1,46 @@
 //! The `rcompose` binary: chooses a role before any thread exists.
-fn main() {}
+//!
+//! The long-lived small processes are this same file: it is linked at a fixed
+//! address, so it has no relocations to apply and each process shares all of
+//! its pages but a few (see `.cargo/config.toml`, and `monitor` for numbers).
+
+use std::process::ExitCode;
+
+use rcompose::{cli, monitor, runtime, supervisor};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
+    let role = arguments.next();
+    let status = match role.as_deref() {
+        Some(runtime::MONITOR_ROLE) => monitor::main(&arguments.collect::<Vec<_>>()),
+        Some(runtime::init::ROLE) => runtime::init::main(&arguments.collect::<Vec<_>>()),
+        Some(runtime::exec::ROLE) => runtime::exec::main(&arguments.collect::<Vec<_>>()),
+        Some(supervisor::ROLE) => return supervise(&arguments.collect::<Vec<_>>()),
+        _ => return cli::main(),
+    };
+    ExitCode::from(u8::try_from(status & 0xff).unwrap_or(u8::MAX))
+}
+
+/// The supervisor of one stack; its standard error is the stack's
+/// `supervisor.log`.
+fn supervise(arguments: &[String]) -> ExitCode {
+    let [project, state] = arguments else {
+        return ExitCode::from(2);
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RCOMPOSE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    match supervisor::main(project, state.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the supervisor cannot work");
+            ExitCode::FAILURE
+        }
+    }
+}

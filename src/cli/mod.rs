@@ -1,1 +1,77 @@
 //! Arguments to intents, and everything that is printed.
+//!
+//! [`main`] parses what was typed, makes the [`context`], and calls one verb,
+//! each in a file of its own. A verb turns its arguments into an intent for the
+//! supervisor, or reads the store and prints. Failures carry their hints and
+//! exit status ([`failure`]); only [`terminal`] prints.
+//!
+//! Exit statuses are docker compose's: 0; 1 for any failure; 130 after Ctrl-C;
+//! that of the command for `exec`, of the service for `up --exit-code-from`.
+//! `plan` ends with 2 when there is something to do.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod arguments;
+mod config;
+mod context;
+mod exec;
+mod failure;
+mod follow;
+mod lifecycle;
+mod logs;
+mod plan;
+mod progress;
+mod ps;
+mod relay;
+mod request;
+mod terminal;
+mod up;
+mod version;
+
+use arguments::{Arguments, Command};
+use context::Context;
+use failure::{Failure, Outcome};
+
+/// The command line: parses, does, reports.
+pub fn main() -> ExitCode {
+    let typed = match Arguments::try_parse() {
+        Ok(typed) => typed,
+        Err(error) => {
+            // Help is an answer, not a failure.
+            let code = if error.use_stderr() { 1 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let terminal = terminal::Terminal::new(&typed.global);
+    let run = || -> Outcome {
+        let context = Context::new(typed.global)?;
+        match &typed.command {
+            Command::Up(typed) => up::up(&context, typed),
+            Command::Down(typed) => lifecycle::down(&context, typed),
+            Command::Ps(typed) => ps::ps(&context, typed),
+            Command::Logs(typed) => logs::logs(&context, typed),
+            Command::Exec(typed) => exec::exec(&context, typed),
+            Command::Stop(typed) => lifecycle::stop(&context, typed),
+            Command::Start(typed) => lifecycle::start(&context, typed),
+            Command::Restart(typed) => lifecycle::restart(&context, typed),
+            Command::Config(typed) => config::config(&context, typed),
+            Command::Plan(typed) => plan::plan(&context, typed),
+            Command::Version(typed) => version::version(&context, typed),
+        }
+    };
+    run().unwrap_or_else(|failure| failure.report(&terminal))
+}
+
+/// Runs a future to its end on this thread.
+fn block_on<T, E: Into<Failure>>(future: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("start the event loop: {error}")))?
+        .block_on(future)
+        .map_err(Into::into)
+}

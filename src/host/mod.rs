@@ -1,1 +1,41 @@
-//! Observes this machine and performs one action at a time.
+//! The only door to this machine: observes it, and performs one action at a time.
+//!
+//! [`Host`] is what the executor walks a plan on. [`Machine`] is the real one;
+//! tests of the executor bring their own, which fails on demand.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::plan::{Observed, Operation};
+use crate::project::Project;
+
+mod create;
+mod error;
+mod machine;
+mod record;
+mod spec;
+mod start;
+mod traffic;
+mod view;
+
+pub use error::HostError;
+pub use machine::{Hear, Machine, News, Started};
+pub use record::{Check, ContainerRecord, containers};
+pub use view::{Published, View, observe, recall, views};
+
+/// Something that a plan can be performed on.
+pub trait Host: Send + Sync + 'static {
+    /// One snapshot of what is there of a project.
+    fn observe(
+        self: &Arc<Self>,
+        project: &Project,
+    ) -> impl Future<Output = Result<Observed, HostError>> + Send;
+
+    /// Does one operation; says what the user should know of it. Repeating an
+    /// operation that was done, wholly or in part, does no harm.
+    fn perform(
+        self: &Arc<Self>,
+        project: &Project,
+        operation: &Operation,
+    ) -> impl Future<Output = Result<Vec<String>, HostError>> + Send;
+}

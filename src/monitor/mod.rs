@@ -1,1 +1,35 @@
 //! The process that holds one container's stdio, log and exit status.
+//!
+//! One a run, single-threaded, the parent of the container's process 1. It is
+//! started by [`runtime::start`](crate::runtime::start), which tells it what to
+//! do in a memory file. It makes the init stage inside new namespaces, writes
+//! the running record, tells its caller how it went, and then waits in one
+//! poll(2) for:
+//!
+//! * output: appended to the [`log`], one write for what was read in one go. A
+//!   full disk costs lines (counted and noted), never the container;
+//! * the end of the container: the pipes are emptied, then the exit record takes
+//!   the room that was reserved for it at the start, and the monitor ends with
+//!   the same status. When process 1 is gone its pid namespace is, so all there
+//!   will ever be is in the pipes: the monitor never waits for their end;
+//! * the end of the supervisor: a link that closes without a goodbye. One of the
+//!   stack's monitors starts a new supervisor, which takes the name service's and
+//!   other sockets over from the monitors that keep them, and links itself
+//!   through the door.
+//!
+//! It outlives its caller, belongs to no terminal, and keeps out of the
+//! container's cgroup. It knows nothing of stacks.
+//!
+//! Small on purpose: one of it is there for each container. Buffers grow only
+//! when a container prints.
+//!
+//! Weak: killed with SIGKILL it takes the container with it (the kernel sends
+//! process 1 SIGKILL), and at most a twentieth of a second of an unfinished line
+//! is lost. A terminal that all its users have closed is not read again until the
+//! container ends.
+
+pub mod log;
+mod output;
+mod run;
+
+pub use self::run::main;

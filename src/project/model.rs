@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::stack::Origin;
+
 /// A whole stack: what `rcompose config` prints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Project {
@@ -20,8 +22,10 @@ pub struct Project {
     pub working_dir: PathBuf,
     /// The stack files in merge order, absolute; empty for standard input.
     pub config_files: Vec<PathBuf>,
-    /// Every file whose content went into this project (stack files, env
-    /// files, included files): what live reload watches.
+    /// Every file that decides what this project is (stack files, env files,
+    /// included files), sorted: what live reload watches. Files that would
+    /// count if they were there (`.env`, an override file, an optional env
+    /// file) are among them.
     pub inputs: Vec<PathBuf>,
     /// Enabled services by key.
     pub services: BTreeMap<String, Service>,
@@ -35,23 +39,6 @@ pub struct Project {
     /// `services.web.ports`). Not every path is there: ask [`Project::origin`].
     #[serde(skip)]
     pub origins: BTreeMap<String, Origin>,
-}
-
-/// Where a value is written. Lines and columns count from 1.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Origin {
-    /// The file, as the user named it.
-    pub file: PathBuf,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column in characters, from 1.
-    pub column: usize,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
 }
 
 impl Project {
@@ -211,6 +198,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// One `depends_on` entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {
@@ -233,6 +229,16 @@ pub enum Condition {
     ServiceHealthy,
     /// Its containers ended with status 0.
     ServiceCompletedSuccessfully,
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ServiceStarted => "service_started",
+            Self::ServiceHealthy => "service_healthy",
+            Self::ServiceCompletedSuccessfully => "service_completed_successfully",
+        })
+    }
 }
 
 /// A health check. Unset values take Docker's defaults (`lifecycle::health`).

@@ -1,1 +1,65 @@
 //! One container: root file system, namespaces, cgroup, exec.
+//!
+//! ```text
+//! caller ──start()──▶ __monitor ──clone3──▶ __init ──execve──▶ program
+//!    ▲  (posix_spawn)     │  (all namespaces,  │
+//!    └──────answer────────┴───────cgroup)──────┘ reports
+//! ```
+//!
+//! A [`RunRequest`] holds an OCI runtime spec ([`default_spec`] makes one with
+//! Docker's defaults) and what the spec has no word for. [`start`] checks it
+//! whole (`blueprint`), makes the cgroup ([`cgroup`]), compiles the system call
+//! filter ([`seccomp`]), and starts the monitor ([`crate::monitor`]), which is
+//! the container's parent. The monitor makes the init stage ([`init`]) inside
+//! new namespaces. Errors of any of them come back as one [`RuntimeError`];
+//! when [`start`] returns `Ok`, the program runs.
+//!
+//! From then on a run is its [`RunningRecord`]: [`probe`], [`signal`],
+//! [`kill_all`], [`exec`], [`update`] need nothing else, whoever started it.
+//! It ends with an [`ExitRecord`]; [`reap_lost`] writes one when the monitor was
+//! killed, and [`cleanup`] removes what is left, also after a start that was
+//! killed half way.
+//!
+//! Order of writing: the cgroup's path is known from the request before it is
+//! made; the running record is written before the program runs; a stale exit
+//! record is removed before anything else.
+//!
+//! Weak: Linux 5.12 or newer. No user namespaces, no checkpoint, no freezing
+//! yet. The orders between our processes are JSON in memory files: some 50 µs a
+//! start.
+
+mod blueprint;
+pub mod capability;
+pub mod cgroup;
+mod error;
+pub mod exec;
+mod executable;
+pub mod init;
+pub(crate) mod order;
+mod process;
+mod record;
+mod recover;
+mod request;
+pub mod seccomp;
+mod spec;
+mod start;
+
+pub use self::blueprint::ProcessPlan;
+pub use self::error::{Failure, FailureKind, RuntimeError, Step};
+pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};
+pub use self::executable::use_executable;
+pub use self::process::{Process, ProcessId};
+pub use self::record::{ExitRecord, Fixed, RunningRecord};
+pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
+pub use self::request::{CgroupRequest, Populate, Revive, Rootfs, RunRequest};
+pub use self::seccomp::SeccompPolicy;
+pub use self::spec::{
+    DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
+    tmpfs_mount,
+};
+pub use self::start::{MONITOR_ROLE, Started, link, retrieve_kept, start};
+
+pub(crate) use self::init::ROLE as INIT_ROLE;
+pub(crate) use self::init::report::{Beginning, Report};
+pub(crate) use self::record::now;
+pub(crate) use self::recover::reserve;

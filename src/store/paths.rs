@@ -20,7 +20,7 @@ impl World {
     /// The world of a state root; `None` is the machine's own. A given root
     /// must be absolute; its run directory is inside it.
     pub fn new(state_root: Option<&Path>) -> Self {
-        match state_root {
+        match state_root.filter(|root| *root != Path::new(STATE)) {
             None => Self {
                 state: STATE.into(),
                 run: RUN.into(),

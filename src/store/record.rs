@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -105,10 +105,12 @@ pub fn remove_record(path: &Path) -> Result<(), StoreError> {
 }
 
 /// An exclusive lock on a file (flock(2)); released when dropped, or when the
-/// process dies.
+/// process dies. The file may be removed by who holds it ([`Lock::remove`]);
+/// whoever waited for it then takes a new one.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -117,9 +119,16 @@ impl Lock {
     /// # Errors
     /// [`StoreError::Io`] when the file cannot be made or locked.
     pub fn take(path: &Path) -> Result<Self, StoreError> {
-        let file = Self::open(path)?;
-        file.lock().map_err(StoreError::io("lock", path))?;
-        Ok(Self { _file: file })
+        loop {
+            let file = Self::open(path)?;
+            file.lock().map_err(StoreError::io("lock", path))?;
+            if is_at(&file, path) {
+                return Ok(Self {
+                    file,
+                    path: path.to_owned(),
+                });
+            }
+        }
     }
 
     /// Takes the lock at `path` if nobody holds it.
@@ -127,12 +136,27 @@ impl Lock {
     /// # Errors
     /// [`StoreError::Io`] when the file cannot be made or locked.
     pub fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
-        let file = Self::open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+        loop {
+            let file = Self::open(path)?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, path) => {
+                    return Ok(Some(Self {
+                        file,
+                        path: path.to_owned(),
+                    }));
+                }
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+            }
         }
+    }
+
+    /// Removes the file, then releases the lock.
+    pub fn remove(self) {
+        // Left where it is, it locks as well as before.
+        let _ = fs::remove_file(&self.path);
+        drop(self.file);
     }
 
     fn open(path: &Path) -> Result<File, StoreError> {
@@ -147,5 +171,54 @@ impl Lock {
             .mode(0o600)
             .open(path)
             .map_err(StoreError::io("open", path))
+    }
+}
+
+/// Whether an open file is still the one at `path`: its holder may have removed
+/// it while we waited.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_replaced_whole_and_makes_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/record.json");
+        assert_eq!(read_record::<u32>(&path).unwrap(), None);
+        write_record(&path, &1).unwrap();
+        write_record(&path, &2).unwrap();
+        assert_eq!(read_record::<u32>(&path).unwrap(), Some(2));
+        let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        fs::write(&path, "nonsense").unwrap();
+        let error = read_record::<u32>(&path).unwrap_err().to_string();
+        assert!(error.contains("record.json"), "{error}");
+        remove_record(&path).unwrap();
+        remove_record(&path).unwrap();
+    }
+
+    #[test]
+    fn one_at_a_time_holds_a_lock_even_when_its_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::take(&path).unwrap();
+        assert!(Lock::try_take(&path).unwrap().is_none());
+        let waiter = {
+            let path = path.clone();
+            std::thread::spawn(move || Lock::take(&path).unwrap())
+        };
+        first.remove();
+        let second = waiter.join().unwrap();
+        assert!(path.exists(), "whoever waited has made a new one");
+        assert!(Lock::try_take(&path).unwrap().is_none());
+        drop(second);
+        assert!(Lock::try_take(&path).unwrap().is_some());
     }
 }

@@ -1,1 +1,517 @@
-//! One process a stack: the loop, health, restarts, names, ports, watching.
+//! One process a stack, while something of the stack runs or is watched.
+//!
+//! # How it works
+//!
+//! The first command that needs it starts it ([`client`]); it takes the
+//! stack's lock, so that there is never a second, and adopts what already runs
+//! (a supervisor before it may have been killed). Its loop takes in, one at a
+//! time: requests of clients, what the [`keeper`] tells of starts, exits and
+//! health, changes of the stack file, and the end of the walk in progress.
+//!
+//! * Every request is [`Request::Apply`]: load, observe, plan, check, walk
+//!   ([`apply`]). One walk at a time; later requests queue.
+//! * A client that goes away cancels the walk it asked for: nothing new is
+//!   begun, and what has begun comes to its end.
+//! * A change of the stack file is a request too, asked by nobody; when the
+//!   file does not load, the stack is left as it is and the sessions are told.
+//! * When nothing runs, nobody is connected and nothing is queued, it ends.
+//!
+//! Known to be weak: one stack's supervisor knows nothing of another's, so two
+//! stacks that publish the same port find out when the second one starts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use crate::host::{HostError, Machine};
+use crate::plan::{Intent, Up};
+use crate::project::{LoadRequest, Project};
+use crate::reconcile::{Canceller, cancellation};
+use crate::runtime::Revive;
+use crate::store::{Lock, World, read_record, remove_record, write_record};
+use crate::watch::Watch;
+
+mod apply;
+mod board;
+pub mod client;
+mod connection;
+mod health;
+mod keeper;
+pub mod protocol;
+mod supervised;
+
+use apply::{Applied, Step};
+use connection::{ClientId, Incoming, Sender};
+use keeper::{Keeper, Told};
+use protocol::{Reply, Request, Watching};
+use supervised::Supervised;
+
+/// The hidden first argument that makes a process a supervisor; the project's
+/// name and the state root follow.
+pub const ROLE: &str = "__supervisor";
+
+/// The socket of a stack's supervisor.
+pub fn socket_path(world: &World, project: &str) -> PathBuf {
+    world.stack_run(project).join("supervisor.sock")
+}
+
+/// The command line of a stack's supervisor. The program is where we were
+/// installed, so that an upgrade is what comes back.
+fn command(world: &World, project: &str) -> Vec<String> {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let state = world.state().display().to_string();
+    vec![
+        program.display().to_string(),
+        ROLE.to_owned(),
+        project.to_owned(),
+        state,
+    ]
+}
+
+/// What a new supervisor must know to go on where a killed one stopped.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Standing {
+    /// How the project was loaded last.
+    load: Option<LoadRequest>,
+    /// The stack file is watched though nobody is connected.
+    watch: bool,
+}
+
+/// Why a supervisor cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// A socket, a signal handler or the event loop could not be made.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A record or the lock could not be used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+}
+
+fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> SupervisorError {
+    move |source| SupervisorError::Io { operation, source }
+}
+
+/// The process: serves the stack `project` of the world at `state` until
+/// nothing is left to do. Standard input is the first client, when it is a
+/// socket.
+///
+/// # Errors
+/// [`SupervisorError`] when it cannot begin. Another supervisor at work is no
+/// error: this one ends at once.
+pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
+    let world = World::new(Some(state));
+    // Out of the terminal's reach: Ctrl-C is the client's to interpret.
+    let _ = rustix::process::setsid();
+    let first = connection::from_stdin();
+    let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(16)
+        .build()
+        .map_err(io("start the event loop"))?;
+    runtime.block_on(async {
+        let mut supervisor = Supervisor::begin(world.clone(), project).await?;
+        if let Some(first) = first {
+            supervisor.greet(tokio::net::UnixStream::from_std(first).map_err(io("serve the first client"))?);
+        }
+        supervisor.run().await
+    })?;
+    leave(&world, project);
+    lock.remove();
+    Ok(())
+}
+
+/// Removes what is left of a stack that is no more: a log that says nothing,
+/// and folders that are empty.
+fn leave(world: &World, project: &str) {
+    let (state, run) = (world.stack(project), world.stack_run(project));
+    let log = state.join("supervisor.log");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+        let _ = std::fs::remove_file(&log);
+    }
+    let _ = std::fs::remove_file(run.join("revive.lock"));
+    for folder in [state.join("containers"), state, run.join("containers")] {
+        // It stays when there is something in it.
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
+/// One request that waits for its turn.
+#[derive(Debug)]
+struct Job {
+    asked_by: Option<ClientId>,
+    load: Option<Box<LoadRequest>>,
+    intent: Intent,
+}
+
+/// The walk in progress.
+#[derive(Debug)]
+struct Walk {
+    asked_by: Option<ClientId>,
+    canceller: Canceller,
+}
+
+/// A connected client.
+#[derive(Debug)]
+struct Peer {
+    sender: Sender,
+    session: bool,
+}
+
+#[derive(Debug)]
+struct Supervisor {
+    world: World,
+    project: String,
+    machine: Arc<Machine>,
+    host: Arc<Supervised>,
+    keeper: Arc<Keeper>,
+    told: mpsc::UnboundedReceiver<Told>,
+    listener: UnixListener,
+    incoming: (mpsc::UnboundedSender<Incoming>, mpsc::UnboundedReceiver<Incoming>),
+    steps: (mpsc::UnboundedSender<Step>, mpsc::UnboundedReceiver<Step>),
+    peers: BTreeMap<ClientId, Peer>,
+    queue: VecDeque<Job>,
+    walk: Option<Walk>,
+    standing: Standing,
+    watch: Option<Watch>,
+    /// The model that the stack was last brought to: a save that changes
+    /// nothing in it asks for nothing.
+    model: Option<Arc<Project>>,
+}
+
+impl Supervisor {
+    async fn begin(world: World, project: &str) -> Result<Self, SupervisorError> {
+        let (sender, told) = mpsc::unbounded_channel();
+        let keeper = Keeper::new(sender);
+        let hear = {
+            let keeper = keeper.clone();
+            Arc::new(move |news| keeper.hear(news))
+        };
+        let revive = Revive {
+            command: command(&world, project),
+            lock: world.stack_run(project).join("revive.lock"),
+        };
+        let machine = Machine::open(world.clone(), project, revive, hear).await?;
+        keeper.bind(&machine);
+        machine.adopt().await?;
+        let host = Arc::new(Supervised {
+            machine: machine.clone(),
+            board: keeper.board(),
+        });
+        let path = socket_path(&world, project);
+        remove_record(&path)?;
+        let listener = UnixListener::bind(&path).map_err(io("listen on the supervisor's socket"))?;
+        let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();
+        let mut supervisor = Self {
+            world,
+            project: project.to_owned(),
+            machine,
+            host,
+            keeper,
+            told,
+            listener,
+            incoming: mpsc::unbounded_channel(),
+            steps: mpsc::unbounded_channel(),
+            peers: BTreeMap::new(),
+            queue: VecDeque::new(),
+            walk: None,
+            standing,
+            watch: None,
+            model: None,
+        };
+        if supervisor.standing.watch && supervisor.keeper.is_busy() {
+            // Whatever was saved while no supervisor watched is applied now.
+            supervisor.reload();
+        }
+        Ok(supervisor)
+    }
+
+    async fn run(&mut self) -> Result<(), SupervisorError> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(io("listen for SIGTERM"))?;
+        loop {
+            self.advance();
+            if self.is_idle() {
+                break;
+            }
+            tokio::select! {
+                accepted = self.listener.accept() => if let Ok((stream, _)) = accepted {
+                    self.greet(stream);
+                },
+                Some(incoming) = self.incoming.1.recv() => self.take(incoming),
+                Some(told) = self.told.recv() => self.pass_on(told),
+                Some(step) = self.steps.1.recv() => self.step(step),
+                () = changed(self.watch.as_mut()) => self.reload(),
+                _ = terminate.recv() => break,
+            }
+        }
+        // Whoever connects from now on finds nobody, and starts the next one.
+        let _ = remove_record(&socket_path(&self.world, &self.project));
+        if !self.keeper.is_busy() {
+            remove_record(&standing_path(&self.world, &self.project))?;
+        }
+        self.machine.close().await;
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.peers.is_empty() && self.queue.is_empty() && self.walk.is_none() && !self.keeper.is_busy()
+    }
+
+    fn greet(&mut self, stream: tokio::net::UnixStream) {
+        if let Some((id, sender)) = connection::serve(stream, self.incoming.0.clone()) {
+            sender.tell(&Reply::Hello {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            });
+            self.peers.insert(
+                id,
+                Peer {
+                    sender,
+                    session: false,
+                },
+            );
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Gone(id) => {
+                self.peers.remove(&id);
+                self.queue.retain(|job| job.asked_by != Some(id));
+                self.cancel(id);
+                self.watch_as_needed();
+            }
+            Incoming::Asked(id, Request::Cancel) => self.cancel(id),
+            Incoming::Asked(
+                id,
+                Request::Apply {
+                    load,
+                    intent,
+                    watch,
+                    session,
+                },
+            ) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.session |= session;
+                    if self.walk.is_some() {
+                        peer.sender.tell(&Reply::Queued);
+                    }
+                }
+                if let Some(watch) = watch {
+                    self.standing.watch = watch == Watching::Always;
+                }
+                self.queue.push_back(Job {
+                    asked_by: Some(id),
+                    load,
+                    intent,
+                });
+            }
+        }
+    }
+
+    fn cancel(&self, id: ClientId) {
+        if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id)) {
+            walk.canceller.cancel();
+        }
+    }
+
+    /// Starts the next walk when none is in progress.
+    fn advance(&mut self) {
+        if self.walk.is_some() {
+            return;
+        }
+        let Some(job) = self.queue.pop_front() else { return };
+        let (canceller, cancelled) = cancellation();
+        self.walk = Some(Walk {
+            asked_by: job.asked_by,
+            canceller,
+        });
+        let reload = job.asked_by.is_none();
+        tokio::spawn(apply::apply(apply::Request {
+            host: self.host.clone(),
+            project: self.project.clone(),
+            load: job.load,
+            intent: job.intent,
+            unless: if reload { self.model.clone() } else { None },
+            cancelled,
+            steps: self.steps.0.clone(),
+        }));
+    }
+
+    fn step(&mut self, step: Step) {
+        let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
+        match step {
+            Step::Planned(plan) => match asked_by {
+                Some(id) => self.tell(id, &Reply::Planned { plan }),
+                None => self.tell_sessions(&Reply::Reloading { plan }),
+            },
+            Step::Progress(event) => match asked_by {
+                Some(id) => self.tell(id, &Reply::Progress { event }),
+                None => self.tell_sessions(&Reply::Progress { event }),
+            },
+            Step::Done(applied) => {
+                self.walk = None;
+                self.done(asked_by, *applied);
+            }
+        }
+    }
+
+    fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
+        let Applied {
+            project,
+            inputs,
+            errors,
+            diagnostics,
+            cancelled,
+            load,
+            up,
+        } = applied;
+        if up {
+            if let Some(load) = load {
+                self.standing.load = Some(*load);
+            }
+            if project.is_some() {
+                self.model = project;
+            }
+            let path = standing_path(&self.world, &self.project);
+            if let Err(error) = write_record(&path, &self.standing) {
+                tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
+            }
+            self.watch_as_needed();
+            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty())
+                && let Err(error) = watch.files(&inputs)
+            {
+                tracing::warn!(%error, "the stack file is not watched");
+            }
+        }
+        match asked_by {
+            Some(id) => self.tell(
+                id,
+                &Reply::Done {
+                    errors,
+                    diagnostics,
+                    cancelled,
+                },
+            ),
+            None => self.tell_sessions(&Reply::Reloaded { errors, diagnostics }),
+        }
+        self.settle();
+        self.tell_if_idle();
+    }
+
+    /// Watches when somebody wants it: a session, or `--watch`.
+    fn watch_as_needed(&mut self) {
+        let wanted = self.standing.watch || self.peers.values().any(|peer| peer.session);
+        if !wanted {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            match Watch::new() {
+                Ok(watch) => {
+                    self.watch = Some(watch);
+                    // What was saved since the file was loaded has gone unseen.
+                    self.reload();
+                }
+                Err(error) => tracing::warn!(%error, "the stack file is not watched"),
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        // One reload at a time, and the newest content: a queued one will read
+        // what is there when its turn comes.
+        if self.queue.iter().any(|job| job.asked_by.is_none()) {
+            return;
+        }
+        let Some(load) = self.standing.load.clone() else {
+            return;
+        };
+        let intent = Intent::Up(Up {
+            reload: true,
+            ..Up::default()
+        });
+        self.queue.push_back(Job {
+            asked_by: None,
+            load: Some(Box::new(load)),
+            intent,
+        });
+    }
+
+    fn pass_on(&mut self, told: Told) {
+        match told {
+            Told::Started(started) => self.tell_sessions(&Reply::Started {
+                id: started.id,
+                name: started.name,
+                log: started.log,
+                offset: started.offset,
+            }),
+            Told::Exited {
+                id,
+                name,
+                code,
+                restarting,
+            } => {
+                self.tell_sessions(&Reply::Exited {
+                    id,
+                    name,
+                    code,
+                    restarting,
+                });
+            }
+            Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),
+            Told::Removed => {}
+        }
+        self.settle();
+        self.tell_if_idle();
+    }
+
+    /// Gives back ports that nobody needs, unless a walk may be about to.
+    fn settle(&self) {
+        if self.walk.is_none() {
+            self.machine.settle();
+        }
+    }
+
+    fn tell_if_idle(&self) {
+        if self.walk.is_none() && self.queue.is_empty() && !self.keeper.is_busy() {
+            self.tell_sessions(&Reply::Idle);
+        }
+    }
+
+    fn tell(&self, id: ClientId, reply: &Reply) {
+        if let Some(peer) = self.peers.get(&id) {
+            peer.sender.tell(reply);
+        }
+    }
+
+    fn tell_sessions(&self, reply: &Reply) {
+        for peer in self.peers.values().filter(|peer| peer.session) {
+            peer.sender.tell(reply);
+        }
+    }
+}
+
+async fn changed(watch: Option<&mut Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn standing_path(world: &World, project: &str) -> PathBuf {
+    world.stack(project).join("supervisor.json")
+}

@@ -1,1 +1,405 @@
 //! Named volumes.
+//!
+//! # How it works
+//!
+//! A volume is a folder:
+//!
+//! ```text
+//! <state>/volumes/<name>/
+//!   record.json    whose it is; written, and synced, before `data` is made
+//!   data/          what containers mount
+//!   populated      there when the image's content has been copied into `data`
+//! ```
+//!
+//! A folder without a record is half made and is no volume: making it again
+//! completes it. A volume is removed by renaming its folder to a name no volume
+//! can have, and deleting that; a deletion that was cut short is finished by the
+//! next command that makes or removes a volume.
+//!
+//! Whether a volume is in use is not known here: who removes it must know.
+//!
+//! # Known to be weak
+//!
+//! Only the `local` driver without options. Deleting much takes long, in the
+//! foreground.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{StoreError, World, read_record, write_record};
+
+/// Starts the name of a folder on its way out.
+const TRASH: &str = ".trash.";
+/// Longest name: a file name, with room for nothing else.
+const NAME_LIMIT: usize = 255;
+
+/// What can go wrong with volumes.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The name does not follow the grammar.
+    #[error("volume name {name:?} is not of letters, digits, _, . and -, starting with a letter or a digit")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A record cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An operation of the file system failed.
+    #[error("volume {name}: {operation} {}: {source}", path.display())]
+    Io {
+        /// The volume, or `*` for all of them.
+        name: String,
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// A volume that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// The project that it was made for.
+    pub project: String,
+    /// Its key in that project; empty for an anonymous one.
+    pub key: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Made for one container, without a name of its own in the project.
+    pub anonymous: bool,
+    /// When it was made, nanoseconds since the epoch.
+    pub created: u64,
+}
+
+/// The volumes of one world. Cheap to make; opens nothing.
+#[derive(Clone, Debug)]
+pub struct Volumes {
+    root: PathBuf,
+}
+
+impl Volumes {
+    /// The volumes of a world.
+    pub fn new(world: &World) -> Self {
+        Self {
+            root: world.volumes(),
+        }
+    }
+
+    /// Makes a volume. One of this name that exists is left as it is, whoever
+    /// made it, and returned.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`]; [`VolumeError::Store`] or [`VolumeError::Io`] when
+    /// it cannot be made.
+    pub fn create(
+        &self,
+        name: &str,
+        project: &str,
+        key: &str,
+        labels: BTreeMap<String, String>,
+        anonymous: bool,
+    ) -> Result<Volume, VolumeError> {
+        check_name(name)?;
+        self.sweep();
+        let folder = self.root.join(name);
+        let io = |operation, path: &Path| Self::io(name, operation, path);
+        // What is below belongs to the users of containers: nobody else walks in.
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        let parent = self.root.parent().unwrap_or(&self.root);
+        builder.create(parent).map_err(io("create", parent))?;
+        builder
+            .mode(0o700)
+            .create(&folder)
+            .map_err(io("create", &folder))?;
+        let volume = match self.get(name)? {
+            Some(volume) => volume,
+            None => {
+                let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let volume = Volume {
+                    name: name.to_owned(),
+                    project: project.to_owned(),
+                    key: key.to_owned(),
+                    labels,
+                    anonymous,
+                    created: u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX),
+                };
+                let record = folder.join("record.json");
+                write_record(&record, &volume)?;
+                // The data outlives a power failure, so must what says whose it is.
+                for path in [&record, &folder, &self.root] {
+                    let synced = File::open(path).and_then(|file| file.sync_all());
+                    synced.map_err(io("sync", path))?;
+                }
+                volume
+            }
+        };
+        let data = folder.join("data");
+        match fs::create_dir(&data) {
+            Ok(()) => {
+                // As Docker makes it, whatever the umask is.
+                fs::set_permissions(&data, fs::Permissions::from_mode(0o755))
+                    .map_err(io("set the mode of", &data))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io("create", &data)(error)),
+        }
+        Ok(volume)
+    }
+
+    /// The volume of a name; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`]; [`VolumeError::Store`] when its record cannot be read.
+    pub fn get(&self, name: &str) -> Result<Option<Volume>, VolumeError> {
+        check_name(name)?;
+        Ok(read_record(&self.root.join(name).join("record.json"))?)
+    }
+
+    /// All volumes, sorted by name.
+    ///
+    /// # Errors
+    /// [`VolumeError::Io`] or [`VolumeError::Store`] when they cannot be read.
+    pub fn list(&self) -> Result<Vec<Volume>, VolumeError> {
+        let mut volumes = Vec::new();
+        for name in self.names()? {
+            if check_name(&name).is_ok() {
+                volumes.extend(self.get(&name)?);
+            }
+        }
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    /// Removes a volume and all that is in it. `false` when there is none.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`]; [`VolumeError::Io`] when it cannot be removed. Once
+    /// it is out of sight it is no volume any more, even if its deletion fails.
+    pub fn remove(&self, name: &str) -> Result<bool, VolumeError> {
+        check_name(name)?;
+        self.sweep();
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let trash = self.root.join(format!(
+            "{TRASH}{}.{}.{}",
+            std::process::id(),
+            time.as_nanos(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
+        let folder = self.root.join(name);
+        match fs::rename(&folder, &trash) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Self::io(name, "remove", &folder)(error)),
+        }
+        delete(&trash).map_err(Self::io(name, "delete", &trash))?;
+        Ok(true)
+    }
+
+    /// What containers mount.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`].
+    pub fn data_dir(&self, name: &str) -> Result<PathBuf, VolumeError> {
+        check_name(name)?;
+        Ok(self.root.join(name).join("data"))
+    }
+
+    /// The file that is there when the image's content has been copied into the
+    /// volume. Whoever copies makes it last.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`].
+    pub fn populated_marker(&self, name: &str) -> Result<PathBuf, VolumeError> {
+        check_name(name)?;
+        Ok(self.root.join(name).join("populated"))
+    }
+
+    /// Finishes deletions that were cut short. What cannot be deleted now is
+    /// left for the next time: it is in nobody's way.
+    fn sweep(&self) {
+        for name in self.names().unwrap_or_default() {
+            if name.starts_with(TRASH) {
+                let path = self.root.join(name);
+                if let Err(error) = delete(&path) {
+                    tracing::warn!(path = %path.display(), %error, "removed volume cannot be deleted");
+                }
+            }
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, VolumeError> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Self::io("*", "read", &self.root)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Self::io("*", "read", &self.root))?;
+            names.extend(entry.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
+    fn io(name: &str, operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError + use<> {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        move |source| VolumeError::Io {
+            name,
+            operation,
+            path,
+            source,
+        }
+    }
+}
+
+/// Deletes a folder; fine when another process is quicker.
+fn delete(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, as Docker has it.
+fn check_name(name: &str) -> Result<(), VolumeError> {
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if first && rest && name.len() <= NAME_LIMIT {
+        return Ok(());
+    }
+    Err(VolumeError::Name {
+        name: name.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (tempfile::TempDir, Volumes) {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = Volumes::new(&World::new(Some(folder.path())));
+        (folder, volumes)
+    }
+
+    fn make(volumes: &Volumes, name: &str) -> Volume {
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        volumes.create(name, "shop", "data", labels, false).unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_made_found_and_removed() {
+        let (_folder, volumes) = world();
+        assert_eq!(volumes.list().unwrap(), []);
+        assert_eq!(volumes.get("shop_data").unwrap(), None);
+        let made = make(&volumes, "shop_data");
+        assert_eq!(volumes.get("shop_data").unwrap(), Some(made.clone()));
+        let data = volumes.data_dir("shop_data").unwrap();
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o7777, 0o755);
+        fs::write(data.join("row"), "1").unwrap();
+        fs::write(volumes.populated_marker("shop_data").unwrap(), "").unwrap();
+        make(&volumes, "a");
+        let names: Vec<_> = volumes
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|volume| volume.name)
+            .collect();
+        assert_eq!(names, ["a", "shop_data"]);
+        assert!(volumes.remove("shop_data").unwrap());
+        assert!(!volumes.remove("shop_data").unwrap());
+        assert_eq!(
+            fs::read_dir(&volumes.root).unwrap().count(),
+            1,
+            "only the other volume is left"
+        );
+        make(&volumes, "shop_data");
+        assert_eq!(fs::read_dir(data).unwrap().count(), 0, "the new one is empty");
+    }
+
+    #[test]
+    fn one_that_exists_is_kept() {
+        let (_folder, volumes) = world();
+        let made = make(&volumes, "v");
+        let data = volumes.data_dir("v").unwrap();
+        fs::write(data.join("row"), "1").unwrap();
+        let again = volumes
+            .create("v", "other", "key", BTreeMap::new(), true)
+            .unwrap();
+        assert_eq!(again, made);
+        assert_eq!(fs::read_to_string(data.join("row")).unwrap(), "1");
+    }
+
+    /// Each state that a process killed in `create` or `remove` can leave.
+    #[test]
+    fn what_a_killed_process_leaves_is_completed() {
+        let (_folder, volumes) = world();
+        fs::create_dir_all(volumes.root.join("bare")).unwrap();
+        assert_eq!(volumes.get("bare").unwrap(), None);
+        assert_eq!(volumes.list().unwrap(), []);
+        make(&volumes, "bare");
+        assert!(volumes.data_dir("bare").unwrap().is_dir());
+
+        make(&volumes, "recorded");
+        fs::remove_dir(volumes.data_dir("recorded").unwrap()).unwrap();
+        make(&volumes, "recorded");
+        assert!(volumes.data_dir("recorded").unwrap().is_dir());
+
+        let trash = volumes.root.join(".trash.1.2.3");
+        fs::create_dir_all(trash.join("data/deep")).unwrap();
+        assert_eq!(volumes.list().unwrap().len(), 2);
+        assert!(!volumes.remove("nothing").unwrap());
+        assert!(!trash.exists());
+    }
+
+    #[test]
+    fn names_that_are_no_names_touch_nothing() {
+        let (folder, volumes) = world();
+        let long = "a".repeat(256);
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "-a",
+            "_a",
+            ".trash.1",
+            "ä",
+            "a b",
+            "a\0",
+            long.as_str(),
+        ] {
+            assert!(
+                matches!(volumes.remove(name), Err(VolumeError::Name { .. })),
+                "{name:?}"
+            );
+            assert!(volumes.create(name, "", "", BTreeMap::new(), false).is_err());
+            assert!(volumes.get(name).is_err());
+            assert!(volumes.data_dir(name).is_err());
+            assert!(volumes.populated_marker(name).is_err());
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

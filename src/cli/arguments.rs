@@ -1,0 +1,471 @@
+//! What can be typed. Names, short forms and defaults are docker compose's.
+//!
+//! Each verb turns what was typed into what it means (an intent, a selection)
+//! in its own file; nothing here decides anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs compose files on a built-in container runtime: no daemon, one static binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rcompose",
+    version,
+    disable_version_flag = true,
+    propagate_version = false
+)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Run 'rcompose COMMAND --help' for the options of a command.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options that stand before the command.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// Stack file; repeat it to merge several, '-' reads standard input
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub(super) file: Vec<PathBuf>,
+    /// Project name
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) project_name: Option<String>,
+    /// Folder that relative paths are resolved against [default: that of the first stack file]
+    #[arg(long, value_name = "DIR", alias = "workdir")]
+    pub(super) project_directory: Option<PathBuf>,
+    /// Environment file in place of '.env'; repeat it to read several
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+    /// Profile to enable; repeat it for several, '*' enables all
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) profile: Vec<String>,
+    /// When to colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = "COMPOSE_ANSI")]
+    pub(super) ansi: When,
+    /// How to show progress
+    #[arg(long, value_name = "HOW", default_value = "auto", env = "COMPOSE_PROGRESS")]
+    pub(super) progress: Progress,
+    /// Print what would be done, do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Folder of everything rcompose keeps; another one is another world
+    #[arg(long, value_name = "DIR", env = "RCOMPOSE_STATE_ROOT")]
+    pub(super) state_root: Option<PathBuf>,
+}
+
+/// When to colour the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Never
+    Never,
+    /// Always
+    Always,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Progress {
+    /// A live list on a terminal, lines elsewhere
+    Auto,
+    /// A live list
+    Tty,
+    /// A line for each change
+    Plain,
+    /// A JSON object for each change
+    Json,
+    /// Nothing
+    Quiet,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create and start the stack
+    Up(Up),
+    /// Stop and remove the stack's containers and networks
+    Down(Down),
+    /// List containers
+    Ps(Ps),
+    /// Show what containers printed
+    Logs(Logs),
+    /// Run a command in a running container
+    Exec(Exec),
+    /// Stop containers
+    Stop(Stop),
+    /// Start containers that exist
+    Start(Start),
+    /// Stop and start containers
+    Restart(Restart),
+    /// Print the stack file as it is understood
+    #[command(alias = "convert")]
+    Config(Config),
+    /// Print what 'up' would do, and why
+    Plan(Plan),
+    /// Print the version
+    Version(Version),
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Up {
+    /// Services to bring up, with what they depend on [default: all]
+    pub(super) services: Vec<String>,
+    /// Leave the stack running in the background
+    #[arg(short, long, conflicts_with_all = ["abort_on_container_exit", "exit_code_from", "attach"])]
+    pub(super) detach: bool,
+    /// With --detach: go on following the stack file in the background
+    #[arg(short, long)]
+    pub(super) watch: bool,
+    /// Wait until services are running or healthy; implies --detach
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Longest time to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(super) wait_timeout: Option<u64>,
+    /// Replace containers even if nothing changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub(super) force_recreate: bool,
+    /// Keep containers even if their definition changed
+    #[arg(long)]
+    pub(super) no_recreate: bool,
+    /// With --force-recreate: replace dependencies too
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub(super) always_recreate_deps: bool,
+    /// Without the services that these depend on
+    #[arg(long)]
+    pub(super) no_deps: bool,
+    /// Create containers, do not start them
+    #[arg(long)]
+    pub(super) no_start: bool,
+    /// Fresh anonymous volumes in place of those of the replaced containers
+    #[arg(short = 'V', long, conflicts_with = "no_recreate")]
+    pub(super) renew_anon_volumes: bool,
+    /// Remove containers of services that the stack file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+    /// Number of containers of a service
+    #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+    /// Seconds that containers get to stop before they are killed
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+    /// Stop everything when any container ends
+    #[arg(long)]
+    pub(super) abort_on_container_exit: bool,
+    /// End with the exit status of this service's container; implies --abort-on-container-exit
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) exit_code_from: Option<String>,
+    /// Show the output of these services only
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) attach: Vec<String>,
+    /// Do not show the output of these services
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) no_attach: Vec<String>,
+    #[command(flatten)]
+    pub(super) lines: Lines,
+    /// Show when each line was printed
+    #[arg(long)]
+    pub(super) timestamps: bool,
+    /// Accepted for scripts: there is nothing to confirm
+    #[arg(short, long, hide = true)]
+    pub(super) yes: bool,
+}
+
+/// How lines of containers are shown.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Lines {
+    /// No colours
+    #[arg(long)]
+    pub(super) no_color: bool,
+    /// No prefix with the container's name
+    #[arg(long)]
+    pub(super) no_log_prefix: bool,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub(super) struct Down {
+    /// Services to take down [default: all]
+    pub(super) services: Vec<String>,
+    /// Remove named volumes of the stack and anonymous volumes too
+    #[arg(short, long)]
+    pub(super) volumes: bool,
+    /// Remove containers of services that the stack file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+    /// Seconds that containers get to stop before they are killed
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+}
+
+/// `ps`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Ps {
+    /// Services to list [default: all]
+    pub(super) services: Vec<String>,
+    /// Those that ended too
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Print the names of services only
+    #[arg(long = "services")]
+    pub(super) services_only: bool,
+    /// 'table' or 'json' (one object a line)
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub(super) format: TableFormat,
+    /// Only containers in this state; repeat it for several
+    #[arg(long, value_name = "STATUS")]
+    pub(super) status: Vec<Status>,
+    /// Do not shorten
+    #[arg(long)]
+    pub(super) no_trunc: bool,
+}
+
+/// The states `ps --status` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Status {
+    /// Made, never started
+    Created,
+    /// Running
+    Running,
+    /// Ended
+    Exited,
+}
+
+/// Formats of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TableFormat {
+    /// Columns with a heading
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    /// Services to show [default: all]
+    pub(super) services: Vec<String>,
+    /// Go on as more is printed
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only the last lines of each container: a number, or 'all'
+    #[arg(short = 'n', long, default_value = "all", value_name = "LINES")]
+    pub(super) tail: String,
+    /// Show when each line was printed
+    #[arg(short, long)]
+    pub(super) timestamps: bool,
+    /// Only the container with this number
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) index: Option<u32>,
+    #[command(flatten)]
+    pub(super) lines: Lines,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Exec {
+    /// Leave it running in the background
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// Set a variable: NAME=VALUE, or NAME to pass the caller's
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(super) env: Vec<String>,
+    /// Number of the container
+    #[arg(long, default_value_t = 0, value_name = "NUMBER", hide_default_value = true)]
+    pub(super) index: u32,
+    /// No terminal, though standard input and output are one
+    #[arg(short = 'T', long = "no-tty", alias = "no-TTY")]
+    pub(super) no_tty: bool,
+    /// All capabilities and devices
+    #[arg(long)]
+    pub(super) privileged: bool,
+    /// User (and group) to run as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(super) user: Option<String>,
+    /// Folder to run in
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) workdir: Option<String>,
+    /// Accepted for scripts: standard input is always connected
+    #[arg(short, long, hide = true)]
+    pub(super) interactive: bool,
+    /// Accepted for scripts: a terminal is used when there is one
+    #[arg(short, long, hide = true)]
+    pub(super) tty: bool,
+    /// Service
+    pub(super) service: String,
+    /// Command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<String>,
+}
+
+/// `stop`.
+#[derive(Debug, Args)]
+pub(super) struct Stop {
+    /// Services to stop [default: all]
+    pub(super) services: Vec<String>,
+    /// Seconds that containers get to stop before they are killed
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    /// Services to start [default: all]
+    pub(super) services: Vec<String>,
+}
+
+/// `restart`.
+#[derive(Debug, Args)]
+pub(super) struct Restart {
+    /// Services to restart [default: all]
+    pub(super) services: Vec<String>,
+    /// Leave dependents alone
+    #[arg(long)]
+    pub(super) no_deps: bool,
+    /// Seconds that containers get to stop before they are killed
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Config {
+    /// Services to print, with what they depend on [default: all]
+    pub(super) select: Vec<String>,
+    /// 'yaml' or 'json'
+    #[arg(long, default_value = "yaml", value_name = "FORMAT")]
+    pub(super) format: ConfigFormat,
+    /// Check only, print nothing
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Print the names of the services, one a line
+    #[arg(long)]
+    pub(super) services: bool,
+    /// Print the names of the volumes, one a line
+    #[arg(long)]
+    pub(super) volumes: bool,
+    /// Print the names of the networks, one a line
+    #[arg(long)]
+    pub(super) networks: bool,
+    /// Print the images, one a line
+    #[arg(long)]
+    pub(super) images: bool,
+    /// Print the profiles, one a line
+    #[arg(long)]
+    pub(super) profiles: bool,
+    /// Print the configuration hash of a service; '*' prints all
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) hash: Option<String>,
+    /// Write to a file
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+/// Formats of `config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ConfigFormat {
+    /// YAML
+    Yaml,
+    /// JSON
+    Json,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    /// Services to plan for, with what they depend on [default: all]
+    pub(super) services: Vec<String>,
+    /// 'text' or 'json'
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub(super) format: PlanFormat,
+    /// Remove containers of services that the stack file does not have
+    #[arg(long)]
+    pub(super) remove_orphans: bool,
+    /// Replace containers even if nothing changed
+    #[arg(long)]
+    pub(super) force_recreate: bool,
+    /// Number of containers of a service
+    #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+}
+
+/// Formats of `plan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `version`.
+#[derive(Debug, Args)]
+pub(super) struct Version {
+    /// Print the number only
+    #[arg(long)]
+    pub(super) short: bool,
+    /// 'pretty' or 'json'
+    #[arg(short, long, default_value = "pretty", value_name = "FORMAT")]
+    pub(super) format: VersionFormat,
+}
+
+/// Formats of `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum VersionFormat {
+    /// For people
+    Pretty,
+    /// For programs
+    Json,
+}
+
+fn scale(text: &str) -> Result<(String, u32), String> {
+    let (service, number) = text
+        .split_once('=')
+        .ok_or_else(|| format!("invalid --scale option \"{text}\": use SERVICE=NUM"))?;
+    let number = number
+        .parse()
+        .map_err(|_| format!("invalid --scale option \"{text}\": {number} is no number"))?;
+    Ok((service.to_owned(), number))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn file_and_follow_do_not_collide() {
+        let typed = Arguments::try_parse_from(["rcompose", "-f", "a.yaml", "logs", "-f", "web"]).unwrap();
+        assert_eq!(typed.global.file, [PathBuf::from("a.yaml")]);
+        assert!(matches!(typed.command, Command::Logs(Logs { follow: true, .. })));
+    }
+
+    #[test]
+    fn options_of_an_executed_command_are_its_own() {
+        let typed =
+            Arguments::try_parse_from(["rcompose", "exec", "-it", "web", "ls", "-l", "--all"]).unwrap();
+        let Command::Exec(exec) = typed.command else {
+            panic!("not exec")
+        };
+        assert_eq!(exec.command, ["ls", "-l", "--all"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! `config`: the stack file as it is understood. It prints everything that the
+//! Compose Specification knows, whether or not it can be run here.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use super::arguments::{Config, ConfigFormat};
+use super::context::{Context, known_services};
+use super::failure::{Failure, Outcome};
+use crate::graph::Graph;
+use crate::project::{Model, Project, Rules, config as render, hash, load_model};
+use crate::stack::DiskFiles;
+
+pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
+    if let Some(service) = &typed.hash {
+        let project = context.load(&typed.select)?.project;
+        context.terminal.out(&hashes(&project, service)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = context.request(&typed.select)?;
+    let (mut model, warnings) = load_model(&request, Rules::default(), &DiskFiles)
+        .map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+    for warning in &warnings {
+        context.terminal.err(&warning.render(context.terminal.color_err));
+    }
+    if !typed.select.is_empty() {
+        select(context, &mut model, &typed.select)?;
+    }
+    if typed.quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = if typed.services {
+        lines(keys(&model, "services"))
+    } else if typed.volumes {
+        lines(keys(&model, "volumes"))
+    } else if typed.networks {
+        lines(keys(&model, "networks"))
+    } else if typed.images {
+        lines(images(&model))
+    } else if typed.profiles {
+        lines(model.profiles.iter().map(String::as_str))
+    } else {
+        match typed.format {
+            ConfigFormat::Yaml => render::yaml(&model).map_err(Failure::new)?,
+            ConfigFormat::Json => render::json(&model).map_err(Failure::new)? + "\n",
+        }
+    };
+    match &typed.output {
+        Some(path) => std::fs::write(path, text)
+            .map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?,
+        None => context.terminal.out(&text),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves only these services and what they depend on.
+fn select(context: &Context, model: &mut Model, names: &[String]) -> Result<(), Failure> {
+    let project = context.load(names)?.project;
+    known_services(&project, names)?;
+    let graph = Graph::new(&project).map_err(Failure::new)?;
+    let wanted: BTreeSet<String> = graph.closure(names).map_err(Failure::new)?;
+    if let Some(services) = model.document.get_mut("services") {
+        let others: Vec<String> = services
+            .entries()
+            .map(|(key, _)| key.to_owned())
+            .filter(|key| !wanted.contains(key))
+            .collect();
+        for key in others {
+            services.take(&key);
+        }
+    }
+    Ok(())
+}
+
+fn keys<'a>(model: &'a Model, section: &str) -> impl Iterator<Item = &'a str> {
+    let mut keys: Vec<&str> = model
+        .document
+        .get(section)
+        .into_iter()
+        .flat_map(|node| node.entries())
+        .map(|(key, _)| key)
+        .collect();
+    keys.sort_unstable();
+    keys.into_iter()
+}
+
+/// The image of each service; that of a service which is built has the name
+/// that docker compose gives it.
+fn images(model: &Model) -> impl Iterator<Item = String> {
+    let services = model
+        .document
+        .get("services")
+        .into_iter()
+        .flat_map(|node| node.entries());
+    services.map(|(name, service)| match service.text_of("image") {
+        Some(image) => image.to_owned(),
+        None => format!("{}-{name}", model.name),
+    })
+}
+
+fn lines(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    names.map(|name| format!("{}\n", name.as_ref())).collect()
+}
+
+fn hashes(project: &Project, wanted: &str) -> Result<String, Failure> {
+    let all = wanted == "*";
+    let names: Vec<String> = wanted.split(',').map(str::to_owned).collect();
+    if !all {
+        known_services(project, &names)?;
+    }
+    let services = project
+        .services
+        .values()
+        .filter(|service| all || names.contains(&service.name));
+    Ok(services
+        .map(|service| format!("{} {}\n", service.name, hash(service)))
+        .collect())
+}

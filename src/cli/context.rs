@@ -1,0 +1,132 @@
+//! What every command works with: the world, the terminal, and the project.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::arguments::Global;
+use super::failure::Failure;
+use super::terminal::Terminal;
+use crate::host::recall;
+use crate::project::{LoadRequest, Project, load};
+use crate::stack::DiskFiles;
+use crate::store::World;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) global: Global,
+    pub(super) world: World,
+    pub(super) terminal: Terminal,
+}
+
+/// A project, and how it was had.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) project: Arc<Project>,
+    /// `None`: from the records, because there is no stack file.
+    pub(super) request: Option<Box<LoadRequest>>,
+}
+
+impl Context {
+    pub(super) fn new(global: Global) -> Result<Self, Failure> {
+        let terminal = Terminal::new(&global);
+        let state = match &global.state_root {
+            Some(root) => Some(
+                std::path::absolute(root)
+                    .map_err(|error| Failure::new(format!("state root {}: {error}", root.display())))?,
+            ),
+            None => None,
+        };
+        Ok(Self {
+            world: World::new(state.as_deref()),
+            terminal,
+            global,
+        })
+    }
+
+    /// How the stack file is to be loaded, by arguments and environment.
+    ///
+    /// `services` are those named on the command line: they are enabled whatever
+    /// their profiles are.
+    pub(super) fn request(&self, services: &[String]) -> Result<LoadRequest, Failure> {
+        let cwd = std::env::current_dir()
+            .map_err(|error| Failure::new(format!("find the current folder: {error}")))?;
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let stdin = if self.global.file.contains(&PathBuf::from("-")) {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut std::io::stdin(), &mut text)
+                .map_err(|error| Failure::new(format!("read the stack file from standard input: {error}")))?;
+            Some(text)
+        } else {
+            None
+        };
+        Ok(LoadRequest {
+            cwd,
+            files: self.global.file.clone(),
+            stdin,
+            project_directory: self.global.project_directory.clone(),
+            project_name: self.global.project_name.clone(),
+            env_files: self.global.env_file.clone(),
+            profiles: self.global.profile.clone(),
+            services: services.to_vec(),
+            environment,
+        })
+    }
+
+    /// The project of the stack file. Warnings are printed.
+    pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
+        let request = self.request(services)?;
+        let loaded =
+            load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+        for warning in &loaded.warnings {
+            self.terminal.err(&warning.render(self.terminal.color_err));
+        }
+        Ok(Loaded {
+            project: Arc::new(loaded.project),
+            request: Some(Box::new(request)),
+        })
+    }
+
+    /// The project of the stack file; with a project name and no stack file,
+    /// what the records say of it.
+    pub(super) fn load_or_recall(&self, services: &[String]) -> Result<Loaded, Failure> {
+        let name = self
+            .global
+            .project_name
+            .clone()
+            .or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
+        match (self.load(services), name) {
+            (Err(failure), Some(name)) if self.global.file.is_empty() && failure.is_missing_file() => {
+                let project = recall(&self.world, &name)?;
+                Ok(Loaded {
+                    project: Arc::new(project),
+                    request: None,
+                })
+            }
+            (loaded, _) => loaded,
+        }
+    }
+}
+
+/// Whether `name` is a service of the project, or what to say.
+pub(super) fn known_services(project: &Project, names: &[String]) -> Result<(), Failure> {
+    for name in names {
+        if !project.services.contains_key(name) && !project.disabled_services.contains_key(name) {
+            let failure = Failure::new(format!("no such service: {name}"));
+            let near = project
+                .services
+                .keys()
+                .map(|key| (strsim::damerau_levenshtein(key, name), key))
+                .min()
+                .filter(|(distance, _)| *distance <= 2);
+            return Err(match near {
+                Some((_, key)) => failure.hint(format!("did you mean '{key}'?")),
+                None => failure,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Why a command failed, for the person who typed it.
+
+use std::process::ExitCode;
+
+use super::terminal::Terminal;
+use crate::stack::{Code, Diagnostic};
+
+/// A failed command: what to print, and the exit status.
+#[derive(Debug)]
+pub(super) struct Failure {
+    message: Message,
+    hints: Vec<String>,
+    code: u8,
+}
+
+#[derive(Debug)]
+enum Message {
+    Text(String),
+    Diagnostics(Vec<Diagnostic>),
+}
+
+/// What every command comes to.
+pub(super) type Outcome = Result<ExitCode, Failure>;
+
+impl Failure {
+    /// Exit status 1 with a message.
+    pub(super) fn new(message: impl std::fmt::Display) -> Self {
+        Self {
+            message: Message::Text(message.to_string()),
+            hints: vec![],
+            code: 1,
+        }
+    }
+
+    /// Problems in the stack file.
+    pub(super) fn diagnostics(diagnostics: Vec<Diagnostic>) -> Self {
+        Self {
+            message: Message::Diagnostics(diagnostics),
+            hints: vec![],
+            code: 1,
+        }
+    }
+
+    /// Whether all that is wrong is that there is no stack file.
+    pub(super) fn is_missing_file(&self) -> bool {
+        matches!(&self.message, Message::Diagnostics(list)
+            if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
+    }
+
+    /// With what may help.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// With another exit status.
+    pub(super) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Prints it, and gives the exit status.
+    pub(super) fn report(&self, terminal: &Terminal) -> ExitCode {
+        match &self.message {
+            Message::Text(text) => terminal.error(text, &self.hints),
+            Message::Diagnostics(list) => {
+                for diagnostic in list {
+                    terminal.err(&diagnostic.render(terminal.color_err));
+                }
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+macro_rules! from {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(error)
+            }
+        })+
+    };
+}
+
+from!(
+    crate::host::HostError,
+    crate::store::StoreError,
+    crate::supervisor::client::ClientError,
+    crate::supervisor::SupervisorError,
+);

@@ -1,0 +1,406 @@
+//! `up`: in the foreground with the merged output of the stack, following its
+//! file; with `-d` in the background.
+//!
+//! In the foreground this is one loop over three sources: what the supervisor
+//! tells, what containers print, and Ctrl-C. The first Ctrl-C asks the
+//! supervisor to stop what this `up` brought up, the second to kill just that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::Up;
+use super::context::{Context, Loaded, known_services};
+use super::failure::{Failure, Outcome};
+use super::follow::{Follow, Painter};
+use super::lifecycle::seconds;
+use super::progress::Progress;
+use super::request::{apply, need_privilege, show};
+use super::terminal::Style;
+use crate::host::views;
+use crate::monitor::log::From;
+use crate::plan::{self, Intent};
+use crate::supervisor::client::Client;
+use crate::supervisor::protocol::{Reply, Request, Watching};
+
+pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
+    let loaded = context.load(&typed.services)?;
+    for names in [&typed.services, &typed.attach, &typed.no_attach] {
+        known_services(&loaded.project, names)?;
+    }
+    if let Some(service) = &typed.exit_code_from {
+        known_services(&loaded.project, std::slice::from_ref(service))?;
+    }
+    let intent = Intent::Up(plan::Up {
+        services: typed.services.clone(),
+        no_deps: typed.no_deps,
+        no_start: typed.no_start,
+        force_recreate: typed.force_recreate,
+        no_recreate: typed.no_recreate,
+        always_recreate_deps: typed.always_recreate_deps,
+        renew_anon_volumes: typed.renew_anon_volumes,
+        remove_orphans: typed.remove_orphans,
+        scale: typed.scale.iter().cloned().collect(),
+        timeout: seconds(typed.timeout),
+        wait: typed.wait,
+        ..plan::Up::default()
+    });
+    if typed.detach || typed.wait || typed.no_start || context.global.dry_run {
+        let watch = if typed.watch {
+            Watching::Always
+        } else {
+            Watching::Off
+        };
+        if let Some(limit) = typed.wait_timeout {
+            alarm(context, limit);
+        }
+        apply(context, loaded, intent, Some(watch))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    need_privilege()?;
+    super::block_on(Session::run(context, typed, loaded, intent))
+}
+
+/// Ends the process when `--wait-timeout` runs out; the supervisor then gives
+/// up the wait, and what was started goes on.
+#[expect(clippy::exit, reason = "the blocking wait has no other end")]
+fn alarm(context: &Context, limit: u64) {
+    let terminal = context.terminal.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(limit));
+        terminal.error(&format!("the stack was not ready within {limit} seconds"), &[]);
+        std::process::exit(1);
+    });
+}
+
+/// A foreground `up`.
+struct Session<'a> {
+    context: &'a Context,
+    typed: &'a Up,
+    loaded: Loaded,
+    progress: Progress<'a>,
+    follow: Follow,
+    asks: OwnedWriteHalf,
+    /// Services of the containers that are shown, by container id.
+    names: BTreeMap<String, String>,
+    /// What the session is at.
+    doing: Doing,
+    /// Requests that have not come to their end.
+    open: usize,
+    /// Exit status to end with, when a container decides it.
+    decided: Option<i32>,
+}
+
+/// What the session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// Bringing the stack up.
+    Starting,
+    /// Showing it.
+    Showing,
+    /// Stopping it, with the exit status to end with.
+    Stopping(u8),
+}
+
+type Replies = tokio::io::Lines<BufReader<OwnedReadHalf>>;
+
+impl Session<'_> {
+    async fn run(context: &Context, typed: &Up, loaded: Loaded, intent: Intent) -> Outcome {
+        let client = Client::connect(&context.world, &loaded.project.name)?;
+        let stream = client.into_stream()?;
+        let stream = UnixStream::from_std(stream).map_err(Failure::new)?;
+        let (reader, writer) = stream.into_split();
+        let painter = Painter::new(&context.terminal, &typed.lines, typed.timestamps, &loaded.project);
+        let mut session = Session {
+            context,
+            typed,
+            progress: Progress::new(&context.terminal),
+            follow: Follow::new(painter).map_err(|error| Failure::new(format!("watch logs: {error}")))?,
+            asks: writer,
+            names: BTreeMap::new(),
+            doing: Doing::Starting,
+            open: 0,
+            decided: None,
+            loaded,
+        };
+        let load = session.loaded.request.clone();
+        session
+            .ask(&Request::Apply {
+                load,
+                intent,
+                watch: Some(Watching::Session),
+                session: true,
+            })
+            .await?;
+        session.turn(BufReader::new(reader).lines()).await
+    }
+
+    async fn turn(mut self, mut replies: Replies) -> Outcome {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")));
+        let (mut interrupt, mut terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        loop {
+            tokio::select! {
+                line = replies.next_line() => {
+                    let line = line.map_err(Failure::new)?;
+                    let Some(line) = line else {
+                        return Err(Failure::new("the supervisor ended; the containers go on")
+                            .hint("run 'rcompose up' again to go on where it stopped"));
+                    };
+                    let reply: Reply = serde_json::from_str(&line).map_err(Failure::new)?;
+                    if let Some(end) = self.hear(&reply).await? {
+                        self.follow.drain(&self.context.terminal);
+                        return Ok(ExitCode::from(end));
+                    }
+                }
+                ready = self.follow.ready(), if self.doing != Doing::Starting => {
+                    ready.map_err(|error| Failure::new(format!("watch logs: {error}")))?;
+                    self.follow.drain(&self.context.terminal);
+                }
+                _ = interrupt.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
+                _ = terminate.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
+            }
+        }
+    }
+
+    /// Takes in one reply; the exit status when it was the last one.
+    async fn hear(&mut self, reply: &Reply) -> Result<Option<u8>, Failure> {
+        let terminal = &self.context.terminal;
+        match reply {
+            Reply::Done { .. } if matches!(self.doing, Doing::Stopping(_)) => {
+                let Doing::Stopping(code) = self.doing else {
+                    return Ok(None);
+                };
+                self.open = self.open.saturating_sub(1);
+                if self.open > 0 {
+                    // The end of what was cancelled in favour of stopping.
+                    return Ok(None);
+                }
+                if let Some(end) = show(self.context, &mut self.progress, reply) {
+                    end?;
+                }
+                return Ok(Some(code));
+            }
+            Reply::Done { .. } => {
+                self.open = self.open.saturating_sub(1);
+                if let Some(end) = show(self.context, &mut self.progress, reply) {
+                    end?;
+                }
+                self.progress.settle();
+                self.doing = Doing::Showing;
+                self.show_running()?;
+                self.follow.drain(terminal);
+            }
+            Reply::Started {
+                id,
+                name,
+                log,
+                offset,
+            } => self.attach(id, name, log, From::Offset(*offset))?,
+            Reply::Exited {
+                id,
+                name,
+                code,
+                restarting,
+            } => {
+                self.follow.drain(terminal);
+                if self.names.contains_key(id) && self.doing == Doing::Showing {
+                    let again = if *restarting { " (restarting)" } else { "" };
+                    self.follow.say(
+                        terminal,
+                        &format!("{} exited with code {code}{again}", self.short(name)),
+                    );
+                }
+                if !restarting {
+                    self.decide(id, *code).await?;
+                }
+            }
+            Reply::Idle if self.doing == Doing::Showing => {
+                let code = self.decided.unwrap_or(0);
+                return Ok(Some(status(code)));
+            }
+            Reply::Reloading { plan } => {
+                self.follow.drain(terminal);
+                if !plan.is_empty() {
+                    self.say_reload("stack file changed:");
+                    terminal.err(&super::plan::text(plan, terminal.color_err));
+                }
+            }
+            Reply::Reloaded { errors, diagnostics } => {
+                self.progress.settle();
+                for diagnostic in diagnostics {
+                    terminal.err(&diagnostic.render(terminal.color_err));
+                }
+                if !diagnostics.is_empty() {
+                    self.say_reload("the stack file has errors; the running stack is left as it was");
+                }
+                for error in errors {
+                    terminal.error(error, &[]);
+                }
+            }
+            other => {
+                if let Some(end) = show(self.context, &mut self.progress, other) {
+                    end?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn say_reload(&self, text: &str) {
+        let terminal = &self.context.terminal;
+        terminal.err(&format!(
+            "{} {text}\n",
+            Style::Blue.paint("⟳", terminal.color_err)
+        ));
+    }
+
+    /// Shows the containers that ran before this `up`, from now on.
+    fn show_running(&mut self) -> Result<(), Failure> {
+        let chosen = self.chosen();
+        for view in views(&self.context.world, &self.loaded.project.name)? {
+            if view.state.is_running()
+                && chosen.contains(&view.record.config.name)
+                && !self.names.contains_key(&view.record.id)
+            {
+                self.attach(&view.record.id, &view.record.name, &view.log, From::Last(0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The services whose output is shown.
+    fn chosen(&self) -> BTreeSet<String> {
+        let project = &self.loaded.project;
+        let mut chosen: BTreeSet<String> = if !self.typed.attach.is_empty() {
+            self.typed.attach.iter().cloned().collect()
+        } else if !self.typed.services.is_empty() {
+            self.typed.services.iter().cloned().collect()
+        } else {
+            project.services.keys().cloned().collect()
+        };
+        for name in &self.typed.no_attach {
+            chosen.remove(name);
+        }
+        chosen
+    }
+
+    fn attach(&mut self, id: &str, name: &str, log: &Path, from: From) -> Result<(), Failure> {
+        let service = self.service(name);
+        self.names.insert(id.to_owned(), service.clone());
+        // A service that a reload brought is shown too.
+        let hidden = !self.typed.attach.is_empty() || !self.typed.services.is_empty();
+        if self.typed.no_attach.contains(&service) || (hidden && !self.chosen().contains(&service)) {
+            return Ok(());
+        }
+        let label = self.short(name).to_owned();
+        self.follow
+            .add(id, &label, log, from)
+            .map_err(|error| Failure::new(format!("read {}: {error}", log.display())))
+    }
+
+    /// A container's name without the project's.
+    fn short<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_prefix(&format!("{}-", self.loaded.project.name))
+            .unwrap_or(name)
+    }
+
+    /// The service of a container name.
+    fn service(&self, name: &str) -> String {
+        let fixed = self.loaded.project.services.values();
+        let fixed = fixed
+            .clone()
+            .find(|service| service.container_name.as_deref() == Some(name));
+        match fixed {
+            Some(service) => service.name.clone(),
+            None => self
+                .short(name)
+                .rsplit_once('-')
+                .map_or(name, |(service, _)| service)
+                .to_owned(),
+        }
+    }
+
+    /// A container has ended for good: with `--abort-on-container-exit`, so
+    /// does everything.
+    async fn decide(&mut self, id: &str, code: i32) -> Result<(), Failure> {
+        if !self.typed.abort_on_container_exit && self.typed.exit_code_from.is_none() {
+            return Ok(());
+        }
+        let service = self.names.get(id).cloned().unwrap_or_default();
+        let first = self.decided.is_none();
+        match &self.typed.exit_code_from {
+            Some(from) if *from == service => self.decided = Some(code),
+            Some(_) => {}
+            None if first => self.decided = Some(code),
+            None => {}
+        }
+        if self.doing == Doing::Showing {
+            self.context.terminal.err("Aborting on container exit...\n");
+            self.doing = Doing::Stopping(status(self.decided.unwrap_or(code)));
+            self.stop(None).await?;
+        } else if let (Doing::Stopping(_), Some(code)) = (self.doing, self.decided) {
+            self.doing = Doing::Stopping(status(code));
+        }
+        Ok(())
+    }
+
+    /// Ctrl-C: the first stops, the second kills.
+    async fn interrupted(&mut self) -> Result<Option<u8>, Failure> {
+        match self.doing {
+            Doing::Starting | Doing::Showing => {
+                self.context
+                    .terminal
+                    .err("\nGracefully stopping... (press Ctrl+C again to force)\n");
+                self.ask(&Request::Cancel).await?;
+                self.doing = Doing::Stopping(130);
+                self.stop(None).await?;
+            }
+            Doing::Stopping(_) => {
+                self.ask(&Request::Cancel).await?;
+                self.stop(Some(Duration::ZERO)).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn stop(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
+        let services = self.typed.services.clone();
+        let intent = Intent::Stop {
+            services,
+            timeout: timeout.or(seconds(self.typed.timeout)),
+        };
+        let load = self.loaded.request.clone();
+        self.ask(&Request::Apply {
+            load,
+            intent,
+            watch: None,
+            session: true,
+        })
+        .await
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
+        if matches!(request, Request::Apply { .. }) {
+            self.open += 1;
+        }
+        let mut line = serde_json::to_vec(request).map_err(Failure::new)?;
+        line.push(b'\n');
+        self.asks
+            .write_all(&line)
+            .await
+            .map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
+    }
+}
+
+/// An exit status as a process can have it.
+fn status(code: i32) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(1)
+}

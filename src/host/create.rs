@@ -1,0 +1,355 @@
+//! Makes what a container needs before it can be started, and removes it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::machine::{Machine, blocking};
+use super::record::{Check, ContainerRecord, VERSION, containers, lease_key};
+use super::{HostError, spec};
+use crate::image::Image;
+use crate::lifecycle::health::HealthPolicy;
+use crate::network::pool::PoolRequest;
+use crate::network::record::{self, LeaseRequest, NetworkSpec};
+use crate::network::{bridge, firewall};
+use crate::project::{HealthTest, MountSource, Project, Service};
+use crate::runtime;
+use crate::store::{World, write_record};
+use crate::volume::Volumes;
+
+/// Docker compose's labels begin with this.
+const LABEL: &str = "com.docker.compose.";
+
+/// Makes a network of the project.
+pub(super) async fn network(
+    machine: &Arc<Machine>,
+    project: &Project,
+    key: &str,
+) -> Result<Vec<String>, HostError> {
+    let network = project.networks.get(key).ok_or_else(|| HostError::NotInProject {
+        what: format!("network {key}"),
+    })?;
+    let mut labels = network.labels.clone();
+    labels.insert(format!("{LABEL}project"), project.name.clone());
+    labels.insert(format!("{LABEL}network"), key.to_owned());
+    let wanted = NetworkSpec {
+        name: network.name.clone(),
+        project: Some(project.name.clone()),
+        key: key.to_owned(),
+        internal: network.internal,
+        enable_ipv6: network.enable_ipv6,
+        pools: network
+            .ipam
+            .iter()
+            .map(|pool| PoolRequest {
+                subnet: pool.subnet.clone(),
+                ip_range: pool.ip_range.clone(),
+                gateway: pool.gateway,
+            })
+            .collect(),
+        mtu: None,
+        labels,
+        config: serde_json::to_value(network).unwrap_or_default(),
+    };
+    let world = machine.world.clone();
+    let (_, warnings) = blocking(move || Ok(bridge::create(&world, &wanted)?)).await?;
+    Ok(warnings.iter().map(ToString::to_string).collect())
+}
+
+/// Makes a named volume of the project.
+pub(super) async fn volume(
+    machine: &Arc<Machine>,
+    project: &Project,
+    key: &str,
+) -> Result<Vec<String>, HostError> {
+    let volume = project.volumes.get(key).ok_or_else(|| HostError::NotInProject {
+        what: format!("volume {key}"),
+    })?;
+    let mut labels = volume.labels.clone();
+    labels.insert(format!("{LABEL}project"), project.name.clone());
+    labels.insert(format!("{LABEL}volume"), key.to_owned());
+    let (world, name) = (machine.world.clone(), volume.name.clone());
+    let (project, key) = (project.name.clone(), key.to_owned());
+    blocking(move || Ok(Volumes::new(&world).create(&name, &project, &key, labels, false)?)).await?;
+    Ok(vec![])
+}
+
+/// Makes a container: its record, its addresses, its folders.
+pub(super) async fn container(
+    machine: &Arc<Machine>,
+    project: &Project,
+    service: &str,
+    number: u32,
+    name: &str,
+    inherit: Option<&str>,
+) -> Result<Vec<String>, HostError> {
+    let config = project
+        .services
+        .get(service)
+        .ok_or_else(|| HostError::NotInProject {
+            what: format!("service {service}"),
+        })?
+        .clone();
+    let image = machine
+        .images
+        .resolve(&config.image)?
+        .ok_or_else(|| HostError::NoImage {
+            image: config.image.clone(),
+        })?;
+    let old = match inherit {
+        Some(id) => machine.record(id)?,
+        None => None,
+    };
+    let id = random_id()?;
+    let mut networks = BTreeMap::new();
+    let mut volumes = BTreeMap::new();
+    for key in config.networks.keys() {
+        let network = project.networks.get(key).map_or(key, |network| &network.name);
+        let record = record::find(&machine.world, network)?.ok_or_else(|| HostError::NoNetwork {
+            name: network.clone(),
+        })?;
+        networks.insert(key.clone(), record.id);
+    }
+    for mount in &config.volumes {
+        if let MountSource::Volume { volume, .. } = &mount.source {
+            let name = project.volumes.get(volume).map_or(volume, |volume| &volume.name);
+            volumes.insert(volume.clone(), name.clone());
+        }
+    }
+    let inherited = old.map(|old| old.anonymous).unwrap_or_default();
+    let mut anonymous = BTreeMap::new();
+    for target in anonymous_targets(&config, &image) {
+        let volume = match inherited.get(&target) {
+            Some(volume) => volume.clone(),
+            None => random_id()?,
+        };
+        anonymous.insert(target, volume);
+    }
+    let record = ContainerRecord {
+        version: VERSION,
+        id,
+        name: name.to_owned(),
+        project: project.name.clone(),
+        number,
+        image: image.id.clone(),
+        command: spec::command(&config, &image),
+        stop_signal: config
+            .stop_signal
+            .clone()
+            .or_else(|| image.config.stop_signal.clone()),
+        check: check(&config, Some(&image)),
+        created: now(),
+        networks,
+        volumes,
+        anonymous,
+        labels: labels(project, &config, number, &image.id),
+        stopped: false,
+        config,
+    };
+    let world = machine.world.clone();
+    // Addresses that others of the project ask for are not given to this one.
+    let fixed: Vec<std::net::IpAddr> = project
+        .services
+        .values()
+        .flat_map(|service| service.networks.values())
+        .flat_map(|attachment| {
+            let v4 = attachment.ipv4_address.map(std::net::IpAddr::V4);
+            v4.into_iter()
+                .chain(attachment.ipv6_address.map(std::net::IpAddr::V6))
+        })
+        .collect();
+    blocking(move || {
+        let paths = world.container(&record.project, &record.id);
+        write_record(&paths.record(), &record)?;
+        for (key, id) in &record.networks {
+            let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
+            let request = LeaseRequest {
+                key: record.lease_key(),
+                address: attachment.ipv4_address,
+                address6: attachment.ipv6_address,
+                avoid: fixed.clone(),
+            };
+            record::lease(&world, id, &request)?;
+        }
+        let store = Volumes::new(&world);
+        for volume in record.anonymous.values() {
+            store.create(volume, &record.project, "", BTreeMap::new(), true)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(vec![])
+}
+
+/// Where a container gets a volume without a name: the service's own, and the
+/// image's that nothing else is mounted on.
+fn anonymous_targets(service: &Service, image: &Image) -> Vec<String> {
+    let own = service
+        .volumes
+        .iter()
+        .filter(|mount| mount.source == MountSource::Anonymous);
+    let mut targets: Vec<String> = own.map(|mount| mount.target.clone()).collect();
+    for target in &image.config.volumes {
+        let target = target.trim_end_matches('/');
+        if !target.is_empty() && !service.volumes.iter().any(|mount| mount.target == target) {
+            targets.push(target.to_owned());
+        }
+    }
+    targets
+}
+
+/// The health check of a container: the service's, completed by the image's.
+pub(super) fn check(service: &Service, image: Option<&Image>) -> Option<Check> {
+    let image = image.and_then(|image| image.config.healthcheck.as_ref());
+    let own = service.healthcheck.clone().unwrap_or_default();
+    let test = match own.test {
+        Some(HealthTest::None) => return None,
+        Some(HealthTest::Cmd(arguments)) => arguments,
+        Some(HealthTest::CmdShell(line)) => shell(&line),
+        None => match image.map(|check| check.test.as_slice()) {
+            Some([kind, rest @ ..]) if kind == "CMD" => rest.to_vec(),
+            Some([kind, line, ..]) if kind == "CMD-SHELL" => shell(line),
+            _ => return None,
+        },
+    };
+    let of = |own: Option<std::time::Duration>, image: Option<std::time::Duration>| own.or(image);
+    Some(Check {
+        test,
+        policy: HealthPolicy::new(
+            of(own.interval, image.and_then(|check| check.interval)),
+            of(own.timeout, image.and_then(|check| check.timeout)),
+            own.retries.or(image.and_then(|check| check.retries)),
+            of(own.start_period, image.and_then(|check| check.start_period)),
+            of(own.start_interval, image.and_then(|check| check.start_interval)),
+        ),
+    })
+}
+
+fn shell(line: &str) -> Vec<String> {
+    vec!["/bin/sh".to_owned(), "-c".to_owned(), line.to_owned()]
+}
+
+/// The user's labels and docker compose's.
+pub(super) fn labels(
+    project: &Project,
+    service: &Service,
+    number: u32,
+    image: &str,
+) -> BTreeMap<String, String> {
+    let mut labels = service.labels.clone();
+    let files: Vec<String> = project
+        .config_files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let dependencies: Vec<String> = service
+        .depends_on
+        .iter()
+        .map(|(name, dependency)| format!("{name}:{}:{}", dependency.condition, dependency.restart))
+        .collect();
+    for (key, value) in [
+        ("project", project.name.clone()),
+        ("service", service.name.clone()),
+        ("container-number", number.to_string()),
+        ("oneoff", "False".to_owned()),
+        ("config-hash", crate::project::hash(service)),
+        ("image", image.to_owned()),
+        ("depends_on", dependencies.join(",")),
+        ("project.working_dir", project.working_dir.display().to_string()),
+        ("project.config_files", files.join(",")),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ] {
+        labels.insert(format!("{LABEL}{key}"), value);
+    }
+    labels
+}
+
+/// Bind mounts whose source must be there and is not.
+pub(super) fn missing_sources(service: &Service) -> Vec<String> {
+    let mut problems = Vec::new();
+    for mount in &service.volumes {
+        if let MountSource::Bind {
+            path,
+            create_host_path: false,
+            ..
+        } = &mount.source
+            && !path.exists()
+        {
+            problems.push(format!(
+                "service \"{}\": bind source path does not exist: {}",
+                service.name,
+                path.display()
+            ));
+        }
+    }
+    problems
+}
+
+/// Gives back the addresses of a container, unless another one of the same
+/// number has taken them over.
+pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
+    let heir = containers(world, &record.project)?
+        .into_iter()
+        .any(|other| other.id != record.id && other.lease_key() == record.lease_key());
+    if !heir {
+        let key = lease_key(&record.project, &record.config.name, record.number);
+        for id in record.networks.values() {
+            record::release(world, id, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything of a container that is not running: its cgroups, its run
+/// folder, and last its durable folder, which takes the record along. Works
+/// from whatever part of it is there.
+pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), HostError> {
+    let paths = world.container(project, id);
+    runtime::cleanup(
+        &spec::cgroup(world, id),
+        &paths.running(),
+        &paths.exit(),
+        &paths.root(),
+    )?;
+    firewall::remove_published(world, id)?;
+    remove_tree(&paths.run)?;
+    // Out of sight at once, however long the files take.
+    let trash = world.stack(project).join("trash");
+    std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
+    let grave = trash.join(id);
+    match std::fs::rename(&paths.state, &grave) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(HostError::io("remove", &paths.state)(error));
+        }
+        _ => remove_tree(&grave)?,
+    }
+    // Fails while others are being removed, or hold something back.
+    let _ = std::fs::remove_dir(&trash);
+    Ok(())
+}
+
+pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(HostError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// 64 hexadecimal digits that nobody else has.
+fn random_id() -> Result<String, HostError> {
+    const RANDOM: &str = "/dev/urandom";
+    let mut bytes = [0_u8; 32];
+    std::fs::File::open(RANDOM)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(HostError::io("read", Path::new(RANDOM)))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Nanoseconds since the epoch.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,526 @@
+//! The real machine: performs operations on containers of one project.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::record::{Check, ContainerRecord, HealthRecord, containers, folders};
+use super::traffic::{Afterwards, Traffic};
+use super::view::{self, health_path, recall, state};
+use super::{Host, HostError, create, start};
+use crate::image::ImageStore;
+use crate::lifecycle::Health;
+use crate::lifecycle::restart::RestartPolicy;
+use crate::network::bridge;
+use crate::plan::{ContainerState, Observed, Operation, Plan, Target};
+use crate::project::{Project, Restart};
+use crate::runtime::{self, Revive, RunningRecord};
+use crate::store::{World, read_record, write_record};
+use crate::volume::Volumes;
+
+/// Time between the first signal and SIGKILL when nobody says otherwise.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Hears what happens to containers. Called before the operation that made it
+/// happen counts as done.
+pub type Hear = Arc<dyn Fn(News) + Send + Sync>;
+
+/// What happens to containers.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Process 1 is alive.
+    Started(Started),
+    /// The run has ended, or could not begin.
+    Exited {
+        /// Container id.
+        id: String,
+        /// Exit status; 128 + n after signal n.
+        code: i32,
+        /// A command stopped it.
+        stopped: bool,
+    },
+    /// The record of a container that runs has changed.
+    Changed(Started),
+    /// The container is no more.
+    Removed {
+        /// Container id.
+        id: String,
+    },
+}
+
+/// A container that was started.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Container id.
+    pub id: String,
+    /// Container name.
+    pub name: String,
+    /// Service key.
+    pub service: String,
+    /// Its restart policy started it, not a command.
+    pub again: bool,
+    /// What happens when it ends.
+    pub restart: RestartPolicy,
+    /// Its health check.
+    pub healthcheck: Option<Check>,
+    /// What it prints goes here.
+    pub log: PathBuf,
+    /// Where in the log this run begins, in bytes.
+    pub offset: u64,
+}
+
+/// The containers of one project on this machine. Held by the supervisor, so
+/// that there is one at a time.
+pub struct Machine {
+    pub(super) world: World,
+    pub(super) project: String,
+    pub(super) images: ImageStore,
+    pub(super) traffic: Traffic,
+    hear: Hear,
+    revive: Revive,
+    /// Containers that run, by id.
+    live: Mutex<HashMap<String, Live>>,
+    /// Containers that are stopped to be started again by the same plan.
+    resting: Mutex<HashSet<String>>,
+    /// One operation at a time on each container.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("project", &self.project)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) running: RunningRecord,
+    /// Turns true when the run has ended and is cleaned up.
+    pub(super) ended: watch::Receiver<bool>,
+    /// Closed without a word when we are killed, which is how the monitor
+    /// knows; a byte on it says that we end on purpose.
+    pub(super) link: Option<std::os::unix::net::UnixStream>,
+}
+
+impl Machine {
+    /// The machine, for the containers of one project. `revive` is what a
+    /// monitor does when this process is killed.
+    ///
+    /// # Errors
+    /// [`HostError`] when the image store cannot be opened.
+    pub async fn open(
+        world: World,
+        project: &str,
+        revive: Revive,
+        hear: Hear,
+    ) -> Result<Arc<Self>, HostError> {
+        let images = ImageStore::open(world.images());
+        let traffic = Traffic::new(&world);
+        Ok(Arc::new(Self {
+            world,
+            project: project.to_owned(),
+            images,
+            traffic,
+            hear,
+            revive,
+            live: Mutex::default(),
+            resting: Mutex::default(),
+            locks: Mutex::default(),
+        }))
+    }
+
+    /// Takes over what runs already, and puts right what a killed process left:
+    /// runs whose monitor is gone, folders without a record, interfaces and
+    /// firewall entries that nothing names.
+    ///
+    /// # Errors
+    /// [`HostError`] when records cannot be read.
+    pub async fn adopt(self: &Arc<Self>) -> Result<(), HostError> {
+        let machine = self.clone();
+        blocking(move || machine.mend()).await?;
+        for record in containers(&self.world, &self.project)? {
+            let paths = self.world.container(&self.project, &record.id);
+            let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
+                continue;
+            };
+            start::adopt(self, &record, running).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what has no record: what was being made or removed when a
+    /// process was killed.
+    fn mend(&self) -> Result<(), HostError> {
+        let known: Vec<String> = containers(&self.world, &self.project)?
+            .into_iter()
+            .map(|record| record.id)
+            .collect();
+        let durable = folders(&self.world.stack(&self.project).join("containers"));
+        let transient = folders(&self.world.stack_run(&self.project).join("containers"));
+        for id in durable.iter().chain(&transient).filter(|id| !known.contains(id)) {
+            create::discard(&self.world, &self.project, id)?;
+        }
+        let trash = self.world.stack(&self.project).join("trash");
+        for id in folders(&trash) {
+            create::remove_tree(&trash.join(id))?;
+        }
+        bridge::sweep(&self.world)?;
+        Ok(())
+    }
+
+    /// Says goodbye to the monitors: this supervisor ends on purpose.
+    pub async fn close(&self) {
+        for live in self.live().values_mut() {
+            if let Some(link) = live.link.take() {
+                let _ = std::io::Write::write_all(&mut &link, b"\n");
+            }
+        }
+    }
+
+    /// The project as the records have it.
+    ///
+    /// # Errors
+    /// [`HostError`] when records cannot be read.
+    pub async fn recorded(&self, name: &str) -> Result<Project, HostError> {
+        recall(&self.world, name)
+    }
+
+    /// Checks what can be checked before anything is touched: ports that are to
+    /// be published are free (and are kept from then on), sources of bind
+    /// mounts are there.
+    ///
+    /// # Errors
+    /// [`HostError::Preflight`] with everything that is in the way.
+    pub async fn preflight(&self, project: &Project, plan: &Plan) -> Result<(), HostError> {
+        let mut problems = Vec::new();
+        let mut afterwards = Afterwards::new();
+        for action in &plan.actions {
+            match &action.operation {
+                Operation::StopContainer { container, .. } | Operation::RemoveContainer { container, .. } => {
+                    afterwards.entry(container.name.clone()).or_default();
+                }
+                Operation::StartContainer { container } => {
+                    let ports = project
+                        .services
+                        .get(&container.service)
+                        .map(|service| service.ports.clone());
+                    afterwards.insert(container.name.clone(), ports.unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        for action in &plan.actions {
+            let Operation::StartContainer { container } = &action.operation else {
+                continue;
+            };
+            let Some(service) = project.services.get(&container.service) else {
+                continue;
+            };
+            problems.extend(create::missing_sources(service));
+            let reserved = self
+                .traffic
+                .reserve(&container.name, &service.ports, Some(&afterwards));
+            if let Err(error) = reserved {
+                problems.push(format!("service \"{}\": {error}", service.name));
+            }
+        }
+        problems.dedup();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        self.settle();
+        Err(HostError::Preflight { problems })
+    }
+
+    /// Gives back the ports of containers that neither run nor will be started
+    /// again by their restart policy. Not while a walk is in progress: it may
+    /// have reserved ports for what it is about to start.
+    pub fn settle(&self) {
+        let Ok(mut records) = containers(&self.world, &self.project) else {
+            return;
+        };
+        {
+            let live = self.live();
+            records.retain(|record| {
+                let again = record.config.restart != Restart::No && !record.stopped;
+                again || live.contains_key(&record.id)
+            });
+        }
+        let kept: Vec<String> = records.into_iter().map(|record| record.name).collect();
+        self.traffic.release_all_but(&kept);
+    }
+
+    /// Starts a container that its restart policy wants running. A failure is
+    /// heard of as an exit.
+    pub async fn start_again(self: &Arc<Self>, id: &str) {
+        let Ok(Some(record)) = self.record(id) else { return };
+        if record.stopped {
+            return;
+        }
+        if let Err(error) = start::start(self, id, true).await {
+            tracing::warn!(container = record.name, %error, "could not be started again");
+            (self.hear)(News::Exited {
+                id: id.to_owned(),
+                code: error.exit_code(),
+                stopped: false,
+            });
+        }
+    }
+
+    /// Runs a health probe: whether it ended with status 0 in time.
+    pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
+        let Some(running) = self.live().get(id).map(|live| live.running.clone()) else {
+            return false;
+        };
+        start::probe(&running, test, timeout).await
+    }
+
+    /// Notes a health verdict where `ps` finds it.
+    pub fn note_health(&self, id: &str, health: Health) {
+        let path = health_path(&self.world.container(&self.project, id));
+        if let Err(error) = write_record(&path, &HealthRecord { health }) {
+            tracing::warn!(%error, "a health verdict was not recorded");
+        }
+    }
+
+    /// How a monitor brings the supervisor back.
+    pub(super) fn revive(&self) -> Revive {
+        self.revive.clone()
+    }
+
+    pub(super) fn hear(&self, news: News) {
+        (self.hear)(news);
+    }
+
+    pub(super) fn live(&self) -> std::sync::MutexGuard<'_, HashMap<String, Live>> {
+        // Every change under the lock is one insertion or removal.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Containers that are stopped to be started again by the same plan.
+    pub(super) fn resting(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self, id: &str) -> Result<Option<ContainerRecord>, HostError> {
+        Ok(read_record(&self.world.container(&self.project, id).record())?)
+    }
+
+    /// The right to change one container.
+    pub(super) async fn lock(&self, id: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.entry(id.to_owned()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
+    /// The record of a container that an action is about.
+    fn target(&self, target: &Target) -> Result<ContainerRecord, HostError> {
+        let found = match &target.id {
+            Some(id) => self.record(id)?,
+            // An earlier action of the same plan made it: the newest of that number.
+            None => containers(&self.world, &self.project)?
+                .into_iter()
+                .filter(|record| record.config.name == target.service && record.number == target.number)
+                .max_by_key(|record| record.created),
+        };
+        found.ok_or_else(|| HostError::NoContainer {
+            name: target.name.clone(),
+        })
+    }
+
+    /// Stops a container and waits until it has ended. With `again` the plan
+    /// starts it once more: nothing is noted of its being stopped but that its
+    /// restart policy is to leave it alone until then.
+    async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
+        let Some(mut record) = self.record_of(target)? else {
+            return Ok(());
+        };
+        let guard = self.lock(&record.id).await;
+        let path = self.world.container(&self.project, &record.id).record();
+        if again {
+            self.resting().insert(record.id.clone());
+        } else if !record.stopped {
+            record.stopped = true;
+            write_record(&path, &record)?;
+        }
+        let found = self
+            .live()
+            .get(&record.id)
+            .map(|live| (live.running.clone(), live.ended.clone()));
+        drop(guard);
+        let Some((running, mut ended)) = found else {
+            // Its restart may be due: it is not wanted any more.
+            if let ContainerState::Exited { code, .. } =
+                state(&self.world.container(&self.project, &record.id), &record)?
+            {
+                self.hear(News::Exited {
+                    id: record.id,
+                    code,
+                    stopped: true,
+                });
+            }
+            return Ok(());
+        };
+        let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
+        if !grace.is_zero() {
+            runtime::signal(&running, start::stop_signal(&record))?;
+            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
+                .await
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        let killed = running.clone();
+        blocking(move || Ok(runtime::kill_all(&killed)?)).await?;
+        let _ = ended.wait_for(|ended| *ended).await;
+        Ok(())
+    }
+
+    fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
+        match self.target(target) {
+            Ok(record) => Ok(Some(record)),
+            Err(HostError::NoContainer { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Removes a container, killing it first if it still runs.
+    async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
+        let Some(record) = self.record_of(target)? else {
+            return Ok(());
+        };
+        if self.live().contains_key(&record.id) {
+            self.stop(target, Some(Duration::ZERO), false).await?;
+        }
+        let _guard = self.lock(&record.id).await;
+        let (world, project) = (self.world.clone(), self.project.clone());
+        let id = record.id.clone();
+        blocking(move || {
+            create::release_leases(&world, &record)?;
+            create::discard(&world, &project, &record.id)?;
+            if volumes {
+                let store = Volumes::new(&world);
+                for name in record.anonymous.values() {
+                    store.remove(name)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        self.hear(News::Removed { id });
+        Ok(())
+    }
+
+    /// Changes the record of a container that may be running.
+    async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
+        let Some(mut record) = self.record_of(target)? else {
+            return Ok(());
+        };
+        let service = project
+            .services
+            .get(&target.service)
+            .ok_or_else(|| HostError::NotInProject {
+                what: format!("service {}", target.service),
+            })?;
+        let _guard = self.lock(&record.id).await;
+        let image = self.images.resolve(&service.image)?;
+        record.config = service.clone();
+        record.check = create::check(service, image.as_ref());
+        record.labels = create::labels(project, service, record.number, &record.image);
+        let paths = self.world.container(&self.project, &record.id);
+        write_record(&paths.record(), &record)?;
+        if state(&paths, &record)?.is_running() {
+            // The keeper takes the new policy and check from here.
+            self.hear(News::Changed(start::started(
+                &self.world,
+                &record,
+                true,
+                start::log_end(&self.world, &record),
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Host for Machine {
+    async fn observe(self: &Arc<Self>, project: &Project) -> Result<Observed, HostError> {
+        let (world, project) = (self.world.clone(), project.clone());
+        blocking(move || view::observe(&world, &project)).await
+    }
+
+    async fn perform(
+        self: &Arc<Self>,
+        project: &Project,
+        operation: &Operation,
+    ) -> Result<Vec<String>, HostError> {
+        match operation {
+            Operation::PullImage { image, always } => {
+                if *always || self.images.resolve(image)?.is_none() {
+                    self.images.pull(image, |_| {}).await?;
+                }
+                Ok(vec![])
+            }
+            Operation::CreateNetwork { network, .. } => create::network(self, project, network).await,
+            Operation::RemoveNetwork { id, .. } => {
+                let (world, id) = (self.world.clone(), id.clone());
+                blocking(move || Ok(bridge::remove(&world, &[&id])?)).await?;
+                Ok(vec![])
+            }
+            Operation::CreateVolume { volume, .. } => create::volume(self, project, volume).await,
+            Operation::RemoveVolume { name } => {
+                let (world, name) = (self.world.clone(), name.clone());
+                blocking(move || Ok(Volumes::new(&world).remove(&name)?)).await?;
+                Ok(vec![])
+            }
+            Operation::CreateContainer {
+                service,
+                number,
+                name,
+                inherit,
+            } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
+            Operation::UpdateContainer { container, .. } => {
+                self.update(project, container).await.map(|()| vec![])
+            }
+            Operation::StartContainer { container } => {
+                let record = self.target(container)?;
+                start::start(self, &record.id, false).await
+            }
+            Operation::StopContainer {
+                container,
+                timeout,
+                again,
+            } => self.stop(container, *timeout, *again).await.map(|()| vec![]),
+            Operation::RemoveContainer { container, volumes } => {
+                self.remove(container, *volumes).await.map(|()| vec![])
+            }
+            // Waits are the supervisor's: it knows who is healthy.
+            Operation::Await { .. } => Ok(vec![]),
+        }
+    }
+}
+
+/// Runs system calls that may take a while on a thread for such.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(HostError::Interrupted {
+            reason: error.to_string(),
+        }),
+    }
+}

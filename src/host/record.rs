@@ -1,0 +1,123 @@
+//! What a container is, as kept on disk.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::HostError;
+use crate::lifecycle::Health;
+use crate::lifecycle::health::HealthPolicy;
+use crate::project::Service;
+use crate::store::{World, read_record};
+
+/// Raised when the shape of [`ContainerRecord`] changes so that an older
+/// rcompose could not read it.
+pub(super) const VERSION: u32 = 1;
+
+/// The durable record of one container. Written before anything of the
+/// container exists in the kernel; its removal is the last step of removing
+/// the container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Version of this shape.
+    pub version: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Container name.
+    pub name: String,
+    /// Project name.
+    pub project: String,
+    /// Replica number, from 1.
+    pub number: u32,
+    /// The service it was made from.
+    pub config: Service,
+    /// Image id.
+    pub image: String,
+    /// Program and arguments, the image's defaults taken in.
+    pub command: Vec<String>,
+    /// The signal that stops it, the image's taken in.
+    pub stop_signal: Option<String>,
+    /// Health check, the image's taken in.
+    pub check: Option<Check>,
+    /// Creation time, nanoseconds since the epoch.
+    pub created: u64,
+    /// Ids of the networks it is on, by network key.
+    pub networks: BTreeMap<String, String>,
+    /// Host names of the named volumes it mounts, by volume key.
+    pub volumes: BTreeMap<String, String>,
+    /// Host names of its anonymous volumes, by target path.
+    pub anonymous: BTreeMap<String, String>,
+    /// Labels: the user's and docker compose's.
+    pub labels: BTreeMap<String, String>,
+    /// A command stopped it: restart policies leave it alone.
+    pub stopped: bool,
+}
+
+impl ContainerRecord {
+    /// The key of its addresses in a network: the same for its replacement.
+    pub(super) fn lease_key(&self) -> String {
+        lease_key(&self.project, &self.config.name, self.number)
+    }
+
+    /// The first twelve digits of the id, as people see it.
+    pub fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+
+    /// The host name inside the container.
+    pub(super) fn hostname(&self) -> &str {
+        self.config.hostname.as_deref().unwrap_or(self.short_id())
+    }
+}
+
+/// The key of a replica's addresses in a network.
+pub(super) fn lease_key(project: &str, service: &str, number: u32) -> String {
+    format!("{project}/{service}-{number}")
+}
+
+/// A health check with every default taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// The probe: program and arguments.
+    pub test: Vec<String>,
+    /// When it runs, and what its results mean.
+    pub policy: HealthPolicy,
+}
+
+/// The last verdict on a container's health, in its run folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HealthRecord {
+    pub(super) health: Health,
+}
+
+/// Every container record of a project, by name. A folder without a record is
+/// a container that was being made or removed when a process was killed; it is
+/// left to [`super::remnants`].
+///
+/// # Errors
+/// [`HostError::Store`] when a record is there and cannot be read.
+pub fn containers(world: &World, project: &str) -> Result<Vec<ContainerRecord>, HostError> {
+    let mut records = Vec::new();
+    for id in folders(&world.stack(project).join("containers")) {
+        let path = world.container(project, &id).record();
+        if let Some(record) = read_record::<ContainerRecord>(&path)? {
+            if record.version > VERSION {
+                return Err(HostError::Newer { path });
+            }
+            records.push(record);
+        }
+    }
+    records.sort_by(|a, b| (&a.config.name, a.number, a.created).cmp(&(&b.config.name, b.number, b.created)));
+    Ok(records)
+}
+
+/// Names of the entries of a folder; none when it is not there.
+pub(super) fn folders(folder: &std::path::Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return vec![];
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

@@ -1,0 +1,439 @@
+//! One run of a container: begins it, takes it over from a former supervisor,
+//! and clears up after it.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::sync::watch;
+
+use super::machine::{Live, Machine, News, Started, blocking};
+use super::record::{ContainerRecord, containers};
+use super::traffic::{Place, RESOLV_CONF};
+use super::view::{self, ports_path};
+use super::{HostError, spec};
+use crate::image::Image;
+use crate::lifecycle::restart::RestartPolicy;
+use crate::network::bridge;
+use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
+use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
+use crate::network::record as networks;
+use crate::project::{NetworkMode, Restart};
+use crate::runtime::{
+    self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
+};
+use crate::store::{ContainerPaths, World, read_record, remove_record, write_record};
+use crate::sys::readiness;
+
+/// What a run needs that only this process has.
+#[derive(Debug)]
+struct Prepared {
+    request: RunRequest,
+    network: Net,
+    warnings: Vec<String>,
+}
+
+/// The network namespace of a run.
+#[derive(Debug)]
+enum Net {
+    /// A fresh one, with interfaces and the sockets of its name service.
+    Fresh(Namespace),
+    /// One of its own with only a loopback interface, or another container's.
+    Given(OwnedFd),
+    /// The host's.
+    Host,
+}
+
+/// Starts a container. `again`: its restart policy does.
+pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Result<Vec<String>, HostError> {
+    let _guard = machine.lock(id).await;
+    let Some(mut record) = machine.record(id)? else {
+        return Err(HostError::NoContainer { name: id.to_owned() });
+    };
+    machine.resting().remove(id);
+    if machine.live().contains_key(id) {
+        return Ok(vec![]);
+    }
+    if again && record.stopped {
+        return Ok(vec![]);
+    }
+    if record.stopped {
+        record.stopped = false;
+        write_record(&machine.world.container(&machine.project, id).record(), &record)?;
+    }
+    let image = machine
+        .images
+        .get(&record.image)?
+        .or(machine.images.resolve(&record.config.image)?)
+        .ok_or_else(|| HostError::NoImage {
+            image: record.config.image.clone(),
+        })?;
+    machine
+        .traffic
+        .reserve(&record.name, &record.config.ports, None)?;
+    let (world, revive) = (machine.world.clone(), machine.revive());
+    let wanted = record.clone();
+    let Prepared {
+        request,
+        network,
+        mut warnings,
+    } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
+    let listeners = machine.traffic.listeners(&record.name);
+    let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
+    let offset = log_end(&machine.world, &record);
+    let name = record.name.clone();
+    let (network, result) = blocking(move || {
+        let netns = match &network {
+            Net::Fresh(namespace) => Some(namespace.netns.as_fd()),
+            Net::Given(netns) => Some(netns.as_fd()),
+            Net::Host => None,
+        };
+        let mut kept: Vec<(String, BorrowedFd<'_>)> = Vec::new();
+        if let Net::Fresh(namespace) = &network {
+            kept.push(("dns-udp".to_owned(), namespace.dns_udp.as_fd()));
+            kept.push(("dns-tcp".to_owned(), namespace.dns_tcp.as_fd()));
+        }
+        kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
+        let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
+        Ok((network, result))
+    })
+    .await?;
+    let begun = result.map_err(|source| HostError::Container { name, source })?;
+    warnings.extend(begun.warnings);
+    let paths = machine.world.container(&machine.project, id);
+    let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
+        return Err(HostError::Interrupted {
+            reason: "its running record is gone".to_owned(),
+        });
+    };
+    let places = places(&machine.world, &record)?;
+    let published = machine.traffic.publish(&record, &places).await?;
+    write_record(&ports_path(&paths), &published)?;
+    if let Net::Fresh(namespace) = network {
+        machine
+            .traffic
+            .serve_names(&record, &places, namespace.dns_udp, namespace.dns_tcp)?;
+    }
+    take_in(machine, &record, running, begun.monitor, link)?;
+    machine.hear(News::Started(started(&machine.world, &record, again, offset)));
+    Ok(warnings)
+}
+
+/// Everything of a run that can be made before its processes.
+fn prepare(
+    world: &World,
+    record: &ContainerRecord,
+    image: &Image,
+    revive: runtime::Revive,
+) -> Result<Prepared, HostError> {
+    let paths = world.container(&record.project, &record.id);
+    let mut warnings = Vec::new();
+    let mut resolved = None;
+    let network = match &record.config.network_mode {
+        NetworkMode::Host => Net::Host,
+        NetworkMode::None => Net::Given(loopback_only()?),
+        NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
+        NetworkMode::Networks => {
+            let mut endpoints = Vec::new();
+            for key in in_order(record) {
+                let Some(id) = record.networks.get(key) else {
+                    continue;
+                };
+                let network =
+                    networks::read(world, id)?.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
+                warnings.extend(bridge::ensure(world, &network)?.iter().map(ToString::to_string));
+                let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
+                let mac = attachment.mac_address.as_deref();
+                let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
+                endpoints.push(endpoint.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?);
+            }
+            resolved = Some(endpoints.clone());
+            Net::Fresh(create_namespace(world, &endpoints)?)
+        }
+    };
+    std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
+    write_files(record, &paths, resolved.as_deref(), &network)?;
+    remove_record(&view::health_path(&paths))?;
+    Ok(Prepared {
+        request: spec::request(world, record, image, revive)?,
+        network,
+        warnings,
+    })
+}
+
+/// The files in `/etc` that are made for a container.
+fn write_files(
+    record: &ContainerRecord,
+    paths: &ContainerPaths,
+    endpoints: Option<&[Endpoint]>,
+    network: &Net,
+) -> Result<(), HostError> {
+    let write = |name: &str, text: &str| {
+        let path = paths.run.join(name);
+        std::fs::write(&path, text).map_err(HostError::io("write", &path))
+    };
+    let addresses: Vec<IpAddr> = endpoints
+        .unwrap_or_default()
+        .iter()
+        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .collect();
+    let gateway = endpoints
+        .unwrap_or_default()
+        .iter()
+        .find_map(|endpoint| endpoint.gateway);
+    let mut own = vec![record.hostname().to_owned()];
+    own.extend(
+        record
+            .config
+            .domainname
+            .as_ref()
+            .map(|domain| format!("{}.{domain}", record.hostname())),
+    );
+    let mut extra = Vec::new();
+    for (name, targets) in &record.config.extra_hosts {
+        for target in targets {
+            let address = match (target.as_str(), gateway) {
+                // Docker's word for the address of this machine.
+                ("host-gateway", gateway) => gateway.or(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+                (address, _) => address.parse().ok(),
+            };
+            let address = address.ok_or_else(|| HostError::Address { text: target.clone() })?;
+            extra.push((name.clone(), address));
+        }
+    }
+    let hosts = hosts_file(&own, &addresses, &extra).map_err(|error| HostError::Interrupted {
+        reason: error.to_string(),
+    })?;
+    write("hosts", &hosts)?;
+    write("hostname", &format!("{}\n", record.hostname()))?;
+    let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let named =
+        matches!(network, Net::Fresh(_)) || matches!(record.config.network_mode, NetworkMode::Service(_));
+    if named {
+        write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host)))
+    } else {
+        write("resolv.conf", &host)
+    }
+}
+
+/// The network namespace of a service's first container that runs.
+fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, HostError> {
+    for record in containers(world, project)?
+        .iter()
+        .filter(|record| record.config.name == service)
+    {
+        let paths = world.container(project, &record.id);
+        if let Some(running) = read_record::<RunningRecord>(&paths.running())?
+            && matches!(runtime::probe(&running)?, Liveness::Running { init: Some(_), .. })
+        {
+            let path = format!("/proc/{}/ns/net", running.init.pid);
+            let netns = File::open(&path).map_err(HostError::io("open", Path::new(&path)))?;
+            return Ok(netns.into());
+        }
+    }
+    Err(HostError::Dependency {
+        reason: format!("service \"{service}\" does not run, so its network cannot be shared"),
+    })
+}
+
+/// The networks of a container in the order of its interfaces: by priority,
+/// then by name.
+fn in_order(record: &ContainerRecord) -> Vec<&String> {
+    let mut keys: Vec<&String> = record.networks.keys().collect();
+    keys.sort_by_key(|key| {
+        let priority = record
+            .config
+            .networks
+            .get(*key)
+            .map_or(0, |attachment| attachment.priority);
+        (std::cmp::Reverse(priority), key.as_str())
+    });
+    keys
+}
+
+/// Where a container is on each of its networks, in the order of its interfaces.
+fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
+    let mut places = Vec::new();
+    for key in in_order(record) {
+        let Some(id) = record.networks.get(key) else {
+            continue;
+        };
+        let Some(network) = networks::read(world, id)? else {
+            continue;
+        };
+        if let Some(lease) = network.leases.get(&record.lease_key()) {
+            let aliases = record
+                .config
+                .networks
+                .get(key)
+                .map(|attachment| attachment.aliases.clone());
+            places.push(Place {
+                network: id.clone(),
+                name: network.name.clone(),
+                internal: network.internal,
+                lease: lease.clone(),
+                aliases: aliases.unwrap_or_default(),
+            });
+        }
+    }
+    Ok(places)
+}
+
+/// The number of the signal that stops a container: the service's, the
+/// image's, or SIGTERM.
+pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
+    let named = record
+        .stop_signal
+        .as_deref()
+        .unwrap_or("SIGTERM")
+        .trim()
+        .to_ascii_uppercase();
+    if let Ok(number) = named.parse() {
+        return number;
+    }
+    let name = if named.starts_with("SIG") {
+        named
+    } else {
+        format!("SIG{named}")
+    };
+    nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
+}
+
+/// Takes over a container that a former supervisor started.
+pub(super) async fn adopt(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    running: RunningRecord,
+) -> Result<(), HostError> {
+    let Liveness::Running { monitor, .. } = runtime::probe(&running)? else {
+        // Without a monitor it has no log and will have no exit status.
+        return bury(machine, record).await;
+    };
+    let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
+    runtime::link(&running, monitor_end.as_fd())?;
+    let places = places(&machine.world, record)?;
+    machine.traffic.adopt(record, &running, &places)?;
+    machine.traffic.publish(record, &places).await?;
+    take_in(machine, record, running, monitor, link)?;
+    machine.hear(News::Started(started(
+        &machine.world,
+        record,
+        false,
+        log_end(&machine.world, record),
+    )));
+    Ok(())
+}
+
+/// Notes that a container runs, and waits for its end.
+fn take_in(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    running: RunningRecord,
+    monitor: Process,
+    link: UnixStream,
+) -> Result<(), HostError> {
+    let (end, ended) = watch::channel(false);
+    machine.live().insert(
+        record.id.clone(),
+        Live {
+            running,
+            ended,
+            link: Some(link),
+        },
+    );
+    let (machine, record) = (machine.clone(), record.clone());
+    tokio::spawn(async move {
+        let _ = ended_process(&monitor).await;
+        monitor.reap();
+        let _guard = machine.lock(&record.id).await;
+        if let Err(error) = bury(&machine, &record).await {
+            tracing::error!(container = record.name, %error, "its remains could not be cleared up");
+        }
+        end.send_replace(true);
+    });
+    Ok(())
+}
+
+/// Clears up after a run: kills what is left of it, records how it ended if its
+/// monitor could not, and lets everybody know.
+pub(super) async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<(), HostError> {
+    machine.live().remove(&record.id);
+    machine.traffic.unpublish(record).await?;
+    let paths = machine.world.container(&machine.project, &record.id);
+    let cgroup = spec::cgroup(&machine.world, &record.id);
+    let exit: ExitRecord = blocking(move || {
+        let running: Option<RunningRecord> = read_record(&paths.running())?;
+        let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
+        runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
+        Ok(exit)
+    })
+    .await?;
+    // A command may have stopped it since the record was read.
+    let stopped = machine.record(&record.id)?.is_none_or(|record| record.stopped)
+        || machine.resting().contains(&record.id);
+    let code = exit.code;
+    machine.hear(News::Exited {
+        id: record.id.clone(),
+        code,
+        stopped,
+    });
+    Ok(())
+}
+
+/// Resolves when a process has ended.
+async fn ended_process(process: &Process) -> std::io::Result<()> {
+    // A pidfd becomes readable when its process has ended.
+    let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+    fd.readable().await.map(|_| ())
+}
+
+/// Runs a health probe in a container: whether it ended with 0 in time.
+pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
+    let (running, request) = (
+        running.clone(),
+        ExecRequest {
+            args: test.to_vec(),
+            ..ExecRequest::default()
+        },
+    );
+    let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
+    let Ok(exec) = begun else { return false };
+    let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
+    if in_time.is_err() {
+        let _ = exec.process.signal(libc::SIGKILL);
+        let _ = ended_process(&exec.process).await;
+    }
+    matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
+}
+
+/// What is told of a container that runs; `offset` is where its run begins in the log.
+pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offset: u64) -> Started {
+    let log = world.container(&record.project, &record.id).log();
+    Started {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        service: record.config.name.clone(),
+        again,
+        restart: match record.config.restart {
+            Restart::No => RestartPolicy::No,
+            Restart::Always => RestartPolicy::Always,
+            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+            Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
+        },
+        healthcheck: record.check.clone(),
+        offset,
+        log,
+    }
+}
+
+/// How long a container's log is, in bytes.
+pub(super) fn log_end(world: &World, record: &ContainerRecord) -> u64 {
+    let log = world.container(&record.project, &record.id).log();
+    std::fs::metadata(log).map_or(0, |log| log.len())
+}

@@ -1,0 +1,399 @@
+//! How traffic finds the containers of one project: published ports and names.
+//!
+//! The supervisor's process owns the listening sockets. They are bound before
+//! anything of a plan is done ([`Traffic::reserve`]) and kept while a container
+//! is replaced, so that a connection which arrives meanwhile waits in the
+//! backlog. Each is inherited by the container's monitor too, which does nothing
+//! with it: a new supervisor takes it over from there ([`Traffic::adopt`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::HostError;
+use super::machine::blocking;
+use super::record::ContainerRecord;
+use super::view::Published;
+use crate::network::firewall;
+use crate::network::names::{Forwarder, Names, Upstreams, View as NamesView, serve};
+use crate::network::ports::{self, BoundSocket, Transport};
+use crate::network::record::Lease;
+use crate::project::{Port, Protocol};
+use crate::runtime::{self, RunningRecord};
+use crate::store::World;
+
+/// Where this machine's own resolvers are written (resolv.conf(5)).
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What each container that a plan stops or starts will publish afterwards, by
+/// container name.
+pub(super) type Afterwards = BTreeMap<String, Vec<Port>>;
+
+/// A container's place on one network.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Network id.
+    pub(super) network: String,
+    /// Name of the network on the host.
+    pub(super) name: String,
+    /// No way out of that network.
+    pub(super) internal: bool,
+    /// The addresses there.
+    pub(super) lease: Lease,
+    /// Further names there.
+    pub(super) aliases: Vec<String>,
+}
+
+/// A published port that is held.
+#[derive(Debug)]
+struct Held {
+    wanted: Port,
+    port: u16,
+    sockets: Vec<BoundSocket>,
+    /// Where the container is; `None` while it is away.
+    target: watch::Sender<Option<SocketAddr>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Container name, and which of its ports.
+type Key = (String, usize);
+
+/// Published ports and names of one project's containers.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    world: World,
+    names: Names,
+    forwarder: Arc<Forwarder>,
+    /// What each container sees of the names; its name service ends with it.
+    views: Mutex<HashMap<String, watch::Sender<NamesView>>>,
+    held: Mutex<HashMap<Key, Held>>,
+}
+
+impl Traffic {
+    pub(super) fn new(world: &World) -> Self {
+        Self {
+            world: world.clone(),
+            names: Names::new(),
+            forwarder: Arc::new(Forwarder::new(Upstreams::of_file(RESOLV_CONF))),
+            views: Mutex::default(),
+            held: Mutex::default(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
+        // Every change under the lock is one insertion or removal.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<NamesView>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds the ports of a container, those it does not hold already. With
+    /// `afterwards`, a port that another container of ours holds and is about
+    /// to give up is left for later.
+    pub(super) fn reserve(
+        &self,
+        name: &str,
+        ports: &[Port],
+        afterwards: Option<&Afterwards>,
+    ) -> Result<(), HostError> {
+        let mut held = self.held();
+        for (index, port) in ports.iter().enumerate() {
+            let key = (name.to_owned(), index);
+            if held.get(&key).is_some_and(|held| held.wanted == *port) {
+                continue;
+            }
+            let rival = held
+                .iter()
+                .find(|((other, _), held)| other != name && collide(&held.wanted, port));
+            if let Some(((other, _), rival)) = rival {
+                let gives_up = afterwards
+                    .and_then(|afterwards| afterwards.get(other))
+                    .is_some_and(|ports| !ports.contains(&rival.wanted));
+                if gives_up {
+                    continue;
+                }
+                return Err(HostError::PortTaken {
+                    port: port.clone(),
+                    container: other.clone(),
+                });
+            }
+            if afterwards.is_some() && held.contains_key(&key) {
+                // Its own old port is given up when it is stopped; binding the
+                // new one early is still right unless the two are in each
+                // other's way.
+                if held.get(&key).is_some_and(|held| collide(&held.wanted, port)) {
+                    continue;
+                }
+            } else {
+                held.remove(&key);
+            }
+            let bound = ports::bind(port.host_ip, port.published, transport(port.protocol))?;
+            let (target, _) = watch::channel(None);
+            let fresh = Held {
+                wanted: port.clone(),
+                port: bound.port,
+                sockets: bound.sockets,
+                target,
+                tasks: vec![],
+            };
+            if held.contains_key(&key) {
+                // Only a check: the old one still serves.
+                drop(fresh);
+            } else {
+                held.insert(key, fresh);
+            }
+        }
+        Ok(())
+    }
+
+    /// Duplicates of the sockets of a container, by the names that its monitor
+    /// keeps them under.
+    pub(super) fn listeners(&self, name: &str) -> Vec<(String, OwnedFd)> {
+        let mut list = Vec::new();
+        for ((owner, index), held) in self.held().iter().filter(|((owner, _), _)| owner == name) {
+            debug_assert_eq!(owner, name);
+            for (number, socket) in held.sockets.iter().enumerate() {
+                if let Ok(fd) = socket.fd.try_clone() {
+                    list.push((format!("port-{index}-{number}"), fd));
+                }
+            }
+        }
+        list
+    }
+
+    /// Leads the ports of a container to where it is now, and gives it its
+    /// names; what is published is returned.
+    pub(super) async fn publish(
+        &self,
+        record: &ContainerRecord,
+        places: &[Place],
+    ) -> Result<Vec<Published>, HostError> {
+        for place in places {
+            let mut names = vec![
+                record.name.clone(),
+                record.config.name.clone(),
+                record.short_id().to_owned(),
+            ];
+            names.extend(place.aliases.iter().cloned());
+            let mut addresses = vec![IpAddr::V4(place.lease.address)];
+            addresses.extend(place.lease.address6.map(IpAddr::V6));
+            self.names.set_network(&place.network, &place.name);
+            for name in self.names.attach(&place.network, &record.id, &names, &addresses) {
+                tracing::warn!(name, "a name that nobody can ask for");
+            }
+        }
+        let Some(place) = places.iter().find(|place| !place.internal).or(places.first()) else {
+            return Ok(vec![]);
+        };
+        let address = place.lease.address;
+        let (mut published, mut rules) = (Vec::new(), Vec::new());
+        for ((_, index), held) in self
+            .held()
+            .iter_mut()
+            .filter(|((name, _), _)| *name == record.name)
+        {
+            if record.config.ports.get(*index) != Some(&held.wanted) {
+                continue;
+            }
+            let Port {
+                target,
+                host_ip,
+                protocol,
+                ..
+            } = held.wanted;
+            held.target
+                .send_replace(Some(SocketAddr::new(address.into(), target)));
+            if held.tasks.is_empty() {
+                for socket in &held.sockets {
+                    let socket = socket
+                        .try_clone()
+                        .map_err(HostError::io("duplicate", Path::new("socket")))?;
+                    let serving = ports::serve(socket, held.target.subscribe());
+                    let task = tokio::spawn(async move {
+                        if let Err(error) = serving.await {
+                            tracing::error!(%error, "a published port is not served any more");
+                        }
+                    });
+                    held.tasks.push(task.abort_handle());
+                }
+            }
+            published.push((
+                *index,
+                Published {
+                    host_ip,
+                    published: held.port,
+                    target,
+                    protocol,
+                },
+            ));
+            if let None | Some(IpAddr::V4(_)) = host_ip {
+                rules.push(firewall::Published {
+                    host_ip: host_ip.and_then(|ip| match ip {
+                        IpAddr::V4(ip) => Some(ip),
+                        IpAddr::V6(_) => None,
+                    }),
+                    host_port: held.port,
+                    transport: transport(protocol),
+                    address,
+                    port: target,
+                });
+            }
+        }
+        if !rules.is_empty() {
+            let (world, id) = (self.world.clone(), record.id.clone());
+            // Without the kernel's rewriting the proxy serves all.
+            let warning = blocking(move || Ok(firewall::add_published(&world, &id, &rules)?)).await?;
+            if let Some(warning) = warning {
+                tracing::warn!(%warning, "published ports are served by the proxy alone");
+            }
+        }
+        published.sort_by_key(|(index, _)| *index);
+        Ok(published.into_iter().map(|(_, published)| published).collect())
+    }
+
+    /// Answers a container's questions for names, until it is unpublished.
+    pub(super) fn serve_names(
+        &self,
+        record: &ContainerRecord,
+        places: &[Place],
+        udp: OwnedFd,
+        tcp: OwnedFd,
+    ) -> Result<(), HostError> {
+        let view = NamesView {
+            networks: places.iter().map(|place| place.network.clone()).collect(),
+            forward: places.iter().any(|place| !place.internal),
+        };
+        let (sender, view) = watch::channel(view);
+        self.views().insert(record.id.clone(), sender);
+        let serving = serve(udp, tcp, self.names.clone(), view, self.forwarder.clone());
+        let name = record.name.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(container = name, %error, "its questions for names are not answered any more");
+            }
+        });
+        Ok(())
+    }
+
+    /// The container is away: connections wait, its names are gone, its name
+    /// service is closed.
+    pub(super) async fn unpublish(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        for ((name, _), held) in self.held().iter() {
+            if *name == record.name {
+                held.target.send_replace(None);
+            }
+        }
+        for network in record.networks.values() {
+            self.names.detach(network, &record.id);
+        }
+        self.views().remove(&record.id);
+        if record.config.ports.is_empty() {
+            return Ok(());
+        }
+        let (world, id) = (self.world.clone(), record.id.clone());
+        blocking(move || Ok(firewall::remove_published(&world, &id)?)).await
+    }
+
+    /// Takes over the sockets of a container from its monitor.
+    pub(super) fn adopt(
+        &self,
+        record: &ContainerRecord,
+        running: &RunningRecord,
+        places: &[Place],
+    ) -> Result<(), HostError> {
+        for (index, port) in record.config.ports.iter().enumerate() {
+            let mut sockets = Vec::new();
+            for number in 0.. {
+                let Ok(fd) = runtime::retrieve_kept(running, &format!("port-{index}-{number}")) else {
+                    break;
+                };
+                sockets
+                    .push(BoundSocket::adopt(fd).map_err(HostError::io("take over", Path::new("socket")))?);
+            }
+            if let Some(first) = sockets.first() {
+                let (target, _) = watch::channel(None);
+                let held = Held {
+                    wanted: port.clone(),
+                    port: first.address.port(),
+                    sockets,
+                    target,
+                    tasks: vec![],
+                };
+                self.held().insert((record.name.clone(), index), held);
+            }
+        }
+        let kept = |name| runtime::retrieve_kept(running, name);
+        if let (Ok(udp), Ok(tcp)) = (kept("dns-udp"), kept("dns-tcp")) {
+            self.serve_names(record, places, udp, tcp)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the ports of all containers but these.
+    pub(super) fn release_all_but(&self, names: &[String]) {
+        self.held().retain(|(name, _), _| names.contains(name));
+    }
+}
+
+fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    }
+}
+
+/// Whether two fixed ports cannot be had at the same time.
+fn collide(a: &Port, b: &Port) -> bool {
+    let (Some((a_first, a_last)), Some((b_first, b_last))) = (a.published, b.published) else {
+        return false;
+    };
+    let fixed = a_first == a_last && b_first == b_last && a_first == b_first;
+    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    fixed && a.protocol == b.protocol && (any(a.host_ip) || any(b.host_ip) || a.host_ip == b.host_ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(host_ip: Option<&str>, published: u16) -> Port {
+        Port {
+            target: 80,
+            published: Some((published, published)),
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn ports_collide_on_one_address() {
+        assert!(collide(&port(None, 80), &port(Some("127.0.0.1"), 80)));
+        assert!(collide(
+            &port(Some("127.0.0.1"), 80),
+            &port(Some("127.0.0.1"), 80)
+        ));
+        assert!(!collide(
+            &port(Some("127.0.0.1"), 80),
+            &port(Some("127.0.0.2"), 80)
+        ));
+        assert!(!collide(&port(None, 80), &port(None, 81)));
+        let udp = Port {
+            protocol: Protocol::Udp,
+            ..port(None, 80)
+        };
+        assert!(!collide(&port(None, 80), &udp));
+    }
+}

@@ -1,0 +1,253 @@
+//! What is there now, read from records and checked against the kernel. Needs
+//! no supervisor and changes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::HostError;
+use super::record::{ContainerRecord, HealthRecord, containers};
+use crate::image::ImageStore;
+use crate::lifecycle::Health;
+use crate::network;
+use crate::plan::{
+    self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner,
+};
+use crate::project::{Project, Protocol};
+use crate::runtime::{self, ExitRecord, Liveness, RunningRecord};
+use crate::store::{ContainerPaths, World, read_record};
+use crate::volume::Volumes;
+
+/// Status of a container whose monitor was killed: as after SIGKILL.
+pub(super) const LOST: i32 = 137;
+
+/// A container as people ask about it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What it is.
+    pub record: ContainerRecord,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// The last verdict, while it runs and has a check.
+    pub health: Option<Health>,
+    /// Where its ports are published, while it runs.
+    pub ports: Vec<Published>,
+    /// What it printed.
+    pub log: PathBuf,
+}
+
+/// A port that is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The host address listened on; `None` is every address.
+    pub host_ip: Option<IpAddr>,
+    /// The port on the host.
+    pub published: u16,
+    /// The port in the container.
+    pub target: u16,
+    /// Transport.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Published {
+    /// As `docker ps` prints it: `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host_ip,
+            published,
+            target,
+            protocol,
+        } = self;
+        match host_ip {
+            None => {
+                write!(f, "0.0.0.0:{published}->{target}/{protocol}, ")?;
+                write!(f, "[::]:{published}->{target}/{protocol}")
+            }
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:{published}->{target}/{protocol}"),
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:{published}->{target}/{protocol}"),
+        }
+    }
+}
+
+/// Every container of a project, in the order of services and numbers.
+///
+/// # Errors
+/// [`HostError::Store`] when a record cannot be read.
+pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
+    containers(world, project)?
+        .into_iter()
+        .map(|record| {
+            let paths = world.container(project, &record.id);
+            let state = state(&paths, &record)?;
+            let running = state.is_running();
+            let health = match (&record.check, running) {
+                (Some(_), true) => read_record::<HealthRecord>(&health_path(&paths))?
+                    .map(|record| record.health)
+                    .or(Some(Health::Starting)),
+                _ => None,
+            };
+            let ports = if running {
+                read_record(&ports_path(&paths))?.unwrap_or_default()
+            } else {
+                vec![]
+            };
+            Ok(View {
+                state,
+                health,
+                ports,
+                log: paths.log(),
+                record,
+            })
+        })
+        .collect()
+}
+
+/// What a container is doing: the kernel's word where it has one.
+pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<ContainerState, HostError> {
+    let running: Option<RunningRecord> = read_record(&paths.running())?;
+    if let Some(running) = &running
+        && matches!(runtime::probe(running)?, Liveness::Running { .. })
+    {
+        return Ok(ContainerState::Running {
+            started: running.started_at,
+        });
+    }
+    let exit: Option<ExitRecord> = read_record(&paths.exit())?;
+    let stopped = record.stopped;
+    Ok(match (running, exit) {
+        (Some(running), Some(exit)) if exit.finished_at >= running.started_at => ContainerState::Exited {
+            code: exit.code,
+            finished: exit.finished_at,
+            stopped,
+        },
+        // Its monitor was killed before it could say how the run ended.
+        (Some(running), _) => ContainerState::Exited {
+            code: LOST,
+            finished: running.started_at,
+            stopped,
+        },
+        (None, Some(exit)) => ContainerState::Exited {
+            code: exit.code,
+            finished: exit.finished_at,
+            stopped,
+        },
+        (None, None) => ContainerState::Created,
+    })
+}
+
+pub(super) fn health_path(paths: &ContainerPaths) -> PathBuf {
+    paths.run.join("health.json")
+}
+
+pub(super) fn ports_path(paths: &ContainerPaths) -> PathBuf {
+    paths.run.join("ports.json")
+}
+
+/// One snapshot of everything of a project.
+///
+/// # Errors
+/// [`HostError`] when records cannot be read.
+pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> {
+    let views = views(world, &project.name)?;
+    let users: BTreeMap<String, String> = views
+        .iter()
+        .flat_map(|view| {
+            view.record
+                .anonymous
+                .values()
+                .map(|volume| (volume.clone(), view.record.id.clone()))
+        })
+        .collect();
+    let containers = views.into_iter().map(observed).collect();
+    let named: Vec<&str> = project
+        .networks
+        .values()
+        .map(|network| network.name.as_str())
+        .collect();
+    let mut networks = Vec::new();
+    let records = network::record::list(world)?;
+    let alive = network::bridge::alive(&records)?;
+    for (record, alive) in records.into_iter().zip(alive) {
+        let ours = record.project.as_deref() == Some(project.name.as_str());
+        if ours || named.contains(&record.name.as_str()) {
+            networks.push(ObservedNetwork {
+                alive,
+                owner: record.project.map(|project| Owner {
+                    project,
+                    key: record.key,
+                }),
+                id: record.id,
+                name: record.name,
+                config: record.config,
+            });
+        }
+    }
+    let named: Vec<&str> = project
+        .volumes
+        .values()
+        .map(|volume| volume.name.as_str())
+        .collect();
+    let mut volumes = Vec::new();
+    for record in Volumes::new(world).list()? {
+        let ours = record.project == project.name;
+        if ours || named.contains(&record.name.as_str()) {
+            volumes.push(ObservedVolume {
+                container: users.get(&record.name).cloned(),
+                owner: Some(Owner {
+                    project: record.project,
+                    key: record.key,
+                }),
+                name: record.name,
+                anonymous: record.anonymous,
+            });
+        }
+    }
+    let store = ImageStore::open(world.images());
+    let mut images = BTreeMap::new();
+    for service in project.services.values() {
+        if !images.contains_key(&service.image)
+            && let Some(image) = store.resolve(&service.image)?
+        {
+            images.insert(service.image.clone(), image.id);
+        }
+    }
+    Ok(Observed {
+        containers,
+        networks,
+        volumes,
+        images,
+    })
+}
+
+fn observed(view: View) -> ObservedContainer {
+    let record = view.record;
+    ObservedContainer {
+        service: record.config.name.clone(),
+        config: serde_json::to_value(&record.config).unwrap_or_default(),
+        id: record.id,
+        name: record.name,
+        number: record.number,
+        image: record.image,
+        state: view.state,
+        health: view.health,
+        networks: record.networks,
+        volumes: record.volumes,
+        created: record.created,
+    }
+}
+
+/// A project as the records have it: for a command that has a project's name
+/// and no stack file.
+///
+/// # Errors
+/// [`HostError`] when records cannot be read.
+pub fn recall(world: &World, name: &str) -> Result<Project, HostError> {
+    let nothing = Project {
+        name: name.to_owned(),
+        ..Project::default()
+    };
+    Ok(plan::recall(name, &observe(world, &nothing)?))
+}

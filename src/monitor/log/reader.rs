@@ -1,0 +1,301 @@
+//! Reading records, forwards, from the beginning or from the last lines on.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::{Stream, TIME_LENGTH, parse_time};
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was read from the container, in nanoseconds since 1970.
+    pub time: u64,
+    /// Where it was written to.
+    pub stream: Stream,
+    /// The line goes on in the next record of this stream, or its end was not
+    /// written yet.
+    pub partial: bool,
+    /// The text, without the end of line; any bytes.
+    pub text: Vec<u8>,
+}
+
+impl Entry {
+    /// A record without its end of line; `None` when it is none.
+    fn parse(record: &[u8]) -> Option<Self> {
+        let (time, rest) = record.split_at_checked(TIME_LENGTH)?;
+        let rest = rest.strip_prefix(b" ")?;
+        let (stream, rest) = match rest.strip_prefix(b"stdout ") {
+            Some(rest) => (Stream::Stdout, rest),
+            None => (Stream::Stderr, rest.strip_prefix(b"stderr ")?),
+        };
+        let (partial, text) = match rest.strip_prefix(b"P ") {
+            Some(text) => (true, text),
+            None => (false, rest.strip_prefix(b"F ")?),
+        };
+        Some(Self {
+            time: parse_time(time)?,
+            stream,
+            partial,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// With the first record.
+    Start,
+    /// With the last so many lines (a line may have several records).
+    Last(usize),
+    /// With the record at this byte, such as the length the log had before.
+    Offset(u64),
+}
+
+/// How much is read at once.
+const BLOCK: usize = 64 << 10;
+
+/// Reads a log while it may be written. At its end, [`Reader::next`] says
+/// `None` and can be asked again later: whoever follows waits for the file to
+/// change. Records that are not whole yet are waited for; what is no record (a
+/// tear left by a power failure) is left out.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    /// Where the next block is read.
+    position: u64,
+    block: Vec<u8>,
+    /// How much of the block has been handed out.
+    used: usize,
+}
+
+impl Reader {
+    /// Opens a log; `None` when there is none (yet).
+    ///
+    /// # Errors
+    /// What open(2) and read(2) return.
+    pub fn open(path: &Path, from: From) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let position = match from {
+            From::Start => 0,
+            From::Last(lines) => last_lines(&file, lines)?,
+            From::Offset(offset) => offset,
+        };
+        Ok(Some(Self {
+            file,
+            position,
+            block: Vec::new(),
+            used: 0,
+        }))
+    }
+
+    /// The next record, or `None` at the present end.
+    ///
+    /// # Errors
+    /// What read(2) returns.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator that has ended cannot go on"
+    )]
+    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+        loop {
+            let rest = self.block.get(self.used..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let entry = rest.get(..end).and_then(Entry::parse);
+                self.used += end + 1;
+                if entry.is_some() {
+                    return Ok(entry);
+                }
+                continue;
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads one more block behind what is left of the last one.
+    fn fill(&mut self) -> io::Result<bool> {
+        if self.file.metadata()?.len() < self.position {
+            // Cut off (it is being written anew): what we had is of the past.
+            self.position = 0;
+            self.block.clear();
+            self.used = 0;
+        }
+        self.block.drain(..self.used);
+        self.used = 0;
+        let left = self.block.len();
+        self.block.resize(left + BLOCK, 0);
+        let read = self
+            .file
+            .read_at(self.block.get_mut(left..).unwrap_or_default(), self.position);
+        self.block.truncate(left + *read.as_ref().unwrap_or(&0));
+        let read = read?;
+        self.position += u64::try_from(read).unwrap_or(0);
+        Ok(read > 0)
+    }
+}
+
+/// Where the last so many lines begin. Reads backwards, a block at a time.
+fn last_lines(file: &File, lines: usize) -> io::Result<u64> {
+    let end = file.metadata()?.len();
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut start = end;
+    // The records between `start` and the earliest one seen so far, which may
+    // begin before `start`.
+    let mut pending: Vec<u8> = Vec::new();
+    let mut found = 0;
+    // The record that follows the one looked at.
+    let mut next = end;
+    let mut newest = true;
+    while start > 0 {
+        let size = u64::try_from(BLOCK).unwrap_or(u64::MAX).min(start);
+        start -= size;
+        let mut block = vec![0; usize::try_from(size).unwrap_or(BLOCK)];
+        file.read_exact_at(&mut block, start)?;
+        block.append(&mut pending);
+        pending = block;
+        // Whole records from the last to the first, whose beginning is known
+        // only when another record ends before it or the file begins.
+        while let Some(body) = pending
+            .strip_suffix(b"\n")
+            .or_else(|| (newest && !pending.is_empty()).then_some(&pending))
+        {
+            let begin = match body.iter().rposition(|byte| *byte == b'\n') {
+                Some(before) => before + 1,
+                None if start == 0 => 0,
+                None => break,
+            };
+            let whole = pending.last() == Some(&b'\n');
+            let tag = Entry::parse(body.get(begin..).unwrap_or_default()).filter(|_| whole);
+            // A line ends with this record; so does, at the very end, one whose
+            // last piece this is.
+            if let Some(entry) = &tag
+                && (!entry.partial || newest)
+            {
+                if found == lines {
+                    return Ok(next);
+                }
+                found += 1;
+            }
+            newest = newest && tag.is_none();
+            next = start + u64::try_from(begin).unwrap_or(0);
+            pending.truncate(begin);
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LONGEST_PIECE, Writer};
+    use super::*;
+    use std::io::Write as _;
+
+    fn all(reader: &mut Reader) -> Vec<String> {
+        let mut list = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let mark = if entry.partial { "+" } else { "" };
+            list.push(format!("{}{mark}", String::from_utf8_lossy(&entry.text)));
+        }
+        list
+    }
+
+    fn log(feed: impl FnOnce(&mut Writer)) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut writer = Writer::open(&path).unwrap();
+        feed(&mut writer);
+        writer.flush();
+        (folder, path)
+    }
+
+    fn last(path: &Path, lines: usize) -> Vec<String> {
+        all(&mut Reader::open(path, From::Last(lines)).unwrap().unwrap())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let (_folder, path) = log(|writer| {
+            writer.feed(Stream::Stdout, b"a\n\xff\nlong", 1);
+            writer.release_tails(2);
+            writer.feed(Stream::Stderr, b"e\n", 3);
+        });
+        let mut reader = Reader::open(&path, From::Start).unwrap().unwrap();
+        let first = reader.next().unwrap().unwrap();
+        assert_eq!(
+            first,
+            Entry {
+                time: 1,
+                stream: Stream::Stdout,
+                partial: false,
+                text: b"a".to_vec()
+            }
+        );
+        assert_eq!(reader.next().unwrap().unwrap().text, b"\xff");
+        assert_eq!(all(&mut reader), ["long+", "e"]);
+        assert!(
+            Reader::open(&path.with_file_name("none"), From::Start)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_record_being_written_is_waited_for_and_tears_are_left_out() {
+        let (_folder, path) = log(|writer| writer.feed(Stream::Stdout, b"one\n", 0));
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut reader = Reader::open(&path, From::Start).unwrap().unwrap();
+        file.write_all(b"torn\n1970-01-01T00:00:00.00000").unwrap();
+        assert_eq!(all(&mut reader), ["one"]);
+        file.write_all(b"0000Z stdout F two\n").unwrap();
+        assert_eq!(all(&mut reader), ["two"]);
+        file.set_len(0).unwrap();
+        file.write_all(b"1970-01-01T00:00:00.000000000Z stdout F x\n")
+            .unwrap();
+        assert_eq!(all(&mut reader), ["x"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_found_from_the_end() {
+        let (_folder, path) = log(|writer| {
+            for number in 0..5000 {
+                writer.feed(Stream::Stdout, format!("line {number}\n").as_bytes(), number);
+            }
+        });
+        for lines in [0, 1, 2, 1000, 4999, 5000, 6000] {
+            let found = last(&path, lines);
+            assert_eq!(found.len(), lines.min(5000));
+            assert_eq!(
+                found.first().cloned(),
+                (lines > 0).then(|| format!("line {}", 5000 - lines.min(5000)))
+            );
+        }
+        // A torn end is not counted.
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"1970-01-01T00:00").unwrap();
+        assert_eq!(last(&path, 2), ["line 4998", "line 4999"]);
+    }
+
+    #[test]
+    fn a_line_of_several_records_is_one() {
+        let (_folder, path) = log(|writer| {
+            writer.feed(Stream::Stdout, b"before\n", 0);
+            writer.feed(Stream::Stdout, &vec![b'x'; 5 * LONGEST_PIECE + 7], 0);
+            writer.feed(Stream::Stdout, b"\nafter\nunfinished", 0);
+            writer.release_tails(0);
+        });
+        assert_eq!(last(&path, 1), ["unfinished+"]);
+        assert_eq!(last(&path, 2), ["after", "unfinished+"]);
+        assert_eq!(last(&path, 3).len(), 8);
+        assert_eq!(last(&path, 4).len(), 9);
+        assert_eq!(last(&path, 4)[0], "before");
+    }
+}

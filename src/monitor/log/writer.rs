@@ -1,0 +1,299 @@
+//! Writing records: what is read from the container in one go is appended in
+//! one write.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{LONGEST_PIECE, Stream, TIME_LENGTH, write_time};
+
+/// When so much is waiting it is written.
+const BATCH: usize = 48 << 10;
+
+/// Appends to a log. Nothing it does fails for its caller: a full disk must not
+/// stop the container. Lines that could not be written are counted, and noted
+/// in the log as soon as there is room.
+#[derive(Debug)]
+pub(in crate::monitor) struct Writer {
+    file: OwnedFd,
+    /// Length of the file: up to the end of the last whole record.
+    length: u64,
+    waiting: Vec<u8>,
+    /// The beginnings of unfinished lines.
+    tails: [Vec<u8>; 2],
+    lost: u64,
+    reason: Option<io::Error>,
+}
+
+impl Writer {
+    /// Opens a log, making it when it is missing.
+    ///
+    /// # Errors
+    /// What open(2) returns; `ELOOP` for a link.
+    pub(in crate::monitor) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+        let length = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+        Ok(Self {
+            file,
+            length,
+            waiting: Vec::new(),
+            tails: [Vec::new(), Vec::new()],
+            lost: 0,
+            reason: None,
+        })
+    }
+
+    /// Takes what was read from a stream at `time`.
+    pub(in crate::monitor) fn feed(&mut self, stream: Stream, mut bytes: &[u8], time: u64) {
+        let mut written = [0; TIME_LENGTH];
+        write_time(time, &mut written);
+        let mut tail = std::mem::take(self.tail(stream));
+        while !bytes.is_empty() {
+            let room = LONGEST_PIECE - tail.len();
+            let near = bytes.get(..room).unwrap_or(bytes);
+            match near.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    let (line, rest) = bytes.split_at(end);
+                    self.record(&written, stream, b'F', &[&tail, line]);
+                    tail.clear();
+                    bytes = rest.get(1..).unwrap_or_default();
+                }
+                // One byte beyond the piece tells whether the line goes on.
+                None if bytes.len() > room => {
+                    let (piece, rest) = bytes.split_at(room);
+                    let ends = rest.first() == Some(&b'\n');
+                    self.record(&written, stream, if ends { b'F' } else { b'P' }, &[&tail, piece]);
+                    tail.clear();
+                    bytes = if ends {
+                        rest.get(1..).unwrap_or_default()
+                    } else {
+                        rest
+                    };
+                }
+                None => {
+                    tail.extend_from_slice(bytes);
+                    break;
+                }
+            }
+        }
+        *self.tail(stream) = tail;
+    }
+
+    /// Whether a line has begun and not ended.
+    pub(in crate::monitor) fn has_tails(&self) -> bool {
+        self.tails.iter().any(|tail| !tail.is_empty())
+    }
+
+    /// Writes unfinished lines as pieces.
+    pub(in crate::monitor) fn release_tails(&mut self, time: u64) {
+        let mut written = [0; TIME_LENGTH];
+        write_time(time, &mut written);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut tail = std::mem::take(self.tail(stream));
+            if !tail.is_empty() {
+                self.record(&written, stream, b'P', &[&tail]);
+                tail.clear();
+                *self.tail(stream) = tail;
+            }
+        }
+    }
+
+    fn tail(&mut self, stream: Stream) -> &mut Vec<u8> {
+        let [stdout, stderr] = &mut self.tails;
+        match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        }
+    }
+
+    fn record(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
+        let text: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.waiting.len() + TIME_LENGTH + 11 + text > BATCH {
+            self.flush();
+        }
+        self.waiting.extend_from_slice(time);
+        self.waiting.push(b' ');
+        self.waiting.extend_from_slice(stream.name().as_bytes());
+        self.waiting.extend_from_slice(&[b' ', tag, b' ']);
+        for piece in pieces {
+            self.waiting.extend_from_slice(piece);
+        }
+        self.waiting.push(b'\n');
+    }
+
+    /// Writes what waits.
+    pub(in crate::monitor) fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.lost > 0 {
+            let reason = self
+                .reason
+                .as_ref()
+                .map_or_else(String::new, |error| format!(": {error}"));
+            let mut time = [0; TIME_LENGTH];
+            write_time(crate::runtime::now(), &mut time);
+            let mut note = time.to_vec();
+            note.extend_from_slice(
+                format!(" stderr F rcompose: {} log lines lost{reason}\n", self.lost).as_bytes(),
+            );
+            if self.append(&note).is_err() {
+                self.lost += lines(&self.waiting);
+                self.waiting.clear();
+                return;
+            }
+            (self.lost, self.reason) = (0, None);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        if let Err((lost, error)) = self.append(&waiting) {
+            self.lost += lost;
+            self.reason = Some(error);
+        }
+        self.waiting = waiting;
+        self.waiting.clear();
+    }
+
+    /// Appends whole records. When that fails, those that were written whole
+    /// stay, and the rest is counted.
+    fn append(&mut self, records: &[u8]) -> Result<(), (u64, io::Error)> {
+        let mut done = 0;
+        while let Some(rest) = records.get(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::retry_on_intr(|| rustix::io::write(&self.file, rest)) {
+                Ok(written) if written > 0 => done += written,
+                other => {
+                    let error = other.err().unwrap_or(rustix::io::Errno::NOSPC);
+                    let torn = records.get(..done).unwrap_or_default();
+                    let whole = torn
+                        .iter()
+                        .rposition(|byte| *byte == b'\n')
+                        .map_or(0, |end| end + 1);
+                    self.length += u64::try_from(whole).unwrap_or(0);
+                    if whole < done {
+                        // Half a record would run into the next one.
+                        let _ = rustix::fs::ftruncate(self.file.as_fd(), self.length);
+                    }
+                    return Err((lines(records.get(whole..).unwrap_or_default()), error.into()));
+                }
+            }
+        }
+        self.length += u64::try_from(done).unwrap_or(0);
+        Ok(())
+    }
+}
+
+fn lines(records: &[u8]) -> u64 {
+    u64::try_from(records.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(feed: impl FnOnce(&mut Writer)) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut writer = Writer::open(&path).unwrap();
+        feed(&mut writer);
+        writer.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.lines()
+            .map(|line| line.get(TIME_LENGTH + 1..).unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_records_and_tails_wait() {
+        let lines = written(|writer| {
+            writer.feed(Stream::Stdout, b"one\ntw", 5);
+            writer.feed(Stream::Stderr, b"err\n\n", 5);
+            assert!(writer.has_tails());
+            writer.feed(Stream::Stdout, b"o\nthree", 6);
+            writer.release_tails(7);
+            assert!(!writer.has_tails());
+            writer.feed(Stream::Stdout, b"\n", 8);
+        });
+        assert_eq!(
+            lines,
+            [
+                "stdout F one",
+                "stderr F err",
+                "stderr F ",
+                "stdout F two",
+                "stdout P three",
+                "stdout F "
+            ]
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_wherever_reads_end() {
+        for length in [
+            LONGEST_PIECE - 1,
+            LONGEST_PIECE,
+            LONGEST_PIECE + 1,
+            3 * LONGEST_PIECE,
+            3 * LONGEST_PIECE + 5,
+        ] {
+            let text = vec![b'x'; length];
+            for step in [1000, 4096, LONGEST_PIECE, 5 * LONGEST_PIECE] {
+                let lines = written(|writer| {
+                    for chunk in text.chunks(step) {
+                        writer.feed(Stream::Stdout, chunk, 0);
+                    }
+                    writer.feed(Stream::Stdout, b"\nnext\n", 0);
+                });
+                let (last, pieces) = lines.split_last().unwrap();
+                assert_eq!(last, "stdout F next");
+                let joined: usize = pieces.iter().map(|line| line.len() - "stdout F ".len()).sum();
+                assert_eq!(joined, length, "in steps of {step}");
+                assert!(
+                    pieces
+                        .iter()
+                        .all(|line| line.len() - "stdout F ".len() <= LONGEST_PIECE)
+                );
+                let (end, before) = pieces.split_last().unwrap();
+                assert!(end.starts_with("stdout F "));
+                assert!(before.iter().all(|line| line.starts_with("stdout P ")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_but_no_record_is_torn_and_it_is_noted() {
+        use std::io::Read as _;
+        // A file size limit would kill us; a tiny tmpfs needs root. A pipe that
+        // is not read does as well: it takes so much and then refuses.
+        let (mut reader, pipe) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+        rustix::pipe::fcntl_setpipe_size(&pipe, 4096).unwrap();
+        let mut writer = Writer {
+            file: pipe.into(),
+            length: 0,
+            waiting: Vec::new(),
+            tails: [Vec::new(), Vec::new()],
+            lost: 0,
+            reason: None,
+        };
+        for number in 0..200 {
+            writer.feed(Stream::Stdout, format!("{number}\n").as_bytes(), 0);
+            writer.flush();
+        }
+        assert!(writer.lost > 0);
+        let lost = writer.lost;
+        let mut room = vec![0; 4096];
+        let taken = reader.read(&mut room).unwrap();
+        let before = lines(&room[..taken]);
+        assert_eq!(before + lost, 200);
+        writer.feed(Stream::Stdout, b"after\n", 0);
+        writer.flush();
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let noted = format!("stderr F rcompose: {lost} log lines lost: ");
+        assert!(rest.contains(&noted), "{rest}");
+        assert!(rest.ends_with("stdout F after\n"), "{rest}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The container's standard descriptors, as seen from outside.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use super::log::{Stream, Writer};
+use crate::runtime::now;
+
+/// How much is read at once.
+const BUFFER: usize = 32 << 10;
+
+/// How often one stream is read before the others get their turn.
+const TURNS: usize = 8;
+
+/// What the container prints, and what keeps its input open.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// Read ends that have not come to their end.
+    streams: Vec<(Stream, File)>,
+    /// Write end of its input, or the terminal's master side.
+    _input: Option<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+/// The container's side.
+#[derive(Debug)]
+pub(super) struct Inside {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+impl Output {
+    /// Pipes; with a terminal, nothing until [`Output::of_terminal`].
+    pub(super) fn pipes(terminal: bool, stdin_open: bool) -> io::Result<(Self, Inside)> {
+        let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        if terminal {
+            let inside = Inside {
+                stdin: null()?,
+                stdout: null()?,
+                stderr: null()?,
+            };
+            return Ok((
+                Self {
+                    streams: Vec::new(),
+                    _input: None,
+                    buffer: Vec::new(),
+                },
+                inside,
+            ));
+        }
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        let (stdin, input) = if stdin_open {
+            let (read, write) = pipe()?;
+            (read, Some(write))
+        } else {
+            (null()?, None)
+        };
+        let (stdout_read, stdout) = pipe()?;
+        let (stderr_read, stderr) = pipe()?;
+        // Only our ends: the other's flags are the container's business.
+        rustix::io::ioctl_fionbio(&stdout_read, true)?;
+        rustix::io::ioctl_fionbio(&stderr_read, true)?;
+        let streams = vec![
+            (Stream::Stdout, stdout_read.into()),
+            (Stream::Stderr, stderr_read.into()),
+        ];
+        Ok((
+            Self {
+                streams,
+                _input: input,
+                buffer: Vec::new(),
+            },
+            Inside {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// The master side of a terminal.
+    pub(super) fn of_terminal(master: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let copy = master.try_clone()?;
+        Ok(Self {
+            streams: vec![(Stream::Stdout, master.into())],
+            _input: Some(copy),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// What to wait for, in the order of [`Output::read`]'s numbers.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.streams.iter().map(|(_, file)| file.as_fd())
+    }
+
+    /// Reads what is there of the stream of that number. A stream at its end is
+    /// closed when all have been read: [`Output::forget`].
+    pub(super) fn read(&mut self, number: usize, log: &mut Writer) -> Progress {
+        let Some((stream, file)) = self.streams.get_mut(number) else {
+            return Progress::Ended;
+        };
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; BUFFER];
+        }
+        for _ in 0..TURNS {
+            match file.read(&mut self.buffer) {
+                Ok(0) => return Progress::Ended,
+                Ok(length) => {
+                    let bytes = self.buffer.get(..length).unwrap_or_default();
+                    log.feed(*stream, bytes, now());
+                    if length < BUFFER {
+                        return Progress::More;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Empty,
+                // A terminal that nobody has open any more (EIO).
+                Err(_) => return Progress::Ended,
+            }
+        }
+        Progress::More
+    }
+
+    /// Closes the streams of these numbers.
+    pub(super) fn forget(&mut self, mut ended: Vec<usize>) {
+        ended.sort_unstable();
+        for number in ended.into_iter().rev() {
+            self.streams.remove(number);
+        }
+    }
+
+    /// Reads all there is, once nobody is left who could write more. Does not
+    /// wait: somebody outside may hold a write end.
+    pub(super) fn drain(&mut self, log: &mut Writer) {
+        for number in 0..self.streams.len() {
+            while self.read(number, log) == Progress::More {
+                log.flush();
+            }
+        }
+    }
+}
+
+/// How a read went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There may be more.
+    More,
+    /// There is no more right now.
+    Empty,
+    /// There will be no more.
+    Ended,
+}

@@ -1,0 +1,503 @@
+//! The life of a monitor.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{WaitOptions, WaitStatus};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::log::Writer;
+use super::output::{Inside, Output, Progress};
+use crate::runtime::order::{self, Answer, MonitorOrder};
+use crate::runtime::{Beginning, ExitRecord, Failure, INIT_ROLE, ProcessId, Revive, Step, now, reserve};
+use crate::store::{self, Lock};
+use crate::sys::clone::{Child, clone_process, execute_fd};
+use crate::sys::spawn::{Program, spawn};
+use crate::sys::{fd, process, signal};
+
+/// How long an unfinished line waits for its end.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// Room for an exit record, in bytes.
+const RESERVED: u64 = 4096;
+
+/// The role. Argument: the number of descriptors it was given. Must be called
+/// before any thread exists. Returns the container's status.
+pub fn main(arguments: &[String]) -> i32 {
+    let count = arguments
+        .first()
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
+    let Ok(mut fds) = fd::Inherited::claim(count) else {
+        return 125;
+    };
+    let Ok(answer) = fds.take(order::ANSWER) else {
+        return 125;
+    };
+    signal::ignore(&[
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGPIPE,
+    ]);
+    let begun = begin(fds);
+    let (message, init) = match &begun {
+        Ok((monitor, started)) => (Answer::clone_of(started), Some(monitor.child.pidfd.as_fd())),
+        Err(failure) => (Answer::Failed(failure.clone()), None),
+    };
+    // A caller that is gone cannot be told; the container runs all the same,
+    // and its record says so.
+    if let Ok(bytes) = serde_json::to_vec(&message) {
+        let _ = fd::send(
+            answer.as_fd(),
+            bytes.get(..order::LONGEST_ANSWER).unwrap_or(&bytes),
+            init,
+        );
+    }
+    drop(answer);
+    match begun {
+        Ok((monitor, _)) => monitor.watch(),
+        Err(failure) => failure.kind().exit_code(),
+    }
+}
+
+/// A running record as it is written: its larger part is passed on unread.
+#[derive(Serialize)]
+struct Running<'a> {
+    monitor: ProcessId,
+    init: ProcessId,
+    started_at: u64,
+    fixed: &'a RawValue,
+}
+
+/// What the answer says of a started container.
+#[derive(Debug)]
+struct Begun {
+    monitor: ProcessId,
+    init: ProcessId,
+    started_at: u64,
+    warnings: Vec<String>,
+}
+
+impl Answer {
+    fn clone_of(begun: &Begun) -> Self {
+        Self::Started {
+            monitor: begun.monitor,
+            init: begun.init,
+            started_at: begun.started_at,
+            warnings: begun.warnings.clone(),
+        }
+    }
+}
+
+/// Starts the container.
+fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
+    let given = |error: io::Error| Failure::new(Step::Request, "", &error);
+    let order: MonitorOrder = order::read(fds.take(order::ORDER).map_err(given)?.as_fd()).map_err(given)?;
+    let blueprint = fds.take(order::BLUEPRINT).map_err(given)?;
+    let executable = fds.take(order::EXECUTABLE).map_err(given)?;
+    let door = fds.take(order::DOOR).map_err(given)?;
+    let mut optional =
+        |number: Option<usize>| number.map(|number| fds.take(number)).transpose().map_err(given);
+    let (filter, network, link) = (
+        optional(order.filter)?,
+        optional(order.network)?,
+        optional(order.link)?,
+    );
+    process::become_subreaper().map_err(given)?;
+    // No folder of whoever started us is kept busy.
+    std::env::set_current_dir("/").map_err(given)?;
+    let log = Writer::open(&order.log)
+        .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
+    let record = reserve_room(&order).ok();
+    let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;
+    let (report, inner_report) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| given(error.into()))?;
+    let children = SigSet::from(Signal::SIGCHLD);
+    children.thread_block().map_err(|error| given(error.into()))?;
+    let children = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|error| given(error.into()))?;
+
+    let started_at = now();
+    let stage = Stage {
+        order: &order,
+        blueprint,
+        executable,
+        inside,
+        report: inner_report,
+        filter,
+        network,
+    };
+    let child = stage.make()?;
+    let (init, own) = match (ProcessId::of(child.pid), ProcessId::of(std::process::id())) {
+        (Ok(init), Ok(own)) => (init, own),
+        (Err(error), _) | (_, Err(error)) => return Err(Failure::new(Step::Clone, "", &error)),
+    };
+    // While the stage works. If writing fails, ending takes it with us.
+    let running = Running {
+        monitor: own,
+        init,
+        started_at,
+        fixed: &order.fixed,
+    };
+    store::write_record(&order.running_record, &running)
+        .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
+    drop(stage);
+    let beginning = Beginning::listen(report.as_fd()).map_err(given)?;
+    if let Some(failure) = beginning.failure {
+        return Err(failure);
+    }
+    if !beginning.executing {
+        let reason = if order.cgroup.oom_kills() > 0 {
+            "killed for want of memory"
+        } else {
+            "killed"
+        };
+        return Err(Failure::because(Step::Exec, "init stage", reason));
+    }
+    if let Some(master) = beginning.terminal {
+        output = Output::of_terminal(master).map_err(given)?;
+    }
+    let begun = Begun {
+        monitor: own,
+        init,
+        started_at,
+        warnings: beginning.warnings,
+    };
+    let monitor = Monitor {
+        order,
+        child,
+        output,
+        log,
+        record,
+        children,
+        door,
+        link,
+        _kept: fds,
+        reviving: None,
+        started_at,
+    };
+    Ok((monitor, begun))
+}
+
+/// Makes room for the exit record, so that a disk that is full by then cannot
+/// keep it from being written.
+fn reserve_room(order: &MonitorOrder) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(reserve(&order.exit_record), flags, Mode::from_raw_mode(0o600))?;
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED)?;
+    Ok(file)
+}
+
+/// What the init stage is made of.
+struct Stage<'a> {
+    order: &'a MonitorOrder,
+    blueprint: OwnedFd,
+    executable: OwnedFd,
+    inside: Inside,
+    report: OwnedFd,
+    filter: Option<OwnedFd>,
+    network: Option<OwnedFd>,
+}
+
+impl Stage<'_> {
+    /// Makes the process; it executes the init stage.
+    fn make(&self) -> Result<Child, Failure> {
+        let folder = self.order.cgroup.unified().map(|path| {
+            rustix::fs::open(
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into()))
+        });
+        let folder = folder.transpose()?;
+        let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
+        let optional = |fd: &Option<OwnedFd>| fd.as_ref().map_or_else(|| "-".to_owned(), number);
+        let texts = [
+            "rcompose".to_owned(),
+            INIT_ROLE.to_owned(),
+            number(&self.blueprint),
+            number(&self.report),
+            optional(&self.filter),
+            optional(&self.network),
+        ];
+        let argv: Vec<CString> = texts
+            .into_iter()
+            .filter_map(|text| CString::new(text).ok())
+            .collect();
+        let tasks: Vec<_> = self.order.cgroup.tasks().collect();
+        clone_process(
+            self.order.namespaces,
+            folder.as_ref().map(|fd| fd.as_fd()),
+            || {
+                let failure = self.become_init(&tasks, &argv);
+                let reporter = self.report.as_fd();
+                if let Ok(bytes) = serde_json::to_vec(&crate::runtime::Report::Failed(failure)) {
+                    let _ = fd::send(reporter, &bytes, None);
+                }
+                125
+            },
+        )
+        .map_err(|error| Failure::new(Step::Clone, "", &error))
+    }
+
+    /// In the new process: joins the cgroup and executes. Returns when that fails.
+    fn become_init(&self, tasks: &[std::path::PathBuf], argv: &[CString]) -> Failure {
+        let cloning = |error: io::Error| Failure::new(Step::Clone, "", &error);
+        if let Err(error) = process::die_with_parent() {
+            return cloning(error);
+        }
+        for path in tasks {
+            if let Err(error) = fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .and_then(|mut file| {
+                    use std::io::Write as _;
+                    file.write_all(b"0")
+                })
+            {
+                return Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
+            }
+        }
+        let standard = [&self.inside.stdin, &self.inside.stdout, &self.inside.stderr];
+        for (number, stream) in (0..).zip(standard) {
+            if let Err(error) = fd::set_standard(stream.as_fd(), number) {
+                return cloning(error);
+            }
+        }
+        let passed = [
+            Some(&self.blueprint),
+            Some(&self.report),
+            self.filter.as_ref(),
+            self.network.as_ref(),
+        ];
+        for fd in passed.into_iter().flatten() {
+            if let Err(error) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
+                return cloning(error.into());
+            }
+        }
+        cloning(execute_fd(self.executable.as_fd(), argv, &[]))
+    }
+}
+
+/// A monitor whose container runs.
+#[derive(Debug)]
+struct Monitor {
+    order: MonitorOrder,
+    child: Child,
+    output: Output,
+    log: Writer,
+    /// Room for the exit record.
+    record: Option<OwnedFd>,
+    children: SignalFd,
+    door: OwnedFd,
+    link: Option<OwnedFd>,
+    /// Held for others to take: sockets of the name service and the like.
+    _kept: fd::Inherited,
+    /// The supervisor we have started: our right to do so, and its process id.
+    reviving: Option<(Lock, u32)>,
+    started_at: u64,
+}
+
+impl Monitor {
+    /// Waits for whatever happens until the container ends; its status.
+    fn watch(mut self) -> i32 {
+        let mut release: Option<Instant> = None;
+        loop {
+            let ready = self.wait(release);
+            let mut ended = Vec::new();
+            for (number, _) in ready.output.iter().enumerate().filter(|(_, ready)| **ready) {
+                if self.output.read(number, &mut self.log) == Progress::Ended {
+                    ended.push(number);
+                }
+            }
+            self.output.forget(ended);
+            if release.is_some_and(|time| Instant::now() >= time) {
+                self.log.release_tails(now());
+            }
+            self.log.flush();
+            release = match (self.log.has_tails(), release) {
+                (true, Some(time)) if time > Instant::now() => Some(time),
+                (true, _) => Some(Instant::now() + HOLD),
+                (false, _) => None,
+            };
+            if ready.door {
+                self.accept_link();
+            }
+            if ready.link {
+                self.look_at_link();
+            }
+            if ready.children
+                && let Some(status) = self.reap()
+            {
+                return self.end(status);
+            }
+        }
+    }
+
+    fn wait(&self, release: Option<Instant>) -> Ready {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
+        fds.push(PollFd::new(&self.children, PollFlags::IN));
+        fds.push(PollFd::new(&self.door, PollFlags::IN));
+        let output = fds.len() + usize::from(self.link.is_some());
+        if let Some(link) = &self.link {
+            fds.push(PollFd::new(link, PollFlags::IN));
+        }
+        fds.extend(
+            self.output
+                .descriptors()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
+        let timeout = release.map(|time| {
+            let left = time.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
+            // Interrupted: look again.
+            return Ready::default();
+        }
+        let ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
+        Ready {
+            children: ready(0),
+            door: ready(1),
+            link: self.link.is_some() && ready(2),
+            output: (output..fds.len()).map(ready).collect(),
+        }
+    }
+
+    /// Reaps every child that has ended; the container's status if it has.
+    fn reap(&mut self) -> Option<WaitStatus> {
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        let mut ended = None;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0);
+            if pid == self.child.pid {
+                ended = Some(status);
+            }
+            if self
+                .reviving
+                .as_ref()
+                .is_some_and(|(_, supervisor)| *supervisor == pid)
+            {
+                self.reviving = None;
+            }
+        }
+        ended
+    }
+
+    /// The container has ended: writes what is left to write.
+    fn end(mut self, status: WaitStatus) -> i32 {
+        self.output.drain(&mut self.log);
+        self.log.release_tails(now());
+        self.log.flush();
+        let signal = status.terminating_signal();
+        let code = status
+            .exit_status()
+            .or(signal.map(|signal| 128 + signal))
+            .unwrap_or(128);
+        let record = ExitRecord {
+            code,
+            signal,
+            oom_killed: self.order.cgroup.oom_kills() > 0,
+            started_at: self.started_at,
+            finished_at: now(),
+            error: None,
+        };
+        if self.write_reserved(&record).is_err() {
+            let _ = store::write_record(&self.order.exit_record, &record);
+            let _ = store::remove_record(&reserve(&self.order.exit_record));
+        }
+        code
+    }
+
+    /// Writes the exit record into the room that was reserved, and gives it its name.
+    fn write_reserved(&self, record: &ExitRecord) -> io::Result<()> {
+        let file = self.record.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let bytes = serde_json::to_vec(record)?;
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            done += rustix::io::pwrite(file, rest, u64::try_from(done).unwrap_or(0))?;
+        }
+        rustix::fs::ftruncate(file, u64::try_from(bytes.len()).unwrap_or(0))?;
+        fs::rename(reserve(&self.order.exit_record), &self.order.exit_record)
+    }
+
+    /// A new supervisor links itself.
+    fn accept_link(&mut self) {
+        let mut buffer = [0; 16];
+        if let Ok((_, Some(link))) = fd::receive(self.door.as_fd(), &mut buffer) {
+            self.link = Some(link);
+            self.reviving = None;
+        }
+    }
+
+    /// The supervisor says goodbye, or is gone.
+    fn look_at_link(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        let mut byte = [0; 1];
+        match rustix::io::read(&link, &mut byte) {
+            // Goodbye: nobody is to be brought back.
+            Ok(1..) => {}
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => self.link = Some(link),
+            Ok(_) | Err(_) => {
+                if let Some(revive) = &self.order.revive {
+                    self.reviving = bring_back(revive);
+                }
+            }
+        }
+    }
+}
+
+/// Starts a supervisor, unless another monitor of the stack is doing it. The
+/// lock is held until the new one has linked itself or has failed.
+fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
+    let lock = Lock::try_take(&revive.lock).ok()??;
+    let argv: Vec<CString> = revive
+        .command
+        .iter()
+        .filter_map(|text| CString::new(text.as_str()).ok())
+        .collect();
+    let path = argv.first()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let fds = [null.as_fd(), null.as_fd(), null.as_fd()];
+    let start = |path| {
+        spawn(&Program {
+            path,
+            argv: &argv,
+            fds: &fds,
+            new_session: true,
+        })
+    };
+    // The file may have been removed or is being replaced; we are a copy of it.
+    let pid = start(path).or_else(|_| start(c"/proc/self/exe")).ok()?;
+    Some((lock, pid))
+}
+
+/// What poll(2) says.
+#[derive(Debug, Default)]
+struct Ready {
+    children: bool,
+    door: bool,
+    link: bool,
+    output: Vec<bool>,
+}

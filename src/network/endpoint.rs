@@ -1,0 +1,252 @@
+//! The network namespace of a container, with its interfaces.
+//!
+//! A short-lived thread makes the namespace; the veth pairs are made from the
+//! host's side with the far end born inside (moving it there later costs 15 ms).
+//! Nothing is ever deleted by a request: a namespace with all that is in it
+//! goes when nothing of it is open any more, in the kernel's own time. So
+//! whoever keeps [`Namespace::netns`] or one of the name service's sockets keeps
+//! the namespace: let go of them when the container has ended.
+//!
+//! # The name service's place
+//!
+//! A container asks 127.0.0.11, port 53. A server inside that wants port 53 on
+//! every address would not get it if we listened there: for TCP there is no way
+//! around, and for UDP both sides would have to set `SO_REUSEADDR`. So we listen
+//! on port [`NAMES_PORT`], outside the range ports are picked from, and rewrite
+//! 53 to it and back as packets pass (no connection tracking, so other traffic
+//! pays one comparison a packet). Without nf_tables we listen on port 53 itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use super::bridge::set;
+use super::error::NetworkError;
+use super::link::{self, LOOPBACK, Links, Peer};
+use super::nftables;
+use super::record;
+use crate::store::World;
+use crate::sys::netns;
+
+/// Where a container's resolver finds the name service (Docker's choice).
+pub const NAMES_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// The port the name service really listens on, where port 53 can be rewritten.
+pub const NAMES_PORT: u16 = 61_053;
+
+/// One interface of a container: what connects it to one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Id of the network.
+    pub network: String,
+    /// Key of the lease.
+    pub holder: String,
+    /// The bridge.
+    pub bridge: String,
+    /// IPv4 address.
+    pub address: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// The way out; `None` on an internal network.
+    pub gateway: Option<IpAddr>,
+    /// IPv6 address and prefix length.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// The way out for IPv6.
+    pub gateway6: Option<IpAddr>,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// The endpoint with the highest has the default route; of equals, the first.
+    pub gw_priority: i64,
+}
+
+/// A network namespace ready for a container.
+#[derive(Debug)]
+pub struct Namespace {
+    /// The namespace.
+    pub netns: OwnedFd,
+    /// Where queries for names arrive by UDP.
+    pub dns_udp: OwnedFd,
+    /// Where they arrive by TCP; listening.
+    pub dns_tcp: OwnedFd,
+    /// Names of the host's ends, `eth0`'s first.
+    pub host_ends: Vec<String>,
+}
+
+/// Makes a network namespace with an interface for every endpoint (`eth0`,
+/// `eth1`, … in this order), and the sockets of its name service. On any error
+/// nothing is left.
+///
+/// # Errors
+/// [`NetworkError::Missing`] when a bridge is gone ([`super::bridge::ensure`]
+/// makes it again), [`NetworkError::Privilege`], and those of the kernel.
+pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespace, NetworkError> {
+    // The socket stays with the namespace it is opened in: this one.
+    let mut host = Links::open()?;
+    let mut bridges = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let bridge = host.find(&endpoint.bridge)?;
+        bridges.push(bridge.ok_or_else(|| NetworkError::Missing {
+            id: endpoint.network.clone(),
+        })?);
+    }
+    let mut host_ends = Vec::with_capacity(endpoints.len());
+    for _ in endpoints {
+        host_ends.push(host_end()?);
+    }
+    let work = |netns: BorrowedFd<'_>| {
+        let mut inside = Links::open()?;
+        quiet_ipv6(endpoints.iter().any(|endpoint| endpoint.address6.is_some()))?;
+        let mut batch = Vec::with_capacity(endpoints.len() * 3);
+        let interfaces: Vec<String> = (0..endpoints.len())
+            .map(|number| format!("eth{number}"))
+            .collect();
+        for (((endpoint, bridge), name), interface) in
+            endpoints.iter().zip(&bridges).zip(&host_ends).zip(&interfaces)
+        {
+            let peer = Peer {
+                netns,
+                name: interface,
+                mac: endpoint.mac,
+            };
+            let alias = super::alias(world, &endpoint.network, &endpoint.holder);
+            batch.push(link::add_veth(name, bridge.index, endpoint.mtu, peer));
+            batch.push(link::own_and_raise(name, &alias, true));
+            batch.push(link::get_link(name));
+        }
+        let made = host.send(&batch).map_err(|error| {
+            if error.is(rustix::io::Errno::XFULL) {
+                NetworkError::BridgeFull {
+                    operation: error.operation,
+                }
+            } else {
+                error.into()
+            }
+        })?;
+        // The bridge may still know this MAC address behind the port of the
+        // container that had the address before and is not all gone.
+        let forward: Vec<_> = made
+            .iter()
+            .filter_map(link::link)
+            .zip(endpoints)
+            .map(|(port, endpoint)| link::set_forwarding(port.index, endpoint.mac))
+            .collect();
+        host.send(&forward)?;
+        configure(&mut inside, endpoints, &interfaces)?;
+        names_sockets_here(true)
+    };
+    let (netns, result) = netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
+    let (dns_udp, dns_tcp) = result?;
+    Ok(Namespace {
+        netns,
+        dns_udp,
+        dns_tcp,
+        host_ends,
+    })
+}
+
+/// A network namespace with nothing but a loopback interface.
+///
+/// # Errors
+/// [`NetworkError::Privilege`], and those of the kernel.
+pub fn loopback_only() -> Result<OwnedFd, NetworkError> {
+    let (netns, result) =
+        netns::create(|_| Ok::<_, NetworkError>(Links::open()?.send(&[link::raise(LOOPBACK)])?))
+            .map_err(NetworkError::io("make a network namespace"))?;
+    result?;
+    Ok(netns)
+}
+
+/// The sockets of the name service of a container that runs already: for a
+/// supervisor that takes over from one that died, whose sockets died with it.
+///
+/// # Errors
+/// [`NetworkError::Io`] when another process still holds them (`EADDRINUSE`).
+pub fn names_sockets(netns: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), NetworkError> {
+    netns::within(netns, || names_sockets_here(false))
+        .map_err(NetworkError::io("enter the network namespace of a container"))?
+}
+
+fn names_sockets_here(fresh: bool) -> Result<(OwnedFd, OwnedFd), NetworkError> {
+    let port = match nftables::redirect_names(NAMES_ADDRESS, NAMES_PORT, fresh) {
+        Ok(()) => NAMES_PORT,
+        Err(error) if nftables::is_unsupported(&error) => 53,
+        Err(error) => return Err(error.into()),
+    };
+    let failed = || NetworkError::io(format!("listen for names on {NAMES_ADDRESS}:{port}"));
+    let udp = UdpSocket::bind((NAMES_ADDRESS, port)).map_err(failed())?;
+    let tcp = TcpListener::bind((NAMES_ADDRESS, port)).map_err(failed())?;
+    udp.set_nonblocking(true).map_err(failed())?;
+    tcp.set_nonblocking(true).map_err(failed())?;
+    Ok((udp.into(), tcp.into()))
+}
+
+/// Interfaces of this namespace have no IPv6 unless told so one by one:
+/// otherwise a container has addresses that no network gave it (CVE-2024-32473).
+/// Loopback, which is there already, keeps `::1`.
+/// On the interfaces that will have it, addresses come from us alone and at once.
+fn quiet_ipv6(some: bool) -> Result<(), NetworkError> {
+    let defaults = "/proc/sys/net/ipv6/conf/default";
+    if !Path::new(defaults).exists() {
+        return Ok(());
+    }
+    set(&format!("{defaults}/disable_ipv6"), "1")?;
+    if some {
+        set(&format!("{defaults}/accept_ra"), "0")?;
+        set(&format!("{defaults}/accept_dad"), "0")?;
+    }
+    Ok(())
+}
+
+/// Addresses and routes inside the namespace.
+fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) -> Result<(), NetworkError> {
+    for (endpoint, interface) in endpoints.iter().zip(interfaces) {
+        if endpoint.address6.is_some() {
+            set(&format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+        }
+    }
+    let mut batch = vec![link::raise(LOOPBACK)];
+    batch.extend(interfaces.iter().map(|name| link::get_link(name)));
+    let links: Vec<u32> = inside
+        .send(&batch)?
+        .iter()
+        .filter_map(link::link)
+        .map(|link| link.index)
+        .collect();
+    let mut batch = Vec::with_capacity(endpoints.len() * 3 + 2);
+    for (endpoint, index) in endpoints.iter().zip(&links) {
+        batch.push(link::raise(*index));
+        batch.push(link::add_address(
+            *index,
+            endpoint.address.into(),
+            endpoint.prefix,
+        ));
+        if let Some((address, prefix)) = endpoint.address6 {
+            batch.push(link::add_address(*index, address.into(), prefix));
+        }
+    }
+    for gateway in [
+        |endpoint: &Endpoint| endpoint.gateway,
+        |endpoint: &Endpoint| endpoint.gateway6,
+    ] {
+        // `max_by_key` takes the last of equals.
+        let out = endpoints.iter().zip(&links).rev();
+        if let Some((gateway, index)) = out
+            .filter_map(|(endpoint, index)| Some((endpoint.gw_priority, gateway(endpoint)?, *index)))
+            .max_by_key(|(priority, _, _)| *priority)
+            .map(|(_, gateway, index)| (gateway, index))
+        {
+            batch.push(link::add_default_route(index, gateway));
+        }
+    }
+    inside.send(&batch)?;
+    Ok(())
+}
+
+/// A name for the host's end of a veth pair that no other has.
+fn host_end() -> Result<String, NetworkError> {
+    let mut bytes = [0; 6];
+    record::random(&mut bytes)?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("rv{}", digits.get(..11).unwrap_or(&digits)))
+}

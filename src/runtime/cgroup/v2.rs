@@ -1,0 +1,165 @@
+//! The version 2 hierarchy.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::{CgroupError, Folder, Wishes, devices, write};
+
+/// The controllers we set limits of.
+const USED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+/// Switches the controllers on down to the folder, and notes which it has.
+/// Failures show as limits that cannot be enforced.
+pub(super) fn prepare(base: &Path, folder: &mut Folder) {
+    let mut above = base.to_owned();
+    let below = folder.path.strip_prefix(base).unwrap_or(Path::new("")).to_owned();
+    for part in &below {
+        let offered = fs::read_to_string(above.join("cgroup.controllers")).unwrap_or_default();
+        let on = fs::read_to_string(above.join("cgroup.subtree_control")).unwrap_or_default();
+        let on: Vec<&str> = on.split_whitespace().collect();
+        for controller in offered.split_whitespace() {
+            if USED.contains(&controller) && !on.contains(&controller) {
+                let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        above.push(part);
+    }
+    let has = fs::read_to_string(folder.path.join("cgroup.controllers")).unwrap_or_default();
+    folder.controllers = has.split_whitespace().map(str::to_owned).collect();
+}
+
+/// Sets the limits of the folder's controllers.
+pub(super) fn apply(
+    folder: &Folder,
+    resources: &LinuxResources,
+    wishes: &mut Wishes,
+    fresh: bool,
+) -> Result<(), CgroupError> {
+    let path = &folder.path;
+    let has = |name: &str| folder.controllers.iter().any(|controller| controller == name);
+    if let Some(memory) = resources.memory()
+        && has("memory")
+    {
+        let limit = memory.limit().filter(|limit| *limit != 0);
+        if let Some(limit) = limit {
+            write(path, "memory.max", &bytes(limit))?;
+        }
+        wishes.fulfilled("memory limit");
+        if let Some(total) = memory.swap().filter(|total| *total != 0) {
+            // The kernel limits swap alone here; the spec's number has both.
+            let swap = if total < 0 {
+                -1
+            } else {
+                (total - limit.unwrap_or(0).max(0)).max(0)
+            };
+            if path.join("memory.swap.max").exists() {
+                write(path, "memory.swap.max", &bytes(swap))?;
+                wishes.fulfilled("memory and swap limit");
+            } else {
+                wishes.refused("memory and swap limit", "the kernel does not account swap".into());
+            }
+        }
+        if let Some(reservation) = memory.reservation().filter(|limit| *limit != 0) {
+            write(path, "memory.low", &bytes(reservation))?;
+            wishes.fulfilled("memory reservation");
+        }
+    }
+    if let Some(cpu) = resources.cpu() {
+        if has("cpu") {
+            if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
+                let quota = if quota > 0 {
+                    quota.to_string()
+                } else {
+                    "max".into()
+                };
+                let period = cpu.period().filter(|period| *period > 0).unwrap_or(100_000);
+                write(path, "cpu.max", &format!("{quota} {period}"))?;
+                wishes.fulfilled("cpu limit");
+            }
+            if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
+                write(path, "cpu.weight", &weight(shares).to_string())?;
+                wishes.fulfilled("cpu shares");
+            }
+        }
+        if has("cpuset") {
+            if let Some(cpus) = cpu.cpus() {
+                write(path, "cpuset.cpus", cpus)?;
+                wishes.fulfilled("cpuset");
+            }
+            if let Some(mems) = cpu.mems() {
+                write(path, "cpuset.mems", mems)?;
+                wishes.fulfilled("cpuset memory nodes");
+            }
+        }
+    }
+    if let Some(pids) = resources.pids()
+        && has("pids")
+    {
+        write(
+            path,
+            "pids.max",
+            &bytes(if pids.limit() > 0 { pids.limit() } else { -1 }),
+        )?;
+        wishes.fulfilled("pids limit");
+    }
+    for (file, value) in resources.unified().iter().flatten() {
+        if file.contains('/') || !file.contains('.') || file.starts_with("cgroup.") {
+            return Err(CgroupError::io("write to", &path.join(file))(
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        }
+        write(path, file, value)?;
+        wishes.fulfilled("unified");
+    }
+    // With a version 1 devices controller (it came first) this is done.
+    if let Some(rules) = resources.devices()
+        && !rules.is_empty()
+        && wishes.0.iter().any(|(wish, _)| *wish == "device rules")
+    {
+        if !fresh {
+            wishes.fulfilled("device rules");
+        } else if let Err(error) = restrict_devices(path, rules) {
+            let reason = format!("device program: {}", crate::runtime::error::describe(&error));
+            wishes.refused("device rules", reason);
+        } else {
+            wishes.fulfilled("device rules");
+        }
+    }
+    Ok(())
+}
+
+fn restrict_devices(path: &Path, rules: &[oci_spec::runtime::LinuxDeviceCgroup]) -> io::Result<()> {
+    let folder = fs::File::open(path)?;
+    crate::sys::bpf::attach_device_program(&devices::program(rules), folder.as_fd())
+}
+
+fn bytes(limit: i64) -> String {
+    if limit < 0 {
+        "max".into()
+    } else {
+        limit.to_string()
+    }
+}
+
+/// Shares of version 1 (2 to 262144, 1024 by default) as a weight (1 to 10000,
+/// 100 by default), by the formula runtimes and Kubernetes use.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_weights() {
+        assert_eq!(
+            [1, 2, 1024, 262_144, 1 << 40].map(weight),
+            [1, 1, 39, 10_000, 10_000]
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Device nodes, the links that go with them, and the terminal.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::pty::OpenptFlags;
+
+use super::place::{self, Kind};
+use crate::runtime::blueprint::DeviceNode;
+use crate::runtime::error::{Failure, Step};
+
+/// What every container has.
+const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// The usual nodes and links in a fresh `/dev`. What a mount has put there stays.
+pub(super) fn make_usual(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let failed = |name: &str| {
+        let path = format!("/dev/{name}");
+        move |error: io::Error| Failure::new(Step::Device, path, &error)
+    };
+    let dev = place::open(root, Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY, false)
+        .map_err(failed(""))?;
+    for (name, major, minor) in NODES {
+        let number = rustix::fs::makedev(major, minor);
+        match rustix::fs::mknodat(
+            &dev,
+            name,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0o666),
+            number,
+        ) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed(name)(error.into())),
+        }
+    }
+    for (name, target) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed(name)(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// One more node.
+pub(super) fn make(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Failure> {
+    let make = || -> io::Result<()> {
+        let (folder, name) = split(&device.path)?;
+        let links = !folder.starts_with("/dev");
+        let folder = place::make(root, &folder, Kind::Folder, links)?;
+        let number = rustix::fs::makedev(device.major, device.minor);
+        let kind = FileType::from_raw_mode(device.kind);
+        let mode = Mode::from_raw_mode(device.mode);
+        match rustix::fs::mknodat(&folder, &name, kind, mode, number) {
+            Ok(()) => {}
+            // What the image or a mount has at that place gives way, unless
+            // something is mounted on it.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&folder, &name, AtFlags::empty())?;
+                rustix::fs::mknodat(&folder, &name, kind, mode, number)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let owner = (
+            rustix::fs::Uid::from_raw(device.uid),
+            rustix::fs::Gid::from_raw(device.gid),
+        );
+        rustix::fs::chownat(
+            &folder,
+            &name,
+            Some(owner.0),
+            Some(owner.1),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+        Ok(())
+    };
+    make().map_err(|error| Failure::new(Step::Device, device.path.display().to_string(), &error))
+}
+
+fn split(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok((folder.to_owned(), name.into())),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// A new pseudo-terminal of the container's own devpts.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    /// The side of whoever watches.
+    pub(super) master: OwnedFd,
+    /// The side of the program.
+    pub(super) slave: OwnedFd,
+}
+
+impl Terminal {
+    /// Makes one, of `size` rows and columns.
+    pub(super) fn make(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<Self, Failure> {
+        let make = || -> io::Result<Self> {
+            let flags = OFlags::RDWR | OFlags::NOCTTY;
+            let master = place::open(root, Path::new("/dev/pts/ptmx"), flags, false)?;
+            // A container may have put something else there.
+            let kind = rustix::fs::fstatfs(&master)?.f_type;
+            if kind != DEVPTS_SUPER_MAGIC {
+                return Err(io::Error::other("not on devpts"));
+            }
+            rustix::pty::unlockpt(&master)?;
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+            if let Some((rows, columns)) = size {
+                let size = rustix::termios::Winsize {
+                    ws_row: rows,
+                    ws_col: columns,
+                    ws_xpixel: 0,
+                    ws_ypixel: 0,
+                };
+                rustix::termios::tcsetwinsize(&master, size)?;
+            }
+            Ok(Self { master, slave })
+        };
+        make().map_err(|error| Failure::new(Step::Terminal, "/dev/pts/ptmx", &error))
+    }
+
+    /// Makes the program's side `/dev/console`.
+    pub(super) fn mount_console(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
+        let mount = || -> io::Result<()> {
+            let target = place::make(root, Path::new("/dev/console"), Kind::File, false)?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            let tree = open_tree(self.slave.as_fd(), "", flags)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            Ok(move_mount(&tree, "", &target, "", flags)?)
+        };
+        mount().map_err(|error| Failure::new(Step::Terminal, "/dev/console", &error))
+    }
+}
+
+/// As in `linux/magic.h`.
+const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;

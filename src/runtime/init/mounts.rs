@@ -1,0 +1,435 @@
+//! Everything mounted in the root file system.
+//!
+//! Sources are opened while the host can be seen, targets are looked up when it
+//! no longer can: between the two the root is changed. A mount is attached to a
+//! descriptor of its target, not to a path.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::place::{self, Kind};
+use super::rootfs::file_system;
+use crate::runtime::blueprint::{MountAttributes, MountSource, MountStep};
+use crate::runtime::cgroup::View;
+use crate::runtime::error::{Failure, Step};
+use crate::sys::mount::{Attributes, NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
+
+/// The sources of bind mounts, opened.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// One a step; `None` for file systems.
+    trees: Vec<Option<OwnedFd>>,
+    /// The host's `/dev/null`, to hide files with.
+    null: OwnedFd,
+}
+
+impl Sources {
+    /// Opens the source of every bind mount as a detached copy. The mount
+    /// namespace still has the host's propagation, so that a shared mount stays
+    /// one where that is asked for.
+    pub(super) fn open(steps: &[MountStep]) -> Result<Self, Failure> {
+        let null = open_tree(CWD, "/dev/null", clone(false))
+            .map_err(io::Error::from)
+            .and_then(|fd| {
+                if place::is_null_device(fd.as_fd()) {
+                    Ok(fd)
+                } else {
+                    Err(io::ErrorKind::InvalidData.into())
+                }
+            })
+            .map_err(|error| Failure::new(Step::Mask, "/dev/null", &error))?;
+        let trees = steps
+            .iter()
+            .map(|step| match &step.source {
+                MountSource::Bind {
+                    path,
+                    recursive,
+                    confined,
+                } => open_source(path, *recursive, confined.as_deref())
+                    .map(Some)
+                    .map_err(|error| {
+                        let words = format!("{} on {}", path.display(), step.target.display());
+                        Failure::new(Step::Mount, words, &error)
+                    }),
+                _ => Ok(None),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { trees, null })
+    }
+}
+
+fn clone(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags | OpenTreeFlags::AT_RECURSIVE
+    } else {
+        flags
+    }
+}
+
+fn open_source(path: &Path, recursive: bool, confined: Option<&Path>) -> io::Result<OwnedFd> {
+    let Some(folder) = confined else {
+        return Ok(open_tree(CWD, path, clone(recursive))?);
+    };
+    let folder = rustix::fs::open(
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let source = place::open(folder.as_fd(), path, OFlags::PATH, true)?;
+    Ok(open_tree(
+        &source,
+        "",
+        clone(recursive) | OpenTreeFlags::AT_EMPTY_PATH,
+    )?)
+}
+
+/// Makes all mounts in order; `root` is the container's root, which is ours now.
+pub(super) fn mount_all(
+    root: BorrowedFd<'_>,
+    steps: &[MountStep],
+    sources: &mut Sources,
+    cgroups: &View,
+) -> Result<(), Failure> {
+    for (step, tree) in steps.iter().zip(&mut sources.trees) {
+        mount(root, step, tree.take(), cgroups).map_err(|(what, error)| {
+            let target = step.target.display();
+            match what {
+                Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
+                None => Failure::new(Step::Mount, target.to_string(), &error),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Where nothing may be a link: what the kernel and the runtime put there is
+/// what programs trust.
+fn plain(target: &Path) -> bool {
+    ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|place| target.starts_with(place))
+}
+
+fn mount(
+    root: BorrowedFd<'_>,
+    step: &MountStep,
+    tree: Option<OwnedFd>,
+    cgroups: &View,
+) -> Result<(), (Option<String>, io::Error)> {
+    let target = |kind| -> io::Result<OwnedFd> {
+        let links = !plain(&step.target);
+        let fd = place::make(root, &step.target, kind, links)?;
+        if links && place::in_procfs(fd.as_fd()) {
+            return Err(io::Error::other("it is a link into /proc"));
+        }
+        Ok(fd)
+    };
+    let attributes = step.attributes;
+    match &step.source {
+        MountSource::Bind { .. } => {
+            let tree = tree.ok_or_else(|| (None, io::ErrorKind::NotFound.into()))?;
+            let kind = Kind::of(tree.as_fd()).map_err(|error| (None, error))?;
+            let target = target(kind).map_err(|error| (None, error))?;
+            apply(tree.as_fd(), attributes).map_err(|error| (None, error))?;
+            attach(tree.as_fd(), target.as_fd()).map_err(|error| (None, error))
+        }
+        MountSource::FileSystem {
+            kind,
+            source,
+            options,
+        } => {
+            let named = |error| (Some(kind.clone()), error);
+            let target = target(Kind::Folder).map_err(named)?;
+            let options: Vec<_> = options
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_deref()))
+                .collect();
+            let set = attributes.set | attributes.set_below;
+            let tree = file_system(kind, source, &options, set).map_err(named)?;
+            apply(
+                tree.as_fd(),
+                MountAttributes {
+                    propagation: attributes.propagation,
+                    ..MountAttributes::default()
+                },
+            )
+            .map_err(named)?;
+            attach(tree.as_fd(), target.as_fd()).map_err(named)
+        }
+        MountSource::Cgroup => {
+            let named = |error| (Some("cgroup".to_owned()), error);
+            let target = target(Kind::Folder).map_err(named)?;
+            mount_cgroups(target.as_fd(), root, &step.target, attributes.set, cgroups).map_err(named)
+        }
+    }
+}
+
+fn apply(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {
+    if attributes.set_below != 0 || attributes.clear_below != 0 {
+        let all = Attributes {
+            set: attributes.set_below,
+            clear: attributes.clear_below,
+            ..Attributes::default()
+        };
+        set_attributes(tree, c"", all, true)?;
+    }
+    if attributes.set != 0 || attributes.clear != 0 {
+        let own = Attributes {
+            set: attributes.set,
+            clear: attributes.clear,
+            ..Attributes::default()
+        };
+        set_attributes(tree, c"", own, false)?;
+    }
+    // A copy belongs to its source's peers until told otherwise; Docker's
+    // default is that nothing passes either way.
+    let (propagation, below) = match attributes.propagation {
+        0 => (libc::MS_PRIVATE, true),
+        other => (other, attributes.propagation_below),
+    };
+    set_attributes(
+        tree,
+        c"",
+        Attributes {
+            propagation,
+            ..Attributes::default()
+        },
+        below,
+    )
+}
+
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", target, "", flags)?)
+}
+
+/// The container's own view of the hierarchies. Read-only is an attribute of
+/// these mounts: the file systems are the host's.
+fn mount_cgroups(
+    target: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+    path: &Path,
+    attributes: u64,
+    view: &View,
+) -> io::Result<()> {
+    if view.v1.is_empty() {
+        if !view.v2 {
+            return Ok(());
+        }
+        let tree = file_system("cgroup2", "cgroup", &[], attributes)?;
+        return attach(tree.as_fd(), target);
+    }
+    let folder = file_system(
+        "tmpfs",
+        "tmpfs",
+        &[("mode", Some("755"))],
+        NOSUID | NODEV | NOEXEC,
+    )?;
+    attach(folder.as_fd(), target)?;
+    let mount_in = |name: &str, kind: &str, options: &[(&str, Option<&str>)]| -> io::Result<()> {
+        let tree = file_system(kind, "cgroup", options, attributes)?;
+        rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755))?;
+        let place = place::open(root, &path.join(name), OFlags::PATH, false)?;
+        attach(tree.as_fd(), place.as_fd())
+    };
+    for controllers in &view.v1 {
+        let options: Vec<_> = controllers.iter().map(|name| (name.as_str(), None)).collect();
+        mount_in(&controllers.join(","), "cgroup", &options)?;
+    }
+    if view.v2 {
+        mount_in("unified", "cgroup2", &[])?;
+    }
+    for controllers in view.v1.iter().filter(|controllers| controllers.len() > 1) {
+        for name in controllers {
+            rustix::fs::symlinkat(controllers.join(","), &folder, name.as_str())?;
+        }
+    }
+    if attributes & RDONLY != 0 {
+        set_attributes(
+            folder.as_fd(),
+            c"",
+            Attributes {
+                set: RDONLY,
+                ..Attributes::default()
+            },
+            false,
+        )?;
+    }
+    Ok(())
+}
+
+/// Hides paths: files behind `/dev/null`, folders behind one empty read-only
+/// tmpfs. What is not there needs no hiding.
+pub(super) fn mask_all(root: BorrowedFd<'_>, paths: &[String], sources: Sources) -> Result<(), Failure> {
+    let mut null = Cover::Fresh(sources.null);
+    let mut empty: Option<Cover> = None;
+    for path in paths {
+        let mut hide = || -> io::Result<()> {
+            let target = match place::open(root, Path::new(path), OFlags::PATH, false) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    return Ok(());
+                }
+                other => other?,
+            };
+            match Kind::of(target.as_fd())? {
+                Kind::File => null.put(target.as_fd()),
+                Kind::Folder => {
+                    let cover = match &mut empty {
+                        Some(cover) => cover,
+                        None => empty.insert(Cover::Fresh(file_system(
+                            "tmpfs",
+                            "tmpfs",
+                            &[
+                                ("size", Some("0")),
+                                ("nr_inodes", Some("2")),
+                                ("mode", Some("755")),
+                            ],
+                            RDONLY | NOSUID | NODEV | NOEXEC,
+                        )?)),
+                    };
+                    cover.put(target.as_fd())
+                }
+            }
+        };
+        hide().map_err(|error| Failure::new(Step::Mask, path, &error))?;
+    }
+    Ok(())
+}
+
+/// A mount that is put over several places: itself first, then copies of it.
+#[derive(Debug)]
+enum Cover {
+    /// Detached.
+    Fresh(OwnedFd),
+    /// Attached; copies can be made of it.
+    Used(OwnedFd),
+}
+
+impl Cover {
+    fn put(&mut self, target: BorrowedFd<'_>) -> io::Result<()> {
+        match self {
+            Self::Fresh(tree) => {
+                set_attributes(
+                    tree.as_fd(),
+                    c"",
+                    Attributes {
+                        propagation: libc::MS_PRIVATE,
+                        ..Attributes::default()
+                    },
+                    false,
+                )?;
+                attach(tree.as_fd(), target)?;
+                *self = Self::Used(rustix::io::fcntl_dupfd_cloexec(tree.as_fd(), 3)?);
+                Ok(())
+            }
+            Self::Used(tree) => {
+                let copy = open_tree(tree.as_fd(), "", clone(false) | OpenTreeFlags::AT_EMPTY_PATH)?;
+                attach(copy.as_fd(), target)
+            }
+        }
+    }
+}
+
+/// Makes paths read-only by mounting each upon itself.
+pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
+    for path in paths {
+        let cover = || -> io::Result<()> {
+            let target = match place::open(root, Path::new(path), OFlags::PATH, false) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    return Ok(());
+                }
+                other => other?,
+            };
+            let copy = open_tree(&target, "", clone(true) | OpenTreeFlags::AT_EMPTY_PATH)?;
+            set_attributes(
+                copy.as_fd(),
+                c"",
+                Attributes {
+                    set: RDONLY,
+                    ..Attributes::default()
+                },
+                true,
+            )?;
+            attach(copy.as_fd(), target.as_fd())
+        };
+        cover().map_err(|error| Failure::new(Step::ReadOnly, path, &error))?;
+    }
+    Ok(())
+}
+
+/// Sets kernel parameters through a procfs of our own that nothing can be
+/// mounted over.
+pub(super) fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Failure> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let proc = file_system("proc", "proc", &[], NOSUID | NODEV | NOEXEC)
+        .map_err(|error| Failure::new(Step::Sysctl, "", &error))?;
+    for (name, value) in sysctls {
+        let set = || -> io::Result<()> {
+            let path = parameter(name);
+            let file = place::open(proc.as_fd(), &path, OFlags::WRONLY | OFlags::TRUNC, false)?;
+            let value = CString::new(value.as_str())?;
+            rustix::io::write(&file, value.as_bytes())?;
+            Ok(())
+        };
+        set().map_err(|error| Failure::new(Step::Sysctl, name, &error))?;
+    }
+    Ok(())
+}
+
+/// The file of a parameter. In the usual form dots separate and a slash stands
+/// for a dot in a name (`net.ipv4.conf.eth0/1.forwarding`); when the first
+/// separator is a slash it is the other way round (sysctl(8)).
+fn parameter(name: &str) -> PathBuf {
+    let slashes = name
+        .find(['.', '/'])
+        .is_some_and(|at| name.as_bytes().get(at) == Some(&b'/'));
+    let path: Vec<u8> = name
+        .bytes()
+        .map(|byte| match byte {
+            b'.' if !slashes => b'/',
+            b'/' if !slashes => b'.',
+            other => other,
+        })
+        .collect();
+    Path::new("sys").join(std::ffi::OsStr::from_bytes(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_in_both_forms() {
+        assert_eq!(
+            parameter("net.core.somaxconn"),
+            Path::new("sys/net/core/somaxconn")
+        );
+        assert_eq!(
+            parameter("net.ipv4.conf.eth0/1.forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
+        assert_eq!(
+            parameter("net/ipv4/conf/eth0.1/forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
+    }
+}

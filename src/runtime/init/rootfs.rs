@@ -1,0 +1,255 @@
+//! The root file system: layers under a writable one, and becoming the root.
+//!
+//! Layers are given to overlayfs one by one (`lowerdir+`, Linux 6.5); older
+//! kernels take them in one option, as short paths through `/proc/self/fd`.
+//!
+//! A layer may hold the writable layer somewhere inside it: `rootfs:/` runs a
+//! service on the host's own files, and the state root is among them. overlayfs
+//! refuses that. So such a layer is seen through a read-only overlay of its own,
+//! whose upper half is a small tmpfs that hides the folder of the writable
+//! layer (and with it the state of all containers). What is mounted below such
+//! a layer on the host is not seen in the container.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use crate::runtime::error::{Failure, Step};
+use crate::runtime::request::Rootfs;
+use crate::sys::mount::{Attributes, RDONLY, set_attributes};
+
+/// The longest string fsconfig(2) takes, its end included.
+const LONGEST_OPTION: usize = 256;
+
+/// Makes and attaches the root file system at its mount point; a descriptor of
+/// its root. The mount namespace must be private already.
+pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
+    let Rootfs::Overlay {
+        layers,
+        upper,
+        work,
+        mountpoint,
+        ..
+    } = rootfs;
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| Failure::new(Step::Rootfs, path, &error)
+    };
+    for folder in [upper, work, mountpoint] {
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+    }
+    let Some(top) = layers.first() else {
+        // An empty image is its writable layer.
+        let tree = bind(upper).map_err(failed(upper))?;
+        return attach(tree, mountpoint).map_err(failed(mountpoint));
+    };
+    inherit_attributes(top, upper).map_err(failed(upper))?;
+    let real = fs::canonicalize(upper).map_err(failed(upper))?;
+    let mut seen = Vec::with_capacity(layers.len());
+    for (number, layer) in layers.iter().enumerate() {
+        let path = fs::canonicalize(layer).map_err(failed(layer))?;
+        seen.push(if real.starts_with(&path) {
+            see_through(&path, &real, mountpoint, number)?
+        } else {
+            path
+        });
+    }
+    let lower: Vec<&Path> = seen.iter().map(PathBuf::as_path).collect();
+    let mounted = overlay(&lower, Some((upper, work))).map_err(failed(mountpoint))?;
+    attach(mounted, mountpoint).map_err(failed(mountpoint))
+}
+
+/// The merged root shows the attributes of the writable layer's root: they are
+/// those of the image's.
+fn inherit_attributes(from: &Path, to: &Path) -> io::Result<()> {
+    let (image, own) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (image.uid(), image.gid()) != (own.uid(), own.gid()) {
+        std::os::unix::fs::chown(to, Some(image.uid()), Some(image.gid()))?;
+    }
+    if image.mode() & 0o7777 != own.mode() & 0o7777 {
+        fs::set_permissions(to, fs::Permissions::from_mode(image.mode() & 0o7777))?;
+    }
+    Ok(())
+}
+
+/// A read-only view of `layer` that hides the folder which holds `upper`.
+fn see_through(layer: &Path, upper: &Path, mountpoint: &Path, number: usize) -> Result<PathBuf, Failure> {
+    let make = || -> io::Result<PathBuf> {
+        // Attached one upon the other at the mount point, out of sight of
+        // everybody; overlayfs takes no detached layers before Linux 6.15.
+        let tmpfs = file_system("tmpfs", "tmpfs", &[("mode", Some("755"))], 0)?;
+        attach(tmpfs, mountpoint)?;
+        let name = format!("layer{number}");
+        let (mask, view) = (mountpoint.join("mask"), mountpoint.join(&name));
+        fs::create_dir(&mask)?;
+        fs::create_dir(&view)?;
+        hide(layer, upper, &mask)?;
+        let mounted = overlay(&[&mask, layer], None)?;
+        attach(mounted, &view)?;
+        // The next layers are mounted over the tmpfs; this view stays
+        // reachable by descriptor only.
+        let fd = rustix::fs::open(&view, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        // Closed by exec; the path is used until then.
+        std::mem::forget(fd);
+        Ok(path)
+    };
+    make().map_err(|error| Failure::new(Step::Rootfs, layer.display().to_string(), &error))
+}
+
+/// Makes the folders of `layer` on the way to `upper` again in `mask`, down to
+/// the last one that is private to its owner, and hides that one.
+fn hide(layer: &Path, upper: &Path, mask: &Path) -> io::Result<()> {
+    let mut copy = mask.to_owned();
+    let mut original = layer.to_owned();
+    inherit_attributes(&original, &copy)?;
+    let parts: Vec<&OsStr> = upper
+        .strip_prefix(layer)
+        .map(|below| below.iter().collect())
+        .unwrap_or_default();
+    for (number, part) in parts.iter().enumerate() {
+        original.push(part);
+        copy.push(part);
+        // The state root is the outermost folder that others cannot look into.
+        let private = fs::metadata(&original)?.mode() & 0o077 == 0;
+        if private || number + 1 == parts.len() {
+            rustix::fs::mknodat(CWD, &copy, FileType::CharacterDevice, Mode::empty(), 0)?;
+            return Ok(());
+        }
+        fs::create_dir(&copy)?;
+        inherit_attributes(&original, &copy)?;
+    }
+    Ok(())
+}
+
+/// A detached overlay; `lower` topmost first.
+fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    // Long paths are replaced by short ones through descriptors, which must
+    // stay open until the mount is made.
+    let mut held = Vec::new();
+    let mut short = |path: &Path, always: bool| -> io::Result<CString> {
+        if !always && path.as_os_str().len() < LONGEST_OPTION {
+            return Ok(CString::new(path.as_os_str().as_bytes())?);
+        }
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let name = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        held.push(fd);
+        Ok(name)
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
+    for (number, layer) in lower.iter().enumerate() {
+        match fsconfig_set_string(&context, "lowerdir+", short(layer, false)?) {
+            Err(Errno::INVAL) if number == 0 => return overlay_in_one(lower, writable),
+            other => other?,
+        }
+    }
+    if let Some((upper, work)) = writable {
+        fsconfig_set_string(&context, "upperdir", short(upper, false)?)?;
+        fsconfig_set_string(&context, "workdir", short(work, false)?)?;
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
+}
+
+/// As [`overlay`], for kernels before 6.5: mount(2) with all layers in one
+/// option, in one page. The mount is made on a scratch place and taken off it.
+fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    let mut held = Vec::new();
+    let mut short = |path: &Path| -> io::Result<String> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        held.push(fd);
+        Ok(name)
+    };
+    let layers: Vec<String> = lower.iter().map(|path| short(path)).collect::<Result<_, _>>()?;
+    let mut options = format!("lowerdir={}", layers.join(":"));
+    if let Some((upper, work)) = writable {
+        options.push_str(&format!(",upperdir={},workdir={}", short(upper)?, short(work)?));
+    }
+    // Any folder does: what is mounted there is moved away at once, and nobody
+    // else is in this mount namespace.
+    let place = lower.first().copied().unwrap_or(Path::new("/"));
+    let options = CString::new(options)?;
+    rustix::mount::mount(
+        "overlay",
+        place,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )?;
+    let tree = bind(place);
+    rustix::mount::unmount(place, UnmountFlags::DETACH)?;
+    tree
+}
+
+/// A detached file system of that type.
+pub(super) fn file_system(
+    kind: &str,
+    source: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", source)?;
+    for (name, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, *name, *value)?,
+            None => fsconfig_set_flag(&context, *name)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or_default());
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A detached copy of the mount at a path, without what is mounted below.
+fn bind(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// Attaches a detached mount at a path and gives it back.
+fn attach(tree: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(tree)
+}
+
+/// Makes `root` the root directory and lets go of the old one, with everything
+/// of the host that was mounted in it.
+pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    // Both on one place: the old root ends up above the new one.
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// Makes the root mount read-only; what is mounted in it keeps its own ways.
+pub(super) fn make_readonly(root: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(
+        root.as_fd(),
+        c"",
+        Attributes {
+            set: RDONLY,
+            ..Attributes::default()
+        },
+        false,
+    )
+}

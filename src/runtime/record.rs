@@ -1,0 +1,79 @@
+//! What is written about a run.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::LinuxSeccomp;
+use serde::{Deserialize, Serialize};
+
+use super::blueprint::ProcessPlan;
+use super::cgroup::Cgroup;
+use super::process::ProcessId;
+use super::seccomp::SeccompPolicy;
+
+/// A run while it goes on. Written by the monitor before the program runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunningRecord {
+    /// The monitor.
+    pub monitor: ProcessId,
+    /// The container's process 1.
+    pub init: ProcessId,
+    /// When it was made, in nanoseconds since 1970 (UTC).
+    pub started_at: u64,
+    /// What was known before.
+    pub fixed: Fixed,
+}
+
+/// The part of a [`RunningRecord`] that is known before the process is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// Container id.
+    pub id: String,
+    /// The boot that process numbers and start times belong to.
+    pub boot: String,
+    /// The cgroup.
+    pub cgroup: Cgroup,
+    /// Descriptors the monitor keeps for supervisors: name to number.
+    pub kept: BTreeMap<String, i32>,
+    /// `CLONE_NEW*` of the namespaces that are not the host's.
+    pub(crate) namespaces: i32,
+    /// What processes made later take over.
+    pub(crate) process: ProcessPlan,
+    /// System call policy.
+    pub(crate) seccomp: SeccompPolicy,
+    /// The profile of [`SeccompPolicy::Spec`].
+    pub(crate) profile: Option<LinuxSeccomp>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Exit status as a shell counts: 128 and the number of the signal that
+    /// killed it.
+    pub code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// The kernel killed processes of it for want of memory.
+    pub oom_killed: bool,
+    /// When it was made, in nanoseconds since 1970 (UTC); 0 when unknown.
+    pub started_at: u64,
+    /// When it ended, as above.
+    pub finished_at: u64,
+    /// What went wrong beside the program itself.
+    pub error: Option<String>,
+}
+
+/// The present boot (proc_sys_kernel(5), `random/boot_id`).
+pub(crate) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

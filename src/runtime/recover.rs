@@ -1,0 +1,183 @@
+//! Looking at runs from their records, ending them, and clearing up after
+//! whatever was killed.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::blueprint::refuse_unsupported_limits;
+use super::cgroup::{Cgroup, Warning};
+use super::error::RuntimeError;
+use super::process::Process;
+use super::record::{ExitRecord, RunningRecord, boot, now};
+use super::start::layout;
+use crate::store;
+
+/// How long SIGKILL may take to end a process before it is called stuck.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is left of a run.
+#[derive(Debug)]
+pub enum Liveness {
+    /// It runs, and is watched.
+    Running {
+        /// The monitor.
+        monitor: Process,
+        /// Process 1 of the container; `None` in the moment between its end
+        /// and the monitor's.
+        init: Option<Process>,
+    },
+    /// The monitor was killed: call [`reap_lost`].
+    MonitorLost {
+        /// Process 1 of the container, if it still is there.
+        init: Option<Process>,
+    },
+    /// Both are gone, and the monitor may have written how it ended.
+    Ended,
+}
+
+/// Looks at a run: by process numbers, start times and the boot they belong to.
+///
+/// # Errors
+/// [`RuntimeError::Io`] when processes cannot be opened.
+pub fn probe(running: &RunningRecord) -> Result<Liveness, RuntimeError> {
+    if running.fixed.boot != boot() {
+        return Ok(Liveness::Ended);
+    }
+    let open = |id: super::process::ProcessId| {
+        id.open()
+            .map_err(RuntimeError::io("open", format!("process {}", id.pid)))
+    };
+    let alive = |process: Option<Process>| process.filter(|process| !process.has_ended());
+    let monitor = alive(open(running.monitor)?);
+    let init = alive(open(running.init)?);
+    Ok(match (monitor, init) {
+        (Some(monitor), init) => Liveness::Running { monitor, init },
+        (None, Some(init)) => Liveness::MonitorLost { init: Some(init) },
+        (None, None) => Liveness::Ended,
+    })
+}
+
+/// Sends a signal, by number, to process 1 of a running container.
+///
+/// # Errors
+/// [`RuntimeError::NotRunning`] when it has ended, [`RuntimeError::Io`].
+pub fn signal(running: &RunningRecord, signal: i32) -> Result<(), RuntimeError> {
+    let not_running = || RuntimeError::NotRunning(running.fixed.id.clone());
+    let init = match probe(running)? {
+        Liveness::Running { init: Some(init), .. } | Liveness::MonitorLost { init: Some(init) } => init,
+        _ => return Err(not_running()),
+    };
+    match init.signal(signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(not_running()),
+        other => other.map_err(RuntimeError::io("signal", running.fixed.id.clone())),
+    }
+}
+
+/// Kills every process of a container, those made by exec included, and waits
+/// until they are gone. The monitor goes on: it records the end.
+///
+/// # Errors
+/// [`RuntimeError::Stuck`] when some do not end within ten seconds.
+pub fn kill_all(running: &RunningRecord) -> Result<(), RuntimeError> {
+    let init = match probe(running)? {
+        Liveness::Running { init, .. } | Liveness::MonitorLost { init } => init,
+        Liveness::Ended => None,
+    };
+    // With process 1 its whole pid namespace ends, whatever it forks.
+    if let Some(init) = &init {
+        let _ = init.signal(libc::SIGKILL);
+    }
+    let stuck = || RuntimeError::Stuck(running.fixed.id.clone());
+    if running.fixed.boot == boot() {
+        running.fixed.cgroup.kill(PATIENCE).map_err(|_| stuck())?;
+    }
+    match init {
+        Some(init) if !init.ends_within(Some(PATIENCE)) => Err(stuck()),
+        _ => Ok(()),
+    }
+}
+
+/// Ends what a killed monitor has left of its run, and writes the exit record it
+/// could not write: status 137 with the reason. Does nothing to a run that has
+/// its record. `cgroup` is the path given in the run's
+/// [`CgroupRequest`](super::CgroupRequest); `running` may never have been written.
+///
+/// # Errors
+/// [`RuntimeError`].
+pub fn reap_lost(
+    running: Option<&RunningRecord>,
+    cgroup: &Path,
+    exit_record: &Path,
+) -> Result<ExitRecord, RuntimeError> {
+    if let Some(running) = running {
+        kill_all(running)?;
+    }
+    let place = Cgroup::locate(layout()?, cgroup)?;
+    place
+        .kill(PATIENCE)
+        .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+    if let Some(record) = store::read_record::<ExitRecord>(exit_record)? {
+        return Ok(record);
+    }
+    let record = ExitRecord {
+        code: 137,
+        signal: Some(libc::SIGKILL),
+        oom_killed: place.oom_kills() > 0,
+        started_at: running.map_or(0, |running| running.started_at),
+        finished_at: now(),
+        error: Some("the monitor was killed".into()),
+    };
+    store::write_record(exit_record, &record)?;
+    Ok(record)
+}
+
+/// Removes what a run has made beside its records of the past: the cgroup
+/// folders, the running record, the mount point, and what a killed monitor left
+/// half written. Kills what still runs. May be repeated, and works when nothing
+/// but the request's paths is known.
+///
+/// # Errors
+/// [`RuntimeError`]; what could be removed is removed.
+pub fn cleanup(
+    cgroup: &Path,
+    running_record: &Path,
+    exit_record: &Path,
+    mountpoint: &Path,
+) -> Result<(), RuntimeError> {
+    let place = Cgroup::locate(layout()?, cgroup)?;
+    place
+        .kill(PATIENCE)
+        .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+    let removed = place.remove();
+    store::remove_record(running_record)?;
+    store::remove_record(&reserve(exit_record))?;
+    match fs::remove_dir(mountpoint) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(RuntimeError::io("remove", mountpoint.display().to_string())(
+                error,
+            ));
+        }
+        _ => {}
+    }
+    Ok(removed?)
+}
+
+/// Where the monitor keeps room for the exit record while the container runs.
+pub(crate) fn reserve(exit_record: &Path) -> std::path::PathBuf {
+    let name = exit_record.file_name().unwrap_or_default().to_string_lossy();
+    exit_record.with_file_name(format!(".{name}.reserve"))
+}
+
+/// Changes limits of a running container in place; wishes that the machine
+/// cannot fulfil are returned.
+///
+/// # Errors
+/// [`RuntimeError::Spec`] for limits we do not do, [`RuntimeError::Cgroup`].
+pub fn update(running: &RunningRecord, resources: &LinuxResources) -> Result<Vec<Warning>, RuntimeError> {
+    refuse_unsupported_limits(resources)?;
+    Ok(running.fixed.cgroup.update(Some(resources), false)?)
+}

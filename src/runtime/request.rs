@@ -1,0 +1,99 @@
+//! What one run needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use super::seccomp::SeccompPolicy;
+
+/// One run of one container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// Container id, for messages and records.
+    pub id: String,
+    /// The container as an OCI runtime spec. Its `root` is not used:
+    /// [`RunRequest::rootfs`] is. `linux.seccomp` counts only under
+    /// [`SeccompPolicy::Spec`].
+    pub spec: Spec,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// Fresh volumes that get the image's content first.
+    pub populate: Vec<Populate>,
+    /// Bind mounts whose source is inside a volume: destination to the folder
+    /// that the source must not leave. The mount's `source` is then a path
+    /// below that folder, resolved as if the folder were the root.
+    pub confined: BTreeMap<PathBuf, PathBuf>,
+    /// `user[:group]`, names or numbers, looked up in the container's
+    /// `/etc/passwd` and `/etc/group`; overrides `process.user` of the spec.
+    /// `HOME` is set from it unless the environment has one.
+    pub user: Option<String>,
+    /// Additional groups, names or numbers.
+    pub group_add: Vec<String>,
+    /// Which system calls are let through.
+    pub seccomp: SeccompPolicy,
+    /// The cgroup. Limits come from `linux.resources` of the spec.
+    pub cgroup: CgroupRequest,
+    /// An init process as process 1 that forwards signals and reaps.
+    pub init: bool,
+    /// Standard input stays open (and silent) instead of being `/dev/null`.
+    pub stdin_open: bool,
+    /// Where the output goes (`monitor::log` has the format).
+    pub log: PathBuf,
+    /// Where an [`ExitRecord`](super::ExitRecord) goes when it has ended.
+    pub exit_record: PathBuf,
+    /// Where a [`RunningRecord`](super::RunningRecord) goes while it runs.
+    pub running_record: PathBuf,
+    /// What the monitor does when the supervisor vanishes.
+    pub revive: Option<Revive>,
+}
+
+/// A root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rootfs {
+    /// Layers under a private writable one.
+    Overlay {
+        /// The read-only folders, topmost first. None at all is an empty image.
+        layers: Vec<PathBuf>,
+        /// The writable layer; made when it is missing.
+        upper: PathBuf,
+        /// Scratch space of overlayfs, on the same file system; made when it is missing.
+        work: PathBuf,
+        /// Where it is mounted, in the container's own mount namespace; made when it is missing.
+        mountpoint: PathBuf,
+        /// Mounted read-only when everything is in place.
+        readonly: bool,
+    },
+}
+
+/// A fresh volume that gets what the image has at the place it is mounted at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Populate {
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// The volume's folder of data.
+    pub source: PathBuf,
+    /// A file that says it has been done, in a folder of the same file system
+    /// outside of `source`. While it is missing the volume counts as fresh.
+    pub marker: PathBuf,
+}
+
+/// Which cgroup, and how exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupRequest {
+    /// Path below each hierarchy's base, `rcompose-<world>/<id>`.
+    pub path: PathBuf,
+    /// A limit that this machine cannot enforce is an error, not a warning.
+    pub strict: bool,
+}
+
+/// How a supervisor is brought back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revive {
+    /// Program (absolute) and arguments.
+    pub command: Vec<String>,
+    /// A lock file that lets one of the stack's monitors do it.
+    pub lock: PathBuf,
+}

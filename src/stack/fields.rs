@@ -1,0 +1,1117 @@
+//! The fields of a stack file: the Compose Specification as one table.
+//!
+//! Order within a shape is the order in which docker compose prints it. Fields
+//! that the runtime cannot honour yet carry the reason; `config` shows them,
+//! everything else refuses them.
+
+use super::form::{Cast, Field, Form, Format, Identity, Kind, Merge, Print, Shape, field};
+
+const TEXT: Form = Form::of(&[Kind::Text]);
+const BOOL: Form = Form::of(&[Kind::Bool, Kind::Text]).cast(Cast::Bool);
+const INT: Form = Form::of(&[Kind::Int, Kind::Text]).cast(Cast::Int);
+const WHOLE: Form = Form::of(&[Kind::Int]);
+const NUMBER: Form = Form::of(&[Kind::Number, Kind::Text]).cast(Cast::Int);
+const FLOAT: Form = Form::of(&[Kind::Number, Kind::Text]).cast(Cast::Float);
+const BYTES: Form = Form::of(&[Kind::Number, Kind::Text]).format(Format::Bytes);
+const BYTES_TEXT: Form = Form::of(&[Kind::Text]).format(Format::Bytes);
+const DURATION: Form = Form::of(&[Kind::Text]).format(Format::Duration);
+const SCALAR: Form = Form::of(&[Kind::Bool, Kind::Null, Kind::Number, Kind::Text]);
+const OPTION: Form = Form::of(&[Kind::Number, Kind::Text]);
+const LOG_OPTION: Form = Form::of(&[Kind::Null, Kind::Number, Kind::Text]);
+const WORDS: Form = Form::of(&[Kind::Null, Kind::Text, Kind::List])
+    .format(Format::Words)
+    .items(&TEXT);
+const TEXTS: Form = Form::of(&[Kind::Text, Kind::List])
+    .format(Format::Texts)
+    .items(&TEXT)
+    .unique();
+const TEXT_LIST: Form = Form::of(&[Kind::List]).items(&TEXT);
+const TEXT_SET: Form = TEXT_LIST.unique();
+const TEXT_OR_NUMBER: Form = Form::of(&[Kind::Text, Kind::Number]).format(Format::Text);
+const LOOSE_SET: Form = Form::of(&[Kind::List]).items(&TEXT_OR_NUMBER).unique();
+const ASSIGNMENTS: Form = Form::of(&[Kind::Map, Kind::List])
+    .format(Format::Assignments)
+    .values(&SCALAR)
+    .items(&TEXT)
+    .unique();
+const LABELS: Form = ASSIGNMENTS.format(Format::Labels);
+const OPTIONS: Form = Form::of(&[Kind::Map]).format(Format::Options).values(&OPTION);
+const HOST: Form = Form::of(&[Kind::Text, Kind::List]).items(&TEXT);
+const HOSTS: Form = Form::of(&[Kind::Map, Kind::List])
+    .format(Format::Hosts)
+    .values(&HOST)
+    .items(&TEXT)
+    .unique();
+
+const ULIMIT: Shape = Shape {
+    name: "ulimit",
+    fields: &[
+        field("soft", &INT, "Soft limit; -1 is unlimited.").required(),
+        field("hard", &INT, "Hard limit; -1 is unlimited.").required(),
+    ],
+};
+const ULIMITS: Form = Form::of(&[Kind::Map]).values(
+    &Form::of(&[Kind::Int, Kind::Text, Kind::Map])
+        .cast(Cast::Int)
+        .shape(&ULIMIT),
+);
+
+const GRANT: Shape = Shape {
+    name: "grant",
+    fields: &[
+        field("source", &TEXT, "Key of the config or secret."),
+        field("target", &TEXT, "Path inside the container."),
+        field("uid", &TEXT, "Owner."),
+        field("gid", &TEXT, "Group."),
+        field(
+            "mode",
+            &Form::of(&[Kind::Number, Kind::Text]).format(Format::Mode),
+            "File mode, octal.",
+        )
+        .print(Print::Present),
+    ],
+};
+const GRANTS: Form = Form::of(&[Kind::List]).items(
+    &Form::of(&[Kind::Text, Kind::Map])
+        .format(Format::Grant)
+        .shape(&GRANT),
+);
+
+const BUILD: Shape = Shape {
+    name: "build",
+    fields: &[
+        field("context", &TEXT, "Folder or URL that is built."),
+        field("dockerfile", &TEXT, "Dockerfile inside the context."),
+        field("dockerfile_inline", &TEXT, "The Dockerfile itself."),
+        field("entitlements", &TEXT_SET, "Privileges of the build."),
+        field("args", &ASSIGNMENTS, "Build arguments.").merge(Merge::Assign),
+        field(
+            "provenance",
+            &Form::of(&[Kind::Text, Kind::Bool]).format(Format::BoolText),
+            "Provenance attestation.",
+        ),
+        field(
+            "sbom",
+            &Form::of(&[Kind::Text, Kind::Bool]).format(Format::BoolText),
+            "Bill of materials.",
+        ),
+        field(
+            "ssh",
+            &Form::of(&[Kind::Map, Kind::List])
+                .format(Format::Ssh)
+                .values(&SCALAR)
+                .items(&TEXT)
+                .unique(),
+            "SSH agents.",
+        ),
+        field("labels", &LABELS, "Image labels.").merge(Merge::Assign),
+        field("cache_from", &TEXT_LIST, "Caches read."),
+        field("cache_to", &TEXT_LIST, "Caches written."),
+        field("no_cache", &BOOL, "Build without a cache."),
+        field(
+            "no_cache_filter",
+            &Form::of(&[Kind::Text, Kind::List])
+                .format(Format::Texts)
+                .items(&TEXT),
+            "Stages built without a cache.",
+        ),
+        field("additional_contexts", &LABELS, "Further contexts by name.").merge(Merge::Assign),
+        field("pull", &BOOL, "Always pull base images."),
+        field("extra_hosts", &HOSTS, "Names for /etc/hosts during the build.").identity(Identity::Whole),
+        field("isolation", &TEXT, "Isolation technology."),
+        field("network", &TEXT, "Network of RUN instructions."),
+        field("target", &TEXT, "Stage that is built."),
+        field("secrets", &GRANTS, "Secrets of the build.").identity(Identity::GrantTarget("/run/secrets")),
+        field("shm_size", &BYTES, "Size of /dev/shm."),
+        field("tags", &TEXT_SET, "Further image tags.").identity(Identity::BeforeEquals),
+        field("ulimits", &ULIMITS, "Resource limits of the build.").merge(Merge::Assign),
+        field("platforms", &TEXT_SET, "Target platforms."),
+        field("privileged", &BOOL, "Build with elevated privileges."),
+    ],
+};
+
+const HOOK_PRE_START: Shape = Shape {
+    name: "pre_start_hook",
+    fields: &[
+        field("command", &WORDS, "What is run.").print(Print::OrNull),
+        field("image", &TEXT, "Its image; default: the service's."),
+        field("user", &TEXT, "Its user."),
+        field("privileged", &BOOL, "With all privileges."),
+        field("working_dir", &TEXT, "Its working directory."),
+        field("environment", &ASSIGNMENTS, "Its environment.").merge(Merge::Assign),
+        field("per_replica", &BOOL, "Once a replica instead of once a service."),
+    ],
+};
+const HOOK: Shape = Shape {
+    name: "hook",
+    fields: &[
+        field("command", &WORDS, "What is run.")
+            .print(Print::OrNull)
+            .required(),
+        field("user", &TEXT, "Its user."),
+        field("privileged", &BOOL, "With all privileges."),
+        field("working_dir", &TEXT, "Its working directory."),
+        field("environment", &ASSIGNMENTS, "Its environment.").merge(Merge::Assign),
+    ],
+};
+const HOOKS: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&HOOK));
+
+const WATCH: Shape = Shape {
+    name: "watch",
+    fields: &[
+        field("path", &TEXT, "What is watched.")
+            .required()
+            .print(Print::Present),
+        field(
+            "action",
+            &TEXT.one_of(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]),
+            "What a change does.",
+        )
+        .required()
+        .print(Print::Present),
+        field("target", &TEXT, "Where files are synced to."),
+        field("exec", &Form::of(&[Kind::Map]).shape(&HOOK), "Run after a sync.").print(Print::OrEmpty),
+        field("include", &TEXTS, "Patterns of files that count."),
+        field("ignore", &TEXTS, "Patterns of files that do not."),
+        field("initial_sync", &BOOL, "Sync once at the start."),
+    ],
+};
+
+const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+    name: "blkio_throttle",
+    fields: &[
+        field("path", &TEXT, "Device."),
+        field("rate", &BYTES, "Bytes or operations a second."),
+    ],
+}));
+
+const BLKIO: Shape = Shape {
+    name: "blkio_config",
+    fields: &[
+        field("weight", &INT, "Relative weight."),
+        field(
+            "weight_device",
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+                name: "blkio_weight",
+                fields: &[
+                    field("path", &TEXT, "Device."),
+                    field("weight", &INT, "Relative weight."),
+                ],
+            })),
+            "Weight a device.",
+        ),
+        field("device_read_bps", &THROTTLE, "Bytes read a second."),
+        field("device_read_iops", &THROTTLE, "Reads a second."),
+        field("device_write_bps", &THROTTLE, "Bytes written a second."),
+        field("device_write_iops", &THROTTLE, "Writes a second."),
+    ],
+};
+
+const DEVICE_REQUEST: Shape = Shape {
+    name: "device_request",
+    fields: &[
+        field("capabilities", &TEXT_SET, "What the devices can do.").required(),
+        field("driver", &TEXT, "Device driver."),
+        field(
+            "count",
+            &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count),
+            "How many, or `all`.",
+        ),
+        field("device_ids", &TEXT_SET, "Which."),
+        field("options", &LABELS, "Driver options.").merge(Merge::Assign),
+    ],
+};
+const GPU_REQUEST: Shape = Shape {
+    name: "gpu_request",
+    fields: &[
+        field("capabilities", &TEXT_SET, "What the devices can do."),
+        field("driver", &TEXT, "Device driver."),
+        field(
+            "count",
+            &Form::of(&[Kind::Int, Kind::Text]).format(Format::Count),
+            "How many, or `all`.",
+        ),
+        field("device_ids", &TEXT_SET, "Which."),
+        field("options", &LABELS, "Driver options.").merge(Merge::Assign),
+    ],
+};
+
+const UPDATE: Shape = Shape {
+    name: "update_config",
+    fields: &[
+        field("parallelism", &INT, "Containers at a time.").print(Print::Present),
+        field("delay", &DURATION, "Time between."),
+        field("failure_action", &TEXT, "`continue`, `rollback` or `pause`."),
+        field("monitor", &DURATION, "Time a failure counts for."),
+        field("max_failure_ratio", &FLOAT, "Failures tolerated."),
+        field(
+            "order",
+            &TEXT.one_of(&["start-first", "stop-first"]),
+            "Which comes first.",
+        ),
+    ],
+};
+
+const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
+
+const DEPLOY: Shape = Shape {
+    name: "deploy",
+    fields: &[
+        field("mode", &TEXT, "`replicated`."),
+        field("replicas", &INT, "How many containers.").print(Print::Present),
+        field("labels", &LABELS, "Labels of the service.")
+            .merge(Merge::Assign)
+            .refused("labels of the service as a whole are not kept"),
+        field(
+            "update_config",
+            &Form::of(&[Kind::Map]).shape(&UPDATE),
+            "How changes are rolled out.",
+        )
+        .print(Print::Present)
+        .refused("rolling updates are not implemented"),
+        field(
+            "rollback_config",
+            &Form::of(&[Kind::Map]).shape(&UPDATE),
+            "How failures are rolled back.",
+        )
+        .print(Print::Present)
+        .refused("rolling updates are not implemented"),
+        field(
+            "resources",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "resources",
+                fields: &[
+                    field(
+                        "limits",
+                        &Form::of(&[Kind::Map]).shape(&Shape {
+                            name: "limits",
+                            fields: &[
+                                field("cpus", &FLOAT, "Processors."),
+                                field("memory", &BYTES_TEXT, "Memory."),
+                                field("pids", &INT, "Processes and threads."),
+                            ],
+                        }),
+                        "Upper bounds.",
+                    )
+                    .print(Print::Present),
+                    field(
+                        "reservations",
+                        &Form::of(&[Kind::Map]).shape(&Shape {
+                            name: "reservations",
+                            fields: &[
+                                field("cpus", &FLOAT, "Processors.")
+                                    .refused("processors cannot be set aside for a container"),
+                                field("memory", &BYTES_TEXT, "Memory."),
+                                field(
+                                    "devices",
+                                    &Form::of(&[Kind::List])
+                                        .items(&Form::of(&[Kind::Map]).shape(&DEVICE_REQUEST)),
+                                    "Devices.",
+                                )
+                                .refused("device requests are not implemented"),
+                                field(
+                                    "generic_resources",
+                                    &Form::of(&[Kind::List]).items(
+                                        &Form::of(&[Kind::Map]).shape(&Shape {
+                                            name: "generic_resource",
+                                            fields: &[field(
+                                                "discrete_resource_spec",
+                                                &Form::of(&[Kind::Map]).shape(&Shape {
+                                                    name: "discrete_resource",
+                                                    fields: &[
+                                                        field("kind", &TEXT, "Kind of resource.")
+                                                            .print(Print::Present),
+                                                        field("value", &NUMBER, "Amount.")
+                                                            .print(Print::Present),
+                                                    ],
+                                                }),
+                                                "A countable resource.",
+                                            )
+                                            .print(Print::Present)],
+                                        }),
+                                    ),
+                                    "Resources counted by the user.",
+                                )
+                                .refused(NO_SWARM),
+                            ],
+                        }),
+                        "Amounts set aside.",
+                    )
+                    .print(Print::Present),
+                ],
+            }),
+            "Limits and reservations.",
+        )
+        .print(Print::OrEmpty),
+        field(
+            "restart_policy",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "restart_policy",
+                fields: &[
+                    field("condition", &TEXT, "`none`, `on-failure` or `any`."),
+                    field("delay", &DURATION, "Time before a restart.")
+                        .print(Print::Present)
+                        .refused("the time between restarts is not configurable"),
+                    field("max_attempts", &INT, "Restarts at most.").print(Print::Present),
+                    field(
+                        "window",
+                        &DURATION,
+                        "Time after which a restart counts as successful.",
+                    )
+                    .print(Print::Present)
+                    .refused("the window of a restart is not configurable"),
+                ],
+            }),
+            "When containers are restarted.",
+        )
+        .print(Print::Present),
+        field(
+            "placement",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "placement",
+                fields: &[
+                    field("constraints", &TEXT_LIST, "Nodes allowed.").refused(NO_SWARM),
+                    field(
+                        "preferences",
+                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+                            name: "preference",
+                            fields: &[field("spread", &TEXT, "Label that is spread over.")],
+                        })),
+                        "Nodes preferred.",
+                    )
+                    .refused(NO_SWARM),
+                    field("max_replicas_per_node", &INT, "Containers a node.").refused(NO_SWARM),
+                ],
+            }),
+            "Where containers run.",
+        )
+        .print(Print::OrEmpty),
+        field("endpoint_mode", &TEXT, "`vip` or `dnsrr`.").refused(NO_SWARM),
+    ],
+};
+
+const HEALTHCHECK: Shape = Shape {
+    name: "healthcheck",
+    fields: &[
+        field(
+            "test",
+            &Form::of(&[Kind::Text, Kind::List])
+                .format(Format::HealthTest)
+                .items(&TEXT),
+            "The probe: a shell command, or words that begin with CMD, CMD-SHELL or NONE.",
+        )
+        .merge(Merge::Replace),
+        field("timeout", &DURATION, "Time after which a probe has failed.").print(Print::Present),
+        field("interval", &DURATION, "Time between probes.").print(Print::Present),
+        field(
+            "retries",
+            &Form::of(&[Kind::Number, Kind::Text]).cast(Cast::Int).least(0),
+            "Failures in a row that make it unhealthy.",
+        )
+        .print(Print::Present),
+        field("start_period", &DURATION, "Time in which failures do not count.").print(Print::Present),
+        field(
+            "start_interval",
+            &DURATION,
+            "Time between probes in the start period.",
+        )
+        .print(Print::Present),
+        field("disable", &BOOL, "Switches the image's check off."),
+    ],
+};
+
+const ATTACHMENT: Shape = Shape {
+    name: "attachment",
+    fields: &[
+        field("aliases", &TEXT_SET, "Further names on this network.").identity(Identity::BeforeEquals),
+        field("driver_opts", &OPTIONS, "Driver options.").refused("networks have no driver options"),
+        field(
+            "gw_priority",
+            &Form::of(&[Kind::Number]),
+            "The highest provides the default route.",
+        ),
+        field("interface_name", &TEXT, "Name of the interface.")
+            .refused("interfaces are named eth0, eth1, … in the order of their priority"),
+        field("ipv4_address", &TEXT, "Fixed IPv4 address."),
+        field("ipv6_address", &TEXT, "Fixed IPv6 address."),
+        field("link_local_ips", &TEXT_SET, "Link-local addresses.")
+            .identity(Identity::BeforeEquals)
+            .refused("link-local addresses cannot be given"),
+        field("mac_address", &TEXT, "Fixed MAC address."),
+        field("priority", &Form::of(&[Kind::Number]), "The highest is eth0."),
+    ],
+};
+
+const PORT: Shape = Shape {
+    name: "port",
+    fields: &[
+        field("name", &TEXT, "What the port is called."),
+        field("mode", &TEXT, "`ingress` or `host`."),
+        field("host_ip", &TEXT, "Address of the host listened on."),
+        field("target", &INT, "Port inside the container."),
+        field(
+            "published",
+            &Form::of(&[Kind::Text, Kind::Int]).format(Format::Text),
+            "Port of the host, or a range of which the first free one is taken.",
+        ),
+        field("protocol", &TEXT, "`tcp` or `udp`."),
+        field("app_protocol", &TEXT, "What is spoken on the port."),
+    ],
+};
+
+const MOUNT: Shape = Shape {
+    name: "mount",
+    fields: &[
+        field(
+            "type",
+            &TEXT.one_of(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"]),
+            "What is mounted.",
+        )
+        .required(),
+        field("source", &TEXT, "Path of the host, or key of a volume."),
+        field("target", &TEXT, "Path inside the container."),
+        field("read_only", &BOOL, "Mounted read-only."),
+        field("consistency", &TEXT, "Of no effect on Linux."),
+        field(
+            "bind",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "bind",
+                fields: &[
+                    field("selinux", &TEXT.one_of(&["z", "Z"]), "SELinux label.")
+                        .refused("SELinux labels are not changed"),
+                    field("propagation", &TEXT, "Mount propagation."),
+                    field("create_host_path", &BOOL, "Make a missing folder.").print(Print::Filled),
+                    field(
+                        "recursive",
+                        &TEXT.one_of(&["enabled", "disabled", "writable", "readonly"]),
+                        "What becomes of mounts below.",
+                    )
+                    .refused("mounts below a bind mount always come along"),
+                ],
+            }),
+            "Options of a bind mount.",
+        )
+        .print(Print::Present),
+        field(
+            "volume",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "mounted_volume",
+                fields: &[
+                    field("labels", &LABELS, "Labels of an anonymous volume.")
+                        .merge(Merge::Assign)
+                        .refused("anonymous volumes have no labels"),
+                    field(
+                        "nocopy",
+                        &BOOL,
+                        "Do not copy the image's files into a fresh volume.",
+                    ),
+                    field("subpath", &TEXT, "A folder of the volume."),
+                ],
+            }),
+            "Options of a volume.",
+        )
+        .print(Print::Present),
+        field(
+            "tmpfs",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "mounted_tmpfs",
+                fields: &[
+                    field(
+                        "size",
+                        &Form::of(&[Kind::Int, Kind::Text]).format(Format::Bytes).least(0),
+                        "Size limit.",
+                    ),
+                    field(
+                        "mode",
+                        &Form::of(&[Kind::Number, Kind::Text]).format(Format::TmpfsMode),
+                        "Mode of its root, octal.",
+                    ),
+                ],
+            }),
+            "Options of a tmpfs.",
+        )
+        .print(Print::Present),
+        field(
+            "image",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "mounted_image",
+                fields: &[field("subpath", &TEXT, "A folder of the image.")],
+            }),
+            "Options of an image mount.",
+        )
+        .print(Print::Present)
+        .refused("images cannot be mounted"),
+    ],
+};
+
+const DEPENDENCY: Shape = Shape {
+    name: "dependency",
+    fields: &[
+        field(
+            "condition",
+            &TEXT.one_of(&[
+                "service_started",
+                "service_healthy",
+                "service_completed_successfully",
+            ]),
+            "What must hold first.",
+        )
+        .required(),
+        field("restart", &BOOL, "Restart along with the dependency."),
+        field(
+            "required",
+            &BOOL,
+            "`false`: only a warning when it is missing or fails.",
+        )
+        .print(Print::Present),
+    ],
+};
+
+const NO_BUILD: &str = "building images is not supported yet; give an image";
+const NO_HOOKS: &str = "lifecycle hooks are not implemented yet";
+const NO_WINDOWS: &str = "it is for Windows containers";
+const NO_NAMESPACE: &str = "this namespace cannot be shared yet";
+const NO_CPU_TIME: &str = "use `cpus`, `cpu_shares` or `cpuset`";
+
+/// A service.
+pub(super) static SERVICE: Shape = Shape {
+    name: "service",
+    fields: &[
+        field("profiles", &TEXT_SET, "Profiles that enable the service.").identity(Identity::BeforeEquals),
+        field("annotations", &LABELS, "Annotations of the container.")
+            .merge(Merge::Assign)
+            .refused("annotations are not kept"),
+        field("attach", &BOOL, "Whether `up` shows its output.")
+            .print(Print::Present)
+            .refused("choose what is shown with `up --attach`"),
+        field(
+            "build",
+            &Form::of(&[Kind::Text, Kind::Map])
+                .format(Format::Build)
+                .shape(&BUILD),
+            "How the image is built.",
+        )
+        .print(Print::Present)
+        .refused(NO_BUILD),
+        field(
+            "develop",
+            &Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
+                name: "develop",
+                fields: &[field(
+                    "watch",
+                    &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&WATCH)),
+                    "Files that are watched.",
+                )],
+            }),
+            "Rules for development.",
+        )
+        .print(Print::Present)
+        .refused("watching sources is not implemented yet"),
+        field(
+            "blkio_config",
+            &Form::of(&[Kind::Map]).shape(&BLKIO),
+            "Block device limits.",
+        )
+        .print(Print::Present)
+        .refused("block device limits are not implemented yet"),
+        field("cap_add", &TEXT_SET, "Capabilities added.").identity(Identity::BeforeEquals),
+        field("cap_drop", &TEXT_SET, "Capabilities dropped.").identity(Identity::BeforeEquals),
+        field("cgroup_parent", &TEXT, "Parent cgroup.").refused("the place of a container's cgroup is fixed"),
+        field("cgroup", &TEXT.one_of(&["host", "private"]), "Cgroup namespace.").refused(NO_NAMESPACE),
+        field("cpu_count", &INT.least(0), "Processors.").refused(NO_WINDOWS),
+        field(
+            "cpu_percent",
+            &Form::of(&[Kind::Int, Kind::Text])
+                .cast(Cast::Float)
+                .least(0)
+                .most(100),
+            "Share of the processors.",
+        )
+        .refused(NO_WINDOWS),
+        field("cpu_period", &NUMBER, "CFS period.").refused(NO_CPU_TIME),
+        field("cpu_quota", &NUMBER, "CFS quota.").refused(NO_CPU_TIME),
+        field("cpu_rt_period", &NUMBER, "Real-time period.").refused(NO_CPU_TIME),
+        field("cpu_rt_runtime", &NUMBER, "Real-time runtime.").refused(NO_CPU_TIME),
+        field("cpus", &FLOAT, "Processors at most."),
+        field("cpuset", &TEXT, "Processors allowed, `0-2,4`."),
+        field("cpu_shares", &NUMBER, "Relative processor weight."),
+        field("command", &WORDS, "Arguments, in place of the image's.")
+            .merge(Merge::Replace)
+            .print(Print::OrNull),
+        field("configs", &GRANTS, "Configs mounted.")
+            .identity(Identity::GrantTarget(""))
+            .refused("configs are not implemented yet; use a bind mount"),
+        field("container_name", &TEXT, "A fixed container name."),
+        field(
+            "credential_spec",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "credential_spec",
+                fields: &[
+                    field("config", &TEXT, "Config."),
+                    field("file", &TEXT, "File."),
+                    field("registry", &TEXT, "Registry key."),
+                ],
+            }),
+            "Windows credentials.",
+        )
+        .print(Print::Present)
+        .refused(NO_WINDOWS),
+        field(
+            "depends_on",
+            &Form::of(&[Kind::List, Kind::Map])
+                .format(Format::Dependencies)
+                .items(&TEXT)
+                .values(&Form::of(&[Kind::Map]).shape(&DEPENDENCY))
+                .unique()
+                .names(),
+            "Services that come first.",
+        ),
+        field(
+            "deploy",
+            &Form::of(&[Kind::Null, Kind::Map]).shape(&DEPLOY),
+            "Replicas, limits, restarts.",
+        )
+        .print(Print::Present),
+        field("device_cgroup_rules", &TEXT_SET, "Device rules.")
+            .refused("device rules are not implemented yet"),
+        field(
+            "devices",
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Text, Kind::Map]).format(Format::Device).shape(
+                &Shape {
+                    name: "device",
+                    fields: &[
+                        field("source", &TEXT, "Device of the host.").required(),
+                        field("target", &TEXT, "Path inside the container."),
+                        field("permissions", &TEXT, "`rwm`."),
+                    ],
+                },
+            )),
+            "Devices.",
+        )
+        .identity(Identity::Target)
+        .refused("devices are not implemented yet"),
+        field("dns", &TEXTS, "Name servers.")
+            .identity(Identity::BeforeEquals)
+            .refused("the name service cannot be replaced yet"),
+        field("dns_opt", &TEXT_SET, "Resolver options.")
+            .identity(Identity::BeforeEquals)
+            .refused("the name service cannot be replaced yet"),
+        field("dns_search", &TEXTS, "Search domains.")
+            .identity(Identity::BeforeEquals)
+            .refused("the name service cannot be replaced yet"),
+        field("domainname", &TEXT, "NIS domain name."),
+        field("entrypoint", &WORDS, "Program, in place of the image's.")
+            .merge(Merge::Replace)
+            .print(Print::OrNull),
+        field(
+            "provider",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "provider",
+                fields: &[
+                    field("type", &TEXT, "Which provider.").required(),
+                    field(
+                        "options",
+                        &Form::of(&[Kind::Map]).values(
+                            &Form::of(&[Kind::Text, Kind::Bool, Kind::Number, Kind::List])
+                                .items(&Form::of(&[Kind::Text, Kind::Bool, Kind::Number])),
+                        ),
+                        "Its options.",
+                    ),
+                ],
+            }),
+            "An external provider.",
+        )
+        .print(Print::Present)
+        .refused("providers are other programs; none is run"),
+        field("environment", &ASSIGNMENTS, "Environment.").merge(Merge::Assign),
+        field(
+            "env_file",
+            &Form::of(&[Kind::Text, Kind::List])
+                .format(Format::EnvFiles)
+                .items(&Form::of(&[Kind::Text, Kind::Map]).shape(&Shape {
+                    name: "env_file",
+                    fields: &[
+                        field("path", &TEXT, "The file.").required(),
+                        field("format", &TEXT, "`raw`: nothing is interpreted."),
+                        field("required", &BOOL, "`false`: it may be missing."),
+                    ],
+                })),
+            "Files with environment variables.",
+        )
+        .identity(Identity::FilePath)
+        .print(Print::Never),
+        field("expose", &LOOSE_SET, "Ports that are listened on.").identity(Identity::Whole),
+        field(
+            "extends",
+            &Form::of(&[Kind::Text, Kind::Map])
+                .format(Format::Extends)
+                .shape(&Shape {
+                    name: "extends",
+                    fields: &[
+                        field("file", &TEXT, "The file it is in; default: this one."),
+                        field("service", &TEXT, "The service that is built upon.").required(),
+                    ],
+                }),
+            "A service this one builds upon.",
+        )
+        .print(Print::Present),
+        field("external_links", &TEXT_SET, "Links to other stacks' containers.")
+            .refused("containers of other stacks are out of reach; share a network"),
+        field("extra_hosts", &HOSTS, "Names for /etc/hosts.").identity(Identity::Whole),
+        field("group_add", &LOOSE_SET, "Further groups."),
+        field(
+            "gpus",
+            &Form::of(&[Kind::Text, Kind::List])
+                .format(Format::Gpus)
+                .one_of(&["all"])
+                .items(&Form::of(&[Kind::Map]).shape(&GPU_REQUEST)),
+            "GPUs.",
+        )
+        .refused("device requests are not implemented yet"),
+        field("hostname", &TEXT, "Host name inside the container."),
+        field(
+            "healthcheck",
+            &Form::of(&[Kind::Map]).shape(&HEALTHCHECK),
+            "How health is checked.",
+        )
+        .print(Print::Present),
+        field(
+            "image",
+            &TEXT,
+            "The image: a reference, or oci:, oci-archive:, docker-archive: or rootfs: and a path.",
+        ),
+        field("init", &BOOL, "An init process as process 1.").print(Print::Present),
+        field("ipc", &TEXT, "IPC namespace.").refused(NO_NAMESPACE),
+        field("isolation", &TEXT, "Isolation technology.").refused(NO_WINDOWS),
+        field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
+        field("label_file", &TEXTS, "Files with labels.").print(Print::Never),
+        field("links", &TEXT_SET, "Links to other services.")
+            .identity(Identity::BeforeEquals)
+            .refused("use a network and `aliases`"),
+        field(
+            "logging",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "logging",
+                fields: &[
+                    field("driver", &TEXT, "Log driver."),
+                    field(
+                        "options",
+                        &Form::of(&[Kind::Map]).format(Format::Options).values(&LOG_OPTION),
+                        "Its options.",
+                    ),
+                ],
+            }),
+            "Where output goes.",
+        )
+        .merge(Merge::Logging)
+        .print(Print::Present)
+        .refused("log drivers are not implemented yet"),
+        field("mem_limit", &BYTES, "Memory at most."),
+        field(
+            "mem_reservation",
+            &Form::of(&[Kind::Text, Kind::Int]).format(Format::Bytes),
+            "Memory set aside.",
+        ),
+        field(
+            "memswap_limit",
+            &BYTES,
+            "Memory and swap at most; -1 is unlimited swap.",
+        ),
+        field(
+            "mem_swappiness",
+            &Form::of(&[Kind::Int, Kind::Text]).format(Format::Bytes),
+            "How readily memory is swapped.",
+        )
+        .refused("swappiness is not implemented yet"),
+        field("mac_address", &TEXT, "MAC address.").refused("use `mac_address` of a network"),
+        field(
+            "models",
+            &Form::of(&[Kind::List, Kind::Map])
+                .format(Format::Names)
+                .items(&TEXT)
+                .values(&Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
+                    name: "service_model",
+                    fields: &[
+                        field("endpoint_var", &TEXT, "Variable for its address."),
+                        field("model_var", &TEXT, "Variable for its name."),
+                    ],
+                }))
+                .unique()
+                .names(),
+            "Models used.",
+        )
+        .refused("models are not implemented"),
+        field("network_mode", &TEXT, "`none`, `host` or `service:NAME`."),
+        field(
+            "networks",
+            &Form::of(&[Kind::List, Kind::Map])
+                .format(Format::Names)
+                .items(&TEXT)
+                .values(&Form::of(&[Kind::Null, Kind::Map]).shape(&ATTACHMENT))
+                .unique()
+                .names(),
+            "Networks the service is on.",
+        ),
+        field("oom_kill_disable", &BOOL, "Never killed for memory.")
+            .refused("the kernel's memory killer cannot be kept away"),
+        field(
+            "oom_score_adj",
+            &INT.least(-1000).most(1000),
+            "Preference of the kernel's memory killer.",
+        )
+        .refused("the score is not implemented yet"),
+        field("pid", &Form::of(&[Kind::Null, Kind::Text]), "Process namespace.").refused(NO_NAMESPACE),
+        field(
+            "pids_limit",
+            &NUMBER,
+            "Processes and threads at most; -1 is unlimited.",
+        ),
+        field("platform", &TEXT, "Operating system and processor."),
+        field(
+            "ports",
+            &Form::of(&[Kind::List])
+                .format(Format::Ports)
+                .items(&Form::of(&[Kind::Number, Kind::Text, Kind::Map]).shape(&PORT))
+                .unique(),
+            "Published ports.",
+        )
+        .identity(Identity::Port),
+        field("privileged", &BOOL, "All privileges."),
+        field("pull_policy", &TEXT, "When the image is fetched."),
+        field(
+            "pull_refresh_after",
+            &TEXT,
+            "Age after which the image is fetched again.",
+        )
+        .print(Print::Never)
+        .refused("images are not refreshed by age"),
+        field("read_only", &BOOL, "Root file system read-only."),
+        field(
+            "restart",
+            &TEXT,
+            "`no`, `always`, `on-failure[:N]` or `unless-stopped`.",
+        ),
+        field("runtime", &TEXT, "OCI runtime.").refused("containers run on the built-in runtime"),
+        field("scale", &INT, "How many containers.").print(Print::Present),
+        field("secrets", &GRANTS, "Secrets mounted.")
+            .identity(Identity::GrantTarget("/run/secrets"))
+            .refused("secrets are not implemented yet; use a bind mount"),
+        field("security_opt", &TEXT_SET, "Security options."),
+        field("shm_size", &BYTES, "Size of /dev/shm."),
+        field("stdin_open", &BOOL, "Standard input kept open."),
+        field(
+            "stop_grace_period",
+            &DURATION,
+            "Time between the stop signal and SIGKILL.",
+        )
+        .print(Print::Present),
+        field("stop_signal", &TEXT, "The signal that stops it."),
+        field(
+            "storage_opt",
+            &Form::of(&[Kind::Map]).format(Format::Options).values(&SCALAR),
+            "Storage driver options.",
+        )
+        .refused("the writable layer has no options"),
+        field("sysctls", &LABELS, "Kernel parameters.").merge(Merge::Assign),
+        field("tmpfs", &TEXTS, "tmpfs mounts, `PATH[:OPTIONS]`.").identity(Identity::BeforeEquals),
+        field("tty", &BOOL, "A pseudo-terminal."),
+        field("ulimits", &ULIMITS, "Resource limits.").merge(Merge::Assign),
+        field(
+            "use_api_socket",
+            &Form::of(&[Kind::Bool]),
+            "The engine's socket inside.",
+        )
+        .refused("there is no engine socket"),
+        field("user", &TEXT, "`USER[:GROUP]`."),
+        field("userns_mode", &TEXT, "User namespace.").refused("user namespaces are not implemented yet"),
+        field("uts", &TEXT, "UTS namespace.").refused(NO_NAMESPACE),
+        field(
+            "volumes",
+            &Form::of(&[Kind::List])
+                .items(
+                    &Form::of(&[Kind::Text, Kind::Map])
+                        .format(Format::Mount)
+                        .shape(&MOUNT),
+                )
+                .unique(),
+            "Mounts.",
+        )
+        .identity(Identity::Target),
+        field("volumes_from", &TEXT_SET, "Mounts of another service.")
+            .refused("name the volumes in both services"),
+        field("working_dir", &TEXT, "Working directory."),
+        field(
+            "pre_start",
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&HOOK_PRE_START)),
+            "Run before the start.",
+        )
+        .refused(NO_HOOKS),
+        field("post_start", &HOOKS, "Run after the start.").refused(NO_HOOKS),
+        field("pre_stop", &HOOKS, "Run before the stop.").refused(NO_HOOKS),
+    ],
+};
+
+const EXTERNAL: Form = Form::of(&[Kind::Bool, Kind::Text, Kind::Map])
+    .cast(Cast::Bool)
+    .shape(&Shape {
+        name: "external",
+        fields: &[field(
+            "name",
+            &TEXT,
+            "Deprecated: set `name` and `external: true`.",
+        )],
+    });
+
+const NETWORK: Shape = Shape {
+    name: "network",
+    fields: &[
+        field("name", &TEXT, "Name on the host."),
+        field("driver", &TEXT, "`bridge`."),
+        field("driver_opts", &OPTIONS, "Driver options.").refused("networks have no driver options"),
+        field(
+            "ipam",
+            &Form::of(&[Kind::Map]).shape(&Shape {
+                name: "ipam",
+                fields: &[
+                    field("driver", &TEXT, "`default`."),
+                    field(
+                        "config",
+                        &Form::of(&[Kind::List]).items(
+                            &Form::of(&[Kind::Map]).shape(&Shape {
+                                name: "pool",
+                                fields: &[
+                                    field("subnet", &TEXT, "The subnet, `172.28.0.0/16`."),
+                                    field("gateway", &TEXT, "The bridge's address."),
+                                    field("ip_range", &TEXT, "Where containers get addresses from."),
+                                    field(
+                                        "aux_addresses",
+                                        &Form::of(&[Kind::Map]).values(&TEXT),
+                                        "Addresses that are taken.",
+                                    )
+                                    .refused("addresses cannot be set aside yet; use `ip_range`"),
+                                ],
+                            }),
+                        ),
+                        "Address pools.",
+                    )
+                    .merge(Merge::Pools),
+                    field(
+                        "options",
+                        &Form::of(&[Kind::Map]).values(&TEXT),
+                        "Driver options.",
+                    )
+                    .refused("address pools have no driver options"),
+                ],
+            }),
+            "Addresses.",
+        )
+        .print(Print::OrEmpty),
+        field("external", &EXTERNAL, "Made by someone else."),
+        field("internal", &BOOL, "No way out."),
+        field("attachable", &BOOL, "Other containers may be attached.")
+            .refused("containers of other stacks cannot be attached"),
+        field("labels", &LABELS, "Labels.").merge(Merge::Assign),
+        field("enable_ipv4", &BOOL, "IPv4.").print(Print::Present),
+        field("enable_ipv6", &BOOL, "IPv6 as well.").print(Print::Present),
+    ],
+};
+
+const VOLUME: Shape = Shape {
+    name: "volume",
+    fields: &[
+        field("name", &TEXT, "Name on the host."),
+        field("driver", &TEXT, "`local`."),
+        field("driver_opts", &OPTIONS, "Driver options.").refused("volumes have no driver options yet"),
+        field("external", &EXTERNAL, "Made by someone else."),
+        field("labels", &LABELS, "Labels.").merge(Merge::Assign),
+    ],
+};
+
+const CONFIG: Shape = Shape {
+    name: "config",
+    fields: &[
+        field("name", &TEXT, "Name."),
+        field("file", &TEXT, "The file."),
+        field("environment", &TEXT, "The variable."),
+        field("content", &TEXT, "The text."),
+        field("external", &EXTERNAL, "Made by someone else."),
+        field("labels", &LABELS, "Labels.").merge(Merge::Assign),
+        field("template_driver", &TEXT, "Template driver."),
+    ],
+};
+
+const SECRET: Shape = Shape {
+    name: "secret",
+    fields: &[
+        field("name", &TEXT, "Name."),
+        field("file", &TEXT, "The file."),
+        field("environment", &TEXT, "The variable."),
+        field("external", &EXTERNAL, "Made by someone else."),
+        field("labels", &LABELS, "Labels.").merge(Merge::Assign),
+        field("driver", &TEXT, "Driver."),
+        field("driver_opts", &OPTIONS, "Driver options."),
+        field("template_driver", &TEXT, "Template driver."),
+    ],
+};
+
+const MODEL: Shape = Shape {
+    name: "model",
+    fields: &[
+        field("name", &TEXT, "Name."),
+        field("model", &TEXT, "Reference of the model.").required(),
+        field("context_size", &WHOLE, "Context size."),
+        field("runtime_flags", &TEXT_LIST, "Flags of its runtime."),
+    ],
+};
+
+const INCLUDE: Shape = Shape {
+    name: "include",
+    fields: &[
+        field("path", &TEXTS, "The file, and its overrides."),
+        field("env_file", &TEXTS, "Its environment files."),
+        field("project_directory", &TEXT, "What its paths are relative to."),
+    ],
+};
+
+const fn resources(shape: &'static Form) -> Form {
+    Form::of(&[Kind::Map]).values(shape).names()
+}
+
+const NETWORK_FORM: Form = Form::of(&[Kind::Map, Kind::Null])
+    .format(Format::Resource)
+    .shape(&NETWORK);
+const VOLUME_FORM: Form = Form::of(&[Kind::Map, Kind::Null])
+    .format(Format::Resource)
+    .shape(&VOLUME);
+const CONFIG_FORM: Form = Form::of(&[Kind::Map]).format(Format::Resource).shape(&CONFIG);
+const SECRET_FORM: Form = Form::of(&[Kind::Map]).format(Format::Resource).shape(&SECRET);
+const SERVICE_FORM: Form = Form::of(&[Kind::Map]).shape(&SERVICE);
+
+/// A whole stack file.
+pub(super) static STACK: Shape = Shape {
+    name: "stack",
+    fields: ROOT,
+};
+
+const ROOT: &[Field] = &[
+    field("version", &TEXT, "Obsolete and ignored."),
+    field("name", &TEXT, "Project name."),
+    field(
+        "include",
+        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Text, Kind::Map]).shape(&INCLUDE)),
+        "Other stacks that are part of this one.",
+    ),
+    field("services", &resources(&SERVICE_FORM), "Services.").print(Print::Present),
+    field(
+        "models",
+        &resources(&Form::of(&[Kind::Map]).shape(&MODEL)),
+        "Models.",
+    ),
+    field("networks", &resources(&NETWORK_FORM), "Networks."),
+    field("volumes", &resources(&VOLUME_FORM), "Named volumes."),
+    field("secrets", &resources(&SECRET_FORM), "Secrets."),
+    field("configs", &resources(&CONFIG_FORM), "Configs."),
+];
+
+/// What a stack file is.
+pub static STACK_FORM: Form = Form::of(&[Kind::Map]).shape(&STACK);

@@ -1,0 +1,221 @@
+//! Keeps containers running: hears of each start and end, asks the restart
+//! policy, sets the timer, and puts it all on the board.
+//!
+//! The host calls [`Keeper::hear`] from whichever task did the work, *before*
+//! that work counts as done: a wait that follows a start in the plan finds the
+//! container on the board.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::board::{Board, Entry, Run};
+use super::health;
+use crate::host::{Machine, News, Started};
+use crate::lifecycle::Health;
+use crate::lifecycle::restart::{Effect, Input, RestartState};
+
+/// What the keeper tells the supervisor's loop, for its clients.
+#[derive(Debug)]
+pub(super) enum Told {
+    Started(Started),
+    Exited {
+        id: String,
+        name: String,
+        code: i32,
+        restarting: bool,
+    },
+    Health {
+        name: String,
+        health: Health,
+    },
+    Removed,
+}
+
+/// One a supervisor; shared by every task that starts or waits.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    board: watch::Sender<Board>,
+    kept: Mutex<HashMap<String, Kept>>,
+    told: mpsc::UnboundedSender<Told>,
+    machine: std::sync::OnceLock<Weak<Machine>>,
+    epoch: Instant,
+}
+
+/// What is kept of one container.
+#[derive(Debug)]
+struct Kept {
+    started: Started,
+    restarts: RestartState,
+    probing: Option<AbortHandle>,
+    timer: Option<AbortHandle>,
+}
+
+impl Kept {
+    fn still(&mut self) {
+        for task in [self.probing.take(), self.timer.take()].into_iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(told: mpsc::UnboundedSender<Told>) -> Arc<Self> {
+        Arc::new(Self {
+            board: watch::Sender::new(Board::default()),
+            kept: Mutex::default(),
+            told,
+            machine: std::sync::OnceLock::new(),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// Says on which machine to start containers again. Once, before anything is heard.
+    pub(super) fn bind(&self, machine: &Arc<Machine>) {
+        let _ = self.machine.set(Arc::downgrade(machine));
+    }
+
+    pub(super) fn board(&self) -> watch::Receiver<Board> {
+        self.board.subscribe()
+    }
+
+    /// Whether anything runs or will run again.
+    pub(super) fn is_busy(&self) -> bool {
+        self.board.borrow().is_busy()
+    }
+
+    /// Takes in what happened on the machine.
+    pub(super) fn hear(self: &Arc<Self>, news: News) {
+        match news {
+            News::Started(started) => self.started(started),
+            News::Changed(started) => self.changed(started),
+            News::Exited { id, code, stopped } => self.exited(&id, code, stopped),
+            News::Removed { id } => {
+                if let Some(mut kept) = self.kept().remove(&id) {
+                    kept.still();
+                }
+                self.board.send_modify(|board| board.remove(&id));
+                self.tell(Told::Removed);
+            }
+        }
+    }
+
+    fn started(self: &Arc<Self>, started: Started) {
+        let health = started.healthcheck.as_ref().map(|_| Health::Starting);
+        self.board
+            .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
+        let mut kept = self.kept();
+        let slot = kept.entry(started.id.clone()).or_insert_with(|| Kept {
+            started: started.clone(),
+            restarts: RestartState::default(),
+            probing: None,
+            timer: None,
+        });
+        slot.started = started.clone();
+        let input = if started.again {
+            Input::Restarted
+        } else {
+            Input::StartedByCommand
+        };
+        slot.restarts = slot.restarts.clone().step(started.restart, input, self.now()).0;
+        self.watch_health(slot);
+        drop(kept);
+        self.tell(Told::Started(started));
+    }
+
+    /// The record of a running container has changed: another policy, another check.
+    fn changed(self: &Arc<Self>, started: Started) {
+        let mut kept = self.kept();
+        let Some(slot) = kept.get_mut(&started.id) else {
+            return;
+        };
+        let check = slot.started.healthcheck != started.healthcheck;
+        slot.started = started;
+        if check {
+            let health = slot.started.healthcheck.as_ref().map(|_| Health::Starting);
+            let entry = entry(&slot.started, Run::Running { health });
+            self.board.send_modify(|board| board.set(&slot.started.id, entry));
+            self.watch_health(slot);
+        }
+    }
+
+    /// Probes a container from now on, as its check says.
+    fn watch_health(self: &Arc<Self>, slot: &mut Kept) {
+        if let Some(old) = slot.probing.take() {
+            old.abort();
+        }
+        let (Some(check), Some(machine)) = (&slot.started.healthcheck, self.machine()) else {
+            return;
+        };
+        let keeper = self.clone();
+        let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
+        let told = move |health| {
+            keeper.board.send_modify(|board| board.set_health(&id, health));
+            keeper.tell(Told::Health {
+                name: name.clone(),
+                health,
+            });
+        };
+        let probing = health::watch(machine, slot.started.id.clone(), check.clone(), told);
+        slot.probing = Some(tokio::spawn(probing).abort_handle());
+    }
+
+    fn exited(self: &Arc<Self>, id: &str, code: i32, stopped: bool) {
+        let mut kept = self.kept();
+        let Some(slot) = kept.get_mut(id) else { return };
+        slot.still();
+        let now = self.now();
+        let input = Input::Exited { code, stopped };
+        let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
+        slot.restarts = restarts;
+        let restarting = matches!(effect, Effect::RestartAt(_));
+        if let (Effect::RestartAt(due), Some(machine)) = (effect, self.machine()) {
+            let id = id.to_owned();
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(due.saturating_sub(now)).await;
+                // A failure is heard of as another exit, and asked about again.
+                machine.start_again(&id).await;
+            });
+            slot.timer = Some(task.abort_handle());
+        }
+        let started = slot.started.clone();
+        drop(kept);
+        self.board
+            .send_modify(|board| board.set(id, entry(&started, Run::Exited { code, restarting })));
+        self.tell(Told::Exited {
+            id: started.id,
+            name: started.name,
+            code,
+            restarting,
+        });
+    }
+
+    fn machine(&self) -> Option<Arc<Machine>> {
+        self.machine.get().and_then(Weak::upgrade)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
+        // Every change under the lock is whole, so a panic elsewhere left it usable.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, told: Told) {
+        // The loop ends only with the process.
+        let _ = self.told.send(told);
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+}
+
+fn entry(started: &Started, run: Run) -> Entry {
+    Entry {
+        service: started.service.clone(),
+        name: started.name.clone(),
+        run,
+    }
+}

@@ -1,0 +1,142 @@
+//! Descriptors: inherited ones, close-on-exec, passing them over sockets.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+
+/// The descriptors a role was started with, by number. Each can be taken once.
+#[derive(Debug)]
+pub struct Inherited {
+    fds: Vec<Option<OwnedFd>>,
+}
+
+impl Inherited {
+    /// Takes over the descriptors 3 to `count - 1`, marks them close-on-exec
+    /// and closes every other one above 2 (a caller may have leaked some).
+    /// Numbers that are not open are left out.
+    ///
+    /// # Errors
+    /// What close_range(2) returns.
+    ///
+    /// # Panics
+    /// Never. Call it once, first thing in a role's `main`, when nothing else
+    /// in this process owns a descriptor.
+    pub fn claim(count: usize) -> io::Result<Self> {
+        let last = RawFd::try_from(count).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        close_range(last.max(3), 0)?;
+        mark_close_on_exec(3)?;
+        let fds = (0..last)
+            .map(|number| {
+                // SAFETY: a borrow for the duration of the check.
+                let open =
+                    number > 2 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
+                // SAFETY: open, and by the contract above nobody owns it.
+                open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+            })
+            .collect();
+        Ok(Self { fds })
+    }
+
+    /// Takes the descriptor of that number.
+    ///
+    /// # Errors
+    /// `EBADF` when it was not given or is taken.
+    pub fn take(&mut self, number: usize) -> io::Result<OwnedFd> {
+        self.fds
+            .get_mut(number)
+            .and_then(Option::take)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+}
+
+/// Closes all descriptors from `first` on, or marks them.
+fn close_range(first: RawFd, flags: libc::c_uint) -> io::Result<()> {
+    let first = libc::c_uint::try_from(first).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: plain integers; the callers say what may be closed.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Marks every open descriptor from `first` on close-on-exec.
+///
+/// # Errors
+/// What close_range(2) returns.
+pub fn mark_close_on_exec(first: RawFd) -> io::Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Makes `fd` the standard descriptor `number` (0, 1 or 2), open across exec.
+///
+/// # Errors
+/// What dup2(2) returns.
+pub fn set_standard(fd: BorrowedFd<'_>, number: u8) -> io::Result<()> {
+    match number {
+        0 => rustix::stdio::dup2_stdin(fd)?,
+        1 => rustix::stdio::dup2_stdout(fd)?,
+        2 => rustix::stdio::dup2_stderr(fd)?,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    }
+    Ok(())
+}
+
+/// Sends one message with at most one descriptor over a packet socket.
+///
+/// # Errors
+/// What sendmsg(2) returns; `EPIPE` without a signal.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds;
+    if let Some(fd) = fd {
+        fds = [fd];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// Receives one message into `buffer`; its length (0 at the end) and the
+/// descriptor that came with it, which is close-on-exec.
+///
+/// # Errors
+/// What recvmsg(2) returns.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            socket,
+            &mut [IoSliceMut::new(buffer)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let mut fd = None;
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+            for right in rights {
+                fd = Some(right);
+            }
+        }
+    }
+    Ok((message.bytes, fd))
+}
+
+/// Makes `fd` the controlling terminal of this session.
+///
+/// # Errors
+/// What ioctl_tty(2) returns.
+pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(fd.as_fd())?)
+}
