@@ -14,8 +14,8 @@
 //! ```
 //!
 //! [`diff`] says which fields of a definition changed, `planner` decides and
-//! orders, `draft` sorts, [`render`] prints, and [`check`] tells of any plan,
-//! independently of who made it, whether it contradicts itself. [`recall`]
+//! orders, `draft` sorts, [`render`] prints, and [`check()`] tells of any plan,
+//! independently of who made it, whether it contradicts itself. [`recall()`]
 //! makes a project from what is there when there is no file.
 //!
 //! A command observes, plans and executes until the plan is empty: a plan that

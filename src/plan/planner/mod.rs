@@ -31,11 +31,19 @@
 //!
 //! * All replicas of a service are replaced at the same time.
 //! * A crash between the removal of a container and the creation of its
-//!   successor loses the way to its anonymous volumes (not the volumes).
-//! * In plans with more than [`schedule::BARRIER`] pairs of (fetch, stop), a
+//!   successor loses the way to its anonymous volumes (not the volumes), and
+//!   with several replicas the successor gets a new number.
+//! * A reload that has to replace a container because its network changed
+//!   starts it, also when it had ended or been stopped by hand.
+//! * A stopped dependent that was to be started again by a plan that was cut
+//!   off is found by `up`; a reload finds it only when its dependency moved.
+//! * In plans with more than `BARRIER` pairs of (fetch, end of a container) a
 //!   stop waits for its own image only.
+//! * When a service and what it depends on both have many replicas, the arrows
+//!   of `down` and `stop` grow with the product.
 
 mod network;
+mod replicas;
 mod running;
 mod schedule;
 mod teardown;

@@ -169,6 +169,12 @@ fn remove_networks(
             on.entry(id).or_default().push(*remove);
         }
     }
+    let mut users: BTreeMap<&str, &str> = BTreeMap::new();
+    for container in stays {
+        for id in container.networks.values() {
+            users.entry(id).or_insert(&container.name);
+        }
+    }
     let mut networks: Vec<_> = observed.networks.iter().collect();
     networks.sort_by_key(|network| (&network.name, &network.id));
     for network in networks {
@@ -184,15 +190,8 @@ fn remove_networks(
             holds.push(hold("network", &network.name, "external"));
             continue;
         }
-        let user = stays
-            .iter()
-            .find(|container| container.networks.values().any(|id| *id == network.id));
-        if let Some(user) = user {
-            holds.push(hold(
-                "network",
-                &network.name,
-                format!("still used by {}", user.name),
-            ));
+        if let Some(user) = users.get(network.id.as_str()) {
+            holds.push(hold("network", &network.name, format!("still used by {user}")));
             continue;
         }
         let operation = Operation::RemoveNetwork {
@@ -244,6 +243,12 @@ fn remove_volumes(
         };
         &of(true) - &of(false)
     });
+    let mut users: BTreeMap<&str, &str> = BTreeMap::new();
+    for container in stays {
+        for name in container.volumes.values() {
+            users.entry(name).or_insert(&container.name);
+        }
+    }
     let mut volumes: Vec<_> = observed.volumes.iter().collect();
     volumes.sort_by_key(|volume| (volume.anonymous, &volume.name));
     for volume in volumes {
@@ -284,15 +289,8 @@ fn remove_volumes(
                 }
             }
         }
-        let user = stays
-            .iter()
-            .find(|container| container.volumes.values().any(|name| *name == volume.name));
-        if let Some(user) = user {
-            holds.push(hold(
-                "volume",
-                &volume.name,
-                format!("still used by {}", user.name),
-            ));
+        if let Some(user) = users.get(volume.name.as_str()) {
+            holds.push(hold("volume", &volume.name, format!("still used by {user}")));
             continue;
         }
         let step = draft.add(

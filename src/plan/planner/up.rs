@@ -1,12 +1,12 @@
 //! `up`, and reload of the stack file: what is to become of each container.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
     Cause, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Up, diff,
 };
 use super::network::{Fate as NetworkFate, Networks};
+use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
 use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
@@ -24,6 +24,8 @@ struct Decider<'a> {
     /// Services whose containers are replaced even when nothing changed.
     forced: BTreeSet<String>,
     networks: Networks<'a>,
+    /// Ids of the networks that go.
+    gone: BTreeSet<&'a str>,
     volumes: Volumes<'a>,
     slots: Vec<Slot<'a>>,
     /// Where the slots of a service are in `slots`.
@@ -66,6 +68,7 @@ pub(super) fn plan<'a>(
         selected,
         forced,
         networks: Networks::new(project, observed),
+        gone: BTreeSet::new(),
         volumes: Volumes::new(project, observed),
         slots: Vec::new(),
         ranges: BTreeMap::new(),
@@ -144,6 +147,17 @@ impl<'a> Decider<'a> {
                 ));
             } else {
                 self.networks.replace(key, network, Cause::Changed { changes });
+            }
+        }
+        self.gone = self
+            .networks
+            .duplicates
+            .iter()
+            .map(|network| network.id.as_str())
+            .collect();
+        for fate in self.networks.fates().values() {
+            if let NetworkFate::Replace(network, _) = fate {
+                self.gone.insert(&network.id);
             }
         }
         Ok(())
@@ -403,18 +417,11 @@ impl<'a> Decider<'a> {
                 });
             }
         }
-        let replaced = |network: &str| {
-            self.networks
-                .fates()
-                .values()
-                .any(|fate| matches!(fate, NetworkFate::Replace(replaced, _) if replaced.id == network))
-                || self
-                    .networks
-                    .duplicates
-                    .iter()
-                    .any(|duplicate| duplicate.id == network)
-        };
-        if let Some((key, _)) = old.networks.iter().find(|(_, id)| replaced(id)) {
+        if let Some((key, _)) = old
+            .networks
+            .iter()
+            .find(|(_, id)| self.gone.contains(id.as_str()))
+        {
             return Some(Cause::Replaced {
                 what: format!("network {key}"),
             });
@@ -544,97 +551,5 @@ impl<'a> Decider<'a> {
         self.warnings
             .push(format!("service {name} is not started: {reason}"));
         Ok(())
-    }
-}
-
-/// Containers that live in the namespace of `provider` go where it goes.
-fn follow_provider(
-    dependency: &str,
-    provider: Option<&Slot<'_>>,
-    slots: &mut [Slot<'_>],
-    no_recreate: bool,
-    warnings: &mut Vec<String>,
-) {
-    let cause = Cause::Replaced {
-        what: format!("service {dependency}"),
-    };
-    match provider.map(|provider| provider.fate) {
-        Some(Fate::Create | Fate::Recreate) => {
-            for slot in slots
-                .iter_mut()
-                .filter(|slot| matches!(slot.fate, Fate::Keep | Fate::Start | Fate::Restart))
-            {
-                if no_recreate {
-                    slot.decide(Fate::Keep, Cause::Requested);
-                    slot.hold = format!("service {dependency} was replaced, kept because of --no-recreate");
-                    warnings.push(format!(
-                        "container {} needs to be replaced because service {dependency} is: run this command \
-                         without --no-recreate",
-                        slot.name
-                    ));
-                } else {
-                    slot.update = None;
-                    slot.decide(Fate::Recreate, cause.clone());
-                }
-            }
-        }
-        Some(Fate::Start | Fate::Restart) => {
-            for slot in slots
-                .iter_mut()
-                .filter(|slot| slot.fate == Fate::Keep && slot.is_running())
-            {
-                slot.decide(Fate::Restart, cause.clone());
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Of containers with the same number, left by a crash, the best stays: one
-/// that runs and is up to date, else the newest.
-fn remove_duplicates(slots: &mut [Slot<'_>]) {
-    let mut best: BTreeMap<u32, (bool, u64, &str)> = BTreeMap::new();
-    let rank = |slot: &Slot<'_>| -> Option<(bool, u64, String)> {
-        let old = slot.old.filter(|_| slot.survives())?;
-        Some((
-            slot.fate == Fate::Keep && slot.is_running(),
-            old.created,
-            old.id.clone(),
-        ))
-    };
-    let ranks: Vec<_> = slots.iter().map(rank).collect();
-    for (slot, rank) in slots.iter().zip(&ranks) {
-        let Some((fit, created, id)) = rank else { continue };
-        let this = (*fit, *created, id.as_str());
-        let best = best.entry(slot.number).or_insert(this);
-        if *best < this {
-            *best = this;
-        }
-    }
-    for (slot, rank) in slots.iter_mut().zip(&ranks) {
-        let Some((fit, created, id)) = rank.as_ref().filter(|_| slot.survives()) else {
-            continue;
-        };
-        if best
-            .get(&slot.number)
-            .is_some_and(|best| *best != (*fit, *created, id.as_str()))
-        {
-            slot.update = None;
-            slot.decide(Fate::Remove, Cause::Repair);
-        }
-    }
-}
-
-/// With more containers than replicas those that would be replaced anyhow go
-/// first, then those with the highest numbers.
-fn remove_surplus(slots: &mut [Slot<'_>], replicas: u32) {
-    let mut order: Vec<_> = slots.iter_mut().filter(|slot| slot.survives()).collect();
-    let surplus = order
-        .len()
-        .saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
-    order.sort_by_key(|slot| (slot.fate != Fate::Recreate, Reverse(slot.number)));
-    for slot in order.into_iter().take(surplus) {
-        slot.update = None;
-        slot.decide(Fate::Remove, Cause::Surplus);
     }
 }

@@ -1,0 +1,162 @@
+//! From decisions to actions in their order. The folder's page says which
+//! action waits for which, and why no cycle can arise.
+
+mod order;
+mod resources;
+mod waits;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::super::draft::{Draft, Step};
+use super::super::{Hold, Observed, Plan, PlanError, Up};
+use super::Slot;
+use super::network::Networks;
+use super::volume::Volumes;
+use crate::graph::{Graph, Link};
+use crate::project::Project;
+
+/// Up to this many pairs of (fetch or make, stop), every stop waits for every
+/// fetch, so that nothing is touched when an image cannot be had. Beyond, a
+/// plan of that form would grow with the square of the project.
+pub(super) const BARRIER: usize = 100_000;
+
+/// What differs between the commands that start containers.
+pub(super) struct Options<'a> {
+    /// Services the command is about.
+    pub(super) selected: BTreeSet<String>,
+    /// Those without which it has failed; the others are optional dependencies.
+    pub(super) required: BTreeSet<String>,
+    /// The options of `up`; `None` for commands that make nothing.
+    pub(super) up: Option<&'a Up>,
+    /// In place of each service's `stop_grace_period`.
+    pub(super) timeout: Option<Duration>,
+    /// Along which links a start waits for dependencies.
+    pub(super) starts_after: fn(&Link) -> bool,
+    /// Whether dependents with `depends_on.restart` stop before their dependency.
+    pub(super) follow_restart: bool,
+}
+
+/// The actions of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Steps {
+    stop: Option<Step>,
+    remove: Option<Step>,
+    create: Option<Step>,
+    update: Option<Step>,
+    start: Option<Step>,
+}
+
+/// Turns slots into a plan.
+pub(super) struct Schedule<'a> {
+    project: &'a Project,
+    graph: &'a Graph,
+    observed: &'a Observed,
+    options: Options<'a>,
+    slots: Vec<Slot<'a>>,
+    networks: Networks<'a>,
+    volumes: Volumes<'a>,
+    draft: Draft,
+    steps: Vec<Steps>,
+    /// Slots of each service.
+    of: BTreeMap<&'a str, Vec<usize>>,
+    /// Slots of the existing containers on each network, by its id.
+    on: BTreeMap<&'a str, Vec<usize>>,
+    pulls: BTreeMap<&'a str, Step>,
+    /// Creations of networks by key, of volumes by name.
+    made_networks: BTreeMap<&'a str, Step>,
+    made_volumes: BTreeMap<&'a str, Step>,
+    /// Removals of networks by id.
+    gone_networks: BTreeMap<&'a str, Step>,
+    /// What is there before anything is stopped.
+    base: Vec<Step>,
+    /// What each service's starts wait for.
+    gates: BTreeMap<&'a str, Vec<Step>>,
+    early: Vec<bool>,
+    holds: Vec<Hold>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Schedule<'a> {
+    pub(super) fn new(
+        project: &'a Project,
+        graph: &'a Graph,
+        observed: &'a Observed,
+        options: Options<'a>,
+        slots: Vec<Slot<'a>>,
+        networks: Networks<'a>,
+        volumes: Volumes<'a>,
+    ) -> Self {
+        let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut on: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, slot) in slots.iter().enumerate() {
+            of.entry(slot.service).or_default().push(index);
+            for id in slot.old.iter().flat_map(|old| old.networks.values()) {
+                on.entry(id).or_default().push(index);
+            }
+        }
+        Self {
+            project,
+            graph,
+            observed,
+            options,
+            networks,
+            volumes,
+            draft: Draft::default(),
+            steps: vec![Steps::default(); slots.len()],
+            early: vec![false; slots.len()],
+            slots,
+            of,
+            on,
+            pulls: BTreeMap::new(),
+            made_networks: BTreeMap::new(),
+            made_volumes: BTreeMap::new(),
+            gone_networks: BTreeMap::new(),
+            base: Vec::new(),
+            gates: BTreeMap::new(),
+            holds: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// When an image, network or volume cannot be had.
+    pub(super) fn finish(mut self) -> Result<Plan, PlanError> {
+        if let Some(up) = self.options.up {
+            self.add_pulls(up)?;
+        }
+        self.add_networks()?;
+        self.add_volumes()?;
+        self.add_containers();
+        self.order_networks();
+        self.find_early();
+        self.order_containers();
+        self.add_waits();
+        self.add_holds();
+        self.warnings.sort_unstable();
+        self.warnings.dedup();
+        Ok(Plan {
+            actions: self.draft.finish()?,
+            holds: self.holds,
+            warnings: self.warnings,
+        })
+    }
+
+    fn slots_of(&self, service: &str) -> impl Iterator<Item = (&Slot<'a>, Steps)> {
+        let indices = self.of.get(service).map(Vec::as_slice).unwrap_or_default();
+        indices
+            .iter()
+            .filter_map(|&index| Some((self.slots.get(index)?, *self.steps.get(index)?)))
+    }
+
+    /// Services that get a new container, or have one to be brought up.
+    fn is_made(&self, service: &str) -> bool {
+        self.slots_of(service).any(|(slot, _)| slot.makes())
+    }
+
+    fn is_up(&self, service: &str) -> bool {
+        self.options.selected.contains(service) && self.slots_of(service).any(|(slot, _)| slot.survives())
+    }
+}
