@@ -1,6 +1,7 @@
 //! Makes what a container needs before it can be started, and removes it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,12 +12,12 @@ use super::{HostError, spec};
 use crate::image::Image;
 use crate::lifecycle::health::HealthPolicy;
 use crate::network::pool::PoolRequest;
-use crate::network::record::{self, LeaseRequest, NetworkSpec};
-use crate::network::{bridge, firewall};
+use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec};
+use crate::network::{NetworkError, bridge, firewall};
 use crate::project::{HealthTest, MountSource, Project, Service};
 use crate::runtime;
 use crate::store::{World, write_record};
-use crate::volume::Volumes;
+use crate::volume::{Holder, Volumes};
 
 /// Docker compose's labels begin with this.
 const LABEL: &str = "com.docker.compose.";
@@ -97,10 +98,6 @@ pub(super) async fn container(
         .ok_or_else(|| HostError::NoImage {
             image: config.image.clone(),
         })?;
-    let old = match inherit {
-        Some(id) => machine.record(id)?,
-        None => None,
-    };
     let id = random_id()?;
     let mut networks = BTreeMap::new();
     let mut volumes = BTreeMap::new();
@@ -117,9 +114,13 @@ pub(super) async fn container(
             volumes.insert(volume.clone(), name.clone());
         }
     }
-    let inherited = old.map(|old| old.anonymous).unwrap_or_default();
+    let targets = anonymous_targets(&config, &image);
+    let inherited = match inherit {
+        Some(old) if !targets.is_empty() => inherited(machine, old).await?,
+        _ => BTreeMap::new(),
+    };
     let mut anonymous = BTreeMap::new();
-    for target in anonymous_targets(&config, &image) {
+    for target in targets {
         let volume = match inherited.get(&target) {
             Some(volume) => volume.clone(),
             None => random_id()?,
@@ -149,37 +150,74 @@ pub(super) async fn container(
     };
     let world = machine.world.clone();
     // Addresses that others of the project ask for are not given to this one.
-    let fixed: Vec<std::net::IpAddr> = project
-        .services
-        .values()
-        .flat_map(|service| service.networks.values())
-        .flat_map(|attachment| {
-            let v4 = attachment.ipv4_address.map(std::net::IpAddr::V4);
-            v4.into_iter()
-                .chain(attachment.ipv6_address.map(std::net::IpAddr::V6))
-        })
-        .collect();
+    let fixed = fixed_addresses(project.services.values());
     blocking(move || {
         let paths = world.container(&record.project, &record.id);
         write_record(&paths.record(), &record)?;
-        for (key, id) in &record.networks {
-            let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
-            let request = LeaseRequest {
-                key: record.lease_key(),
-                address: attachment.ipv4_address,
-                address6: attachment.ipv6_address,
-                avoid: fixed.clone(),
-            };
-            record::lease(&world, id, &request)?;
+        for key in record.networks.keys() {
+            lease(&world, &record, key, fixed.clone())?;
         }
-        let store = Volumes::new(&world);
-        for volume in record.anonymous.values() {
-            store.create(volume, &record.project, "", BTreeMap::new(), true)?;
-        }
-        Ok(())
+        give_volumes(&world, &record)
     })
     .await?;
     Ok(vec![])
+}
+
+/// The anonymous volumes of a container that is replaced, by target. The
+/// container itself is gone by now.
+async fn inherited(machine: &Arc<Machine>, old: &str) -> Result<BTreeMap<String, String>, HostError> {
+    if let Some(record) = machine.record(old)? {
+        return Ok(record.anonymous);
+    }
+    let (world, old) = (machine.world.clone(), old.to_owned());
+    blocking(move || Ok(Volumes::new(&world).held_by(&old)?)).await
+}
+
+/// The addresses that services ask for by name.
+pub(super) fn fixed_addresses<'a>(services: impl Iterator<Item = &'a Service>) -> Vec<IpAddr> {
+    services
+        .flat_map(|service| service.networks.values())
+        .flat_map(|attachment| {
+            let v4 = attachment.ipv4_address.map(IpAddr::V4);
+            v4.into_iter().chain(attachment.ipv6_address.map(IpAddr::V6))
+        })
+        .collect()
+}
+
+/// Gives a container its addresses on one of its networks; repeating it changes
+/// nothing. Those in `avoid` are only given to who asks for them.
+pub(super) fn lease(
+    world: &World,
+    record: &ContainerRecord,
+    key: &str,
+    avoid: Vec<IpAddr>,
+) -> Result<NetworkRecord, HostError> {
+    let missing = || HostError::NoNetwork { name: key.to_owned() };
+    let id = record.networks.get(key).ok_or_else(missing)?;
+    let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
+    let request = LeaseRequest {
+        key: record.lease_key(),
+        address: attachment.ipv4_address,
+        address6: attachment.ipv6_address,
+        avoid,
+    };
+    match record::lease(world, id, &request) {
+        Err(NetworkError::Missing { .. }) => Err(missing()),
+        other => Ok(other?),
+    }
+}
+
+/// Makes the anonymous volumes of a container, those that are not there yet.
+pub(super) fn give_volumes(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
+    let store = Volumes::new(world);
+    for (target, volume) in &record.anonymous {
+        let holder = Holder {
+            container: record.id.clone(),
+            target: target.clone(),
+        };
+        store.give(volume, &record.project, holder)?;
+    }
+    Ok(())
 }
 
 /// Where a container gets a volume without a name: the service's own, and the
@@ -318,12 +356,19 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
     let trash = world.stack(project).join("trash");
     std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
     let grave = trash.join(id);
-    match std::fs::rename(&paths.state, &grave) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(HostError::io("remove", &paths.state)(error));
+    loop {
+        match std::fs::rename(&paths.state, &grave) {
+            // Whoever removed another container has just removed the folder for them.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && paths.state.exists() => {
+                std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(HostError::io("remove", &paths.state)(error));
+            }
+            _ => break,
         }
-        _ => remove_tree(&grave)?,
     }
+    remove_tree(&grave)?;
     // Fails while others are being removed, or hold something back.
     let _ = std::fs::remove_dir(&trash);
     Ok(())

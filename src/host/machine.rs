@@ -1,25 +1,25 @@
 //! The real machine: performs operations on containers of one project.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::record::{Check, ContainerRecord, HealthRecord, containers, folders};
+use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
-use crate::network::bridge;
+use crate::network::{bridge, record as networks};
 use crate::plan::{ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
-use crate::runtime::{self, Revive, RunningRecord};
-use crate::store::{World, read_record, write_record};
+use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
+use crate::store::{World, read_record, sweep_records, write_record};
 use crate::volume::Volumes;
 
 /// Time between the first signal and SIGKILL when nobody says otherwise.
@@ -45,6 +45,17 @@ pub enum News {
     },
     /// The record of a container that runs has changed.
     Changed(Started),
+    /// A container that a former supervisor had started has ended; nothing was
+    /// heard of it before.
+    Ended {
+        /// What it is.
+        container: Started,
+        /// Exit status; 128 + n after signal n.
+        code: i32,
+        /// It is to be left alone: a command stopped it, or the former
+        /// supervisor had done with it.
+        stopped: bool,
+    },
     /// The container is no more.
     Removed {
         /// Container id.
@@ -86,6 +97,8 @@ pub struct Machine {
     live: Mutex<HashMap<String, Live>>,
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
+    /// Stops that a former supervisor had begun.
+    stopping: Mutex<Vec<JoinHandle<()>>>,
     /// One operation at a time on each container.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -132,36 +145,59 @@ impl Machine {
             revive,
             live: Mutex::default(),
             resting: Mutex::default(),
+            stopping: Mutex::default(),
             locks: Mutex::default(),
         }))
     }
 
     /// Takes over what runs already, and puts right what a killed process left:
-    /// runs whose monitor is gone, folders without a record, interfaces and
-    /// firewall entries that nothing names.
+    /// runs whose monitor is gone, folders without a record, addresses of
+    /// containers that are no more, interfaces and firewall entries that nothing
+    /// names, stops that have not come to their end. `killed`: the supervisor
+    /// before this one was, and has not seen to restarts that were due.
     ///
     /// # Errors
     /// [`HostError`] when records cannot be read.
-    pub async fn adopt(self: &Arc<Self>) -> Result<(), HostError> {
+    pub async fn adopt(self: &Arc<Self>, killed: bool) -> Result<(), HostError> {
         let machine = self.clone();
         blocking(move || machine.mend()).await?;
         for record in containers(&self.world, &self.project)? {
-            let paths = self.world.container(&self.project, &record.id);
-            let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
-                continue;
-            };
-            start::adopt(self, &record, running).await?;
+            if let Err(error) = start::adopt(self, &record, killed).await {
+                // The others are not to suffer.
+                tracing::error!(container = record.name, %error, "could not be taken over");
+            }
+            if record.stopped && self.live().contains_key(&record.id) {
+                self.stop_on(record);
+            }
         }
         Ok(())
+    }
+
+    /// Goes on with a stop whose supervisor was killed meanwhile.
+    fn stop_on(self: &Arc<Self>, record: ContainerRecord) {
+        let machine = self.clone();
+        let task = tokio::spawn(async move {
+            let target = Target {
+                id: Some(record.id),
+                service: record.config.name,
+                number: record.number,
+                name: record.name,
+            };
+            if let Err(error) = machine.stop(&target, None, false).await {
+                tracing::error!(container = target.name, %error, "could not be stopped");
+            }
+        });
+        self.stopping
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
     }
 
     /// Removes what has no record: what was being made or removed when a
     /// process was killed.
     fn mend(&self) -> Result<(), HostError> {
-        let known: Vec<String> = containers(&self.world, &self.project)?
-            .into_iter()
-            .map(|record| record.id)
-            .collect();
+        let records = containers(&self.world, &self.project)?;
+        let known: HashSet<&String> = records.iter().map(|record| &record.id).collect();
         let durable = folders(&self.world.stack(&self.project).join("containers"));
         let transient = folders(&self.world.stack_run(&self.project).join("containers"));
         for id in durable.iter().chain(&transient).filter(|id| !known.contains(id)) {
@@ -171,6 +207,15 @@ impl Machine {
         for id in folders(&trash) {
             create::remove_tree(&trash.join(id))?;
         }
+        let _ = std::fs::remove_dir(&trash);
+        sweep_records(&self.world.stack(&self.project));
+        for id in &known {
+            let paths = self.world.container(&self.project, id);
+            sweep_records(&paths.state);
+            sweep_records(&paths.run);
+        }
+        let keys: BTreeSet<String> = records.iter().map(ContainerRecord::lease_key).collect();
+        networks::release_all_but(&self.world, &lease_prefix(&self.project), &keys)?;
         bridge::sweep(&self.world)?;
         Ok(())
     }
@@ -243,6 +288,9 @@ impl Machine {
     /// again by their restart policy. Not while a walk is in progress: it may
     /// have reserved ports for what it is about to start.
     pub fn settle(&self) {
+        if !self.traffic.holds_any() {
+            return;
+        }
         let Ok(mut records) = containers(&self.world, &self.project) else {
             return;
         };
@@ -279,7 +327,32 @@ impl Machine {
         let Some(running) = self.live().get(id).map(|live| live.running.clone()) else {
             return false;
         };
-        start::probe(&running, test, timeout).await
+        // On its own: whoever gives up waiting for the answer leaves a process
+        // that is still to be reaped.
+        let test = test.to_vec();
+        let probe = tokio::spawn(async move { start::probe(&running, &test, timeout).await });
+        probe.await.unwrap_or(false)
+    }
+
+    /// A plan has come to its end. Containers that it has stopped and, having
+    /// failed or been cancelled, not started again are their restart policy's.
+    pub fn plan_done(&self) {
+        let left: Vec<String> = self.resting().drain().collect();
+        for id in left {
+            let Ok(Some(record)) = self.record(&id) else { continue };
+            if record.stopped || self.live().contains_key(&id) {
+                continue;
+            }
+            if let Ok(ContainerState::Exited { code, .. }) =
+                state(&self.world.container(&self.project, &id), &record)
+            {
+                self.hear(News::Exited {
+                    id,
+                    code,
+                    stopped: false,
+                });
+            }
+        }
     }
 
     /// Notes a health verdict where `ps` finds it.
@@ -372,7 +445,11 @@ impl Machine {
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
-            runtime::signal(&running, start::stop_signal(&record))?;
+            match runtime::signal(&running, start::stop_signal(&record)) {
+                // Just ended by itself.
+                Err(RuntimeError::NotRunning(_)) => {}
+                other => other?,
+            }
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
                 .await
                 .is_ok()
@@ -399,10 +476,15 @@ impl Machine {
         let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
-        if self.live().contains_key(&record.id) {
+        let _guard = loop {
+            let guard = self.lock(&record.id).await;
+            if !self.live().contains_key(&record.id) {
+                break guard;
+            }
+            // Its end is noted under the lock.
+            drop(guard);
             self.stop(target, Some(Duration::ZERO), false).await?;
-        }
-        let _guard = self.lock(&record.id).await;
+        };
         let (world, project) = (self.world.clone(), self.project.clone());
         let id = record.id.clone();
         blocking(move || {
@@ -458,6 +540,11 @@ impl Machine {
 
 impl Host for Machine {
     async fn observe(self: &Arc<Self>, project: &Project) -> Result<Observed, HostError> {
+        // What is being stopped would be seen running.
+        let stopping = std::mem::take(&mut *self.stopping.lock().unwrap_or_else(PoisonError::into_inner));
+        for stop in stopping {
+            let _ = stop.await;
+        }
         let (world, project) = (self.world.clone(), project.clone());
         blocking(move || view::observe(&world, &project)).await
     }

@@ -72,7 +72,12 @@ impl ContainerRecord {
 
 /// The key of a replica's addresses in a network.
 pub(super) fn lease_key(project: &str, service: &str, number: u32) -> String {
-    format!("{project}/{service}-{number}")
+    format!("{}{service}-{number}", lease_prefix(project))
+}
+
+/// What the key of every replica of a project begins with.
+pub(super) fn lease_prefix(project: &str) -> String {
+    format!("{project}/")
 }
 
 /// A health check with every default taken in.
@@ -92,7 +97,7 @@ pub(super) struct HealthRecord {
 
 /// Every container record of a project, by name. A folder without a record is
 /// a container that was being made or removed when a process was killed; it is
-/// left to [`super::remnants`].
+/// left to [`super::Machine::adopt`].
 ///
 /// # Errors
 /// [`HostError::Store`] when a record is there and cannot be read.

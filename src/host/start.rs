@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::sync::watch;
@@ -16,26 +16,35 @@ use tokio::sync::watch;
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF};
-use super::view::{self, ports_path};
-use super::{HostError, spec};
+use super::view::{self, LOST, lock_path, ports_path};
+use super::{HostError, create, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::bridge;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
 use crate::network::record as networks;
+use crate::plan::ContainerState;
 use crate::project::{NetworkMode, Restart};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
-use crate::store::{ContainerPaths, World, read_record, remove_record, write_record};
+use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::readiness;
+
+/// How long a monitor may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at that.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What a run needs that only this process has.
 #[derive(Debug)]
 struct Prepared {
     request: RunRequest,
     network: Net,
+    /// Goes to the monitor, which holds it until it ends: a supervisor that
+    /// takes over knows by it that a run is about to begin.
+    lock: Lock,
     warnings: Vec<String>,
 }
 
@@ -56,11 +65,11 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     let Some(mut record) = machine.record(id)? else {
         return Err(HostError::NoContainer { name: id.to_owned() });
     };
-    machine.resting().remove(id);
-    if machine.live().contains_key(id) {
+    if again && (record.stopped || machine.resting().contains(id)) {
         return Ok(vec![]);
     }
-    if again && record.stopped {
+    machine.resting().remove(id);
+    if machine.live().contains_key(id) {
         return Ok(vec![]);
     }
     if record.stopped {
@@ -82,6 +91,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     let Prepared {
         request,
         network,
+        lock,
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
     let listeners = machine.traffic.listeners(&record.name);
@@ -100,29 +110,57 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
             kept.push(("dns-tcp".to_owned(), namespace.dns_tcp.as_fd()));
         }
         kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
+        kept.push(("run-lock".to_owned(), lock.as_fd()));
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         Ok((network, result))
     })
     .await?;
     let begun = result.map_err(|source| HostError::Container { name, source })?;
     warnings.extend(begun.warnings);
-    let paths = machine.world.container(&machine.project, id);
+    match connect(machine, &record, network).await {
+        Ok(running) => take_in(machine, &record, running, begun.monitor, Some(link)),
+        Err(error) => {
+            // Nobody would look after it: it must not go on.
+            abandon(machine, &record, begun.monitor).await;
+            return Err(error);
+        }
+    }
+    machine.hear(News::Started(started(&machine.world, &record, again, offset)));
+    Ok(warnings)
+}
+
+/// Leads names and ports to a container that has just been started.
+async fn connect(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    network: Net,
+) -> Result<RunningRecord, HostError> {
+    let paths = machine.world.container(&machine.project, &record.id);
     let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
         return Err(HostError::Interrupted {
             reason: "its running record is gone".to_owned(),
         });
     };
-    let places = places(&machine.world, &record)?;
-    let published = machine.traffic.publish(&record, &places).await?;
+    let places = places(&machine.world, record)?;
+    let published = machine.traffic.publish(record, &places).await?;
     write_record(&ports_path(&paths), &published)?;
     if let Net::Fresh(namespace) = network {
         machine
             .traffic
-            .serve_names(&record, &places, namespace.dns_udp, namespace.dns_tcp)?;
+            .serve_names(record, &places, namespace.dns_udp, namespace.dns_tcp)?;
     }
-    take_in(machine, &record, running, begun.monitor, link)?;
-    machine.hear(News::Started(started(&machine.world, &record, again, offset)));
-    Ok(warnings)
+    Ok(running)
+}
+
+/// Ends a container that was started and cannot be used.
+async fn abandon(machine: &Arc<Machine>, record: &ContainerRecord, monitor: Process) {
+    // Its process 1 goes with it.
+    let _ = monitor.signal(libc::SIGKILL);
+    ended_process(&monitor).await;
+    monitor.reap();
+    if let Err(error) = clear(machine, record).await {
+        tracing::error!(container = record.name, %error, "its remains could not be cleared up");
+    }
 }
 
 /// Everything of a run that can be made before its processes.
@@ -133,6 +171,8 @@ fn prepare(
     revive: runtime::Revive,
 ) -> Result<Prepared, HostError> {
     let paths = world.container(&record.project, &record.id);
+    let lock = run_lock(&paths)?;
+    create::give_volumes(world, record)?;
     let mut warnings = Vec::new();
     let mut resolved = None;
     let network = match &record.config.network_mode {
@@ -145,13 +185,19 @@ fn prepare(
                 let Some(id) = record.networks.get(key) else {
                     continue;
                 };
-                let network =
-                    networks::read(world, id)?.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?;
+                let missing = || HostError::NoNetwork { name: key.clone() };
+                let mut network = networks::read(world, id)?.ok_or_else(missing)?;
+                if !network.leases.contains_key(&record.lease_key()) {
+                    // Whoever made it was killed before it had its addresses.
+                    let others = containers(world, &record.project)?;
+                    let fixed = create::fixed_addresses(others.iter().map(|other| &other.config));
+                    network = create::lease(world, record, key, fixed)?;
+                }
                 warnings.extend(bridge::ensure(world, &network)?.iter().map(ToString::to_string));
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
                 let mac = attachment.mac_address.as_deref();
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
-                endpoints.push(endpoint.ok_or_else(|| HostError::NoNetwork { name: key.clone() })?);
+                endpoints.push(endpoint.ok_or_else(missing)?);
             }
             resolved = Some(endpoints.clone());
             Net::Fresh(create_namespace(world, &endpoints)?)
@@ -163,8 +209,45 @@ fn prepare(
     Ok(Prepared {
         request: spec::request(world, record, image, revive)?,
         network,
+        lock,
         warnings,
     })
+}
+
+/// The right to start a container, which the monitor of its last run gives back
+/// when it has ended. Blocks until then, but not for long.
+fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(lock) = Lock::try_take(&lock_path(paths))? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            return Err(HostError::Interrupted {
+                reason: "the monitor of its last run does not end".to_owned(),
+            });
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The run of a container whose supervisor was killed; `None` when there is
+/// none. Blocks while one is about to begin.
+fn present_run(paths: &ContainerPaths) -> Result<Option<(RunningRecord, Process)>, HostError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // In this order: a monitor writes the record while it holds the lock.
+        let free = Lock::try_take(&lock_path(paths))?.is_some();
+        if let Some(running) = read_record::<RunningRecord>(&paths.running())?
+            && let Liveness::Running { monitor, .. } = runtime::probe(&running)?
+        {
+            return Ok(Some((running, monitor)));
+        }
+        if free || Instant::now() > deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// The files in `/etc` that are made for a container.
@@ -305,22 +388,28 @@ pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
     nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
 }
 
-/// Takes over a container that a former supervisor started.
+/// Takes over a container from a former supervisor, as it is now. With
+/// `killed`, that one had no chance to see to its restarts.
+///
+/// # Errors
+/// [`HostError`] when its records cannot be read or the kernel refuses.
 pub(super) async fn adopt(
     machine: &Arc<Machine>,
     record: &ContainerRecord,
-    running: RunningRecord,
+    killed: bool,
 ) -> Result<(), HostError> {
-    let Liveness::Running { monitor, .. } = runtime::probe(&running)? else {
-        // Without a monitor it has no log and will have no exit status.
-        return bury(machine, record).await;
+    let paths = machine.world.container(&machine.project, &record.id);
+    let look = paths.clone();
+    let Some((running, monitor)) = blocking(move || present_run(&look)).await? else {
+        return settle_end(machine, record, &paths, killed).await;
     };
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
-    runtime::link(&running, monitor_end.as_fd())?;
-    let places = places(&machine.world, record)?;
-    machine.traffic.adopt(record, &running, &places)?;
-    machine.traffic.publish(record, &places).await?;
-    take_in(machine, record, running, monitor, link)?;
+    // Fails when the container ends just now, which is heard of below.
+    let linked = runtime::link(&running, monitor_end.as_fd());
+    if let Err(error) = reconnect(machine, record, &running).await {
+        tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
+    }
+    take_in(machine, record, running, monitor, linked.is_ok().then_some(link));
     machine.hear(News::Started(started(
         &machine.world,
         record,
@@ -330,67 +419,125 @@ pub(super) async fn adopt(
     Ok(())
 }
 
+/// Takes over ports and names of a container that runs.
+async fn reconnect(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    running: &RunningRecord,
+) -> Result<(), HostError> {
+    let places = places(&machine.world, record)?;
+    machine.traffic.adopt(record, running, &places)?;
+    let published = machine.traffic.publish(record, &places).await?;
+    let paths = machine.world.container(&machine.project, &record.id);
+    Ok(write_record(&ports_path(&paths), &published)?)
+}
+
+/// Clears up after a container that does not run, and lets everybody know how
+/// it ended, if it ever ran.
+async fn settle_end(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    paths: &ContainerPaths,
+    killed: bool,
+) -> Result<(), HostError> {
+    // A start that was killed half way has removed the status of the run before.
+    let ran = view::state(paths, record)? != ContainerState::Created || paths.log().exists();
+    if !ran {
+        let (cgroup, paths) = (spec::cgroup(&machine.world, &record.id), paths.clone());
+        return blocking(move || {
+            Ok(runtime::cleanup(
+                &cgroup,
+                &paths.running(),
+                &paths.exit(),
+                &paths.root(),
+            )?)
+        })
+        .await;
+    }
+    let exit = clear(machine, record).await?;
+    let offset = log_end(&machine.world, record);
+    machine.hear(News::Ended {
+        container: started(&machine.world, record, false, offset),
+        code: exit.code,
+        stopped: record.stopped || !killed,
+    });
+    Ok(())
+}
+
 /// Notes that a container runs, and waits for its end.
 fn take_in(
     machine: &Arc<Machine>,
     record: &ContainerRecord,
     running: RunningRecord,
     monitor: Process,
-    link: UnixStream,
-) -> Result<(), HostError> {
+    link: Option<UnixStream>,
+) {
     let (end, ended) = watch::channel(false);
-    machine.live().insert(
-        record.id.clone(),
-        Live {
-            running,
-            ended,
-            link: Some(link),
-        },
-    );
+    let live = Live { running, ended, link };
+    machine.live().insert(record.id.clone(), live);
     let (machine, record) = (machine.clone(), record.clone());
     tokio::spawn(async move {
-        let _ = ended_process(&monitor).await;
+        ended_process(&monitor).await;
         monitor.reap();
         let _guard = machine.lock(&record.id).await;
-        if let Err(error) = bury(&machine, &record).await {
-            tracing::error!(container = record.name, %error, "its remains could not be cleared up");
-        }
+        bury(&machine, &record).await;
         end.send_replace(true);
     });
-    Ok(())
 }
 
-/// Clears up after a run: kills what is left of it, records how it ended if its
-/// monitor could not, and lets everybody know.
-pub(super) async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<(), HostError> {
+/// Clears up after a run, and lets everybody know how it ended.
+async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
     machine.live().remove(&record.id);
-    machine.traffic.unpublish(record).await?;
+    let code = match clear(machine, record).await {
+        Ok(exit) => exit.code,
+        Err(error) => {
+            tracing::error!(container = record.name, %error, "its remains could not be cleared up");
+            LOST
+        }
+    };
+    // A command may have stopped it since the record was read.
+    let stopped = match machine.record(&record.id) {
+        Ok(record) => record.is_none_or(|record| record.stopped),
+        Err(_) => record.stopped,
+    } || machine.resting().contains(&record.id);
+    machine.hear(News::Exited {
+        id: record.id.clone(),
+        code,
+        stopped,
+    });
+}
+
+/// Kills what is left of a run, records how it ended if its monitor could not,
+/// and removes what was made for it.
+async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitRecord, HostError> {
+    let unpublished = machine.traffic.unpublish(record).await;
     let paths = machine.world.container(&machine.project, &record.id);
     let cgroup = spec::cgroup(&machine.world, &record.id);
-    let exit: ExitRecord = blocking(move || {
+    let exit = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
         let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
         runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
         Ok(exit)
     })
     .await?;
-    // A command may have stopped it since the record was read.
-    let stopped = machine.record(&record.id)?.is_none_or(|record| record.stopped)
-        || machine.resting().contains(&record.id);
-    let code = exit.code;
-    machine.hear(News::Exited {
-        id: record.id.clone(),
-        code,
-        stopped,
-    });
-    Ok(())
+    unpublished?;
+    Ok(exit)
 }
 
 /// Resolves when a process has ended.
-async fn ended_process(process: &Process) -> std::io::Result<()> {
-    // A pidfd becomes readable when its process has ended.
-    let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-    fd.readable().await.map(|_| ())
+async fn ended_process(process: &Process) {
+    let told = async {
+        // A pidfd becomes readable when its process has ended.
+        let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        fd.readable().await.map(|_| ())
+    };
+    let told: std::io::Result<()> = told.await;
+    if told.is_err() {
+        // Out of descriptors, say.
+        while !process.has_ended() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 /// Runs a health probe in a container: whether it ended with 0 in time.
@@ -407,7 +554,7 @@ pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Dur
     let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
     if in_time.is_err() {
         let _ = exec.process.signal(libc::SIGKILL);
-        let _ = ended_process(&exec.process).await;
+        ended_process(&exec.process).await;
     }
     matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
 }

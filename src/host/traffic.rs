@@ -342,6 +342,11 @@ impl Traffic {
         Ok(())
     }
 
+    /// Whether any port is held.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.held().is_empty()
+    }
+
     /// Gives back the ports of all containers but these.
     pub(super) fn release_all_but(&self, names: &[String]) {
         self.held().retain(|(name, _), _| names.contains(name));

@@ -142,6 +142,12 @@ pub(super) fn health_path(paths: &ContainerPaths) -> PathBuf {
     paths.run.join("health.json")
 }
 
+/// Held by the monitor of the present run, from before it writes the running
+/// record until it has ended.
+pub(super) fn lock_path(paths: &ContainerPaths) -> PathBuf {
+    paths.run.join("run.lock")
+}
+
 pub(super) fn ports_path(paths: &ContainerPaths) -> PathBuf {
     paths.run.join("ports.json")
 }
@@ -195,7 +201,10 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         let ours = record.project == project.name;
         if ours || named.contains(&record.name.as_str()) {
             volumes.push(ObservedVolume {
-                container: users.get(&record.name).cloned(),
+                container: users
+                    .get(&record.name)
+                    .cloned()
+                    .or(record.holder.map(|holder| holder.container)),
                 owner: Some(Owner {
                     project: record.project,
                     key: record.key,

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -27,6 +27,14 @@ use crate::sys::{fd, process, signal};
 
 /// Room for an exit record, in bytes.
 const RESERVED: u64 = 4096;
+/// Pause before a supervisor is started once more, when the one we have started
+/// ended without linking itself; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Half of the pause when another monitor is at it. Long enough for a supervisor
+/// to link itself to many of us; doubles each time.
+const OTHERS_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The role. Argument: the number of descriptors it was given. Must be called
 /// before any thread exists. Returns the container's status.
@@ -190,6 +198,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         link,
         _kept: fds,
         reviving: None,
+        alone: None,
         started_at,
     };
     Ok((monitor, begun))
@@ -312,7 +321,28 @@ struct Monitor {
     _kept: fd::Inherited,
     /// The supervisor we have started: our right to do so, and its process id.
     reviving: Option<(Lock, u32)>,
+    /// Without a supervisor that should be there: the next attempt to start one.
+    alone: Option<Attempt>,
     started_at: u64,
+}
+
+/// An attempt to come.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    at: Instant,
+    /// Attempts that have come to nothing.
+    failures: u32,
+}
+
+impl Attempt {
+    /// The attempt that follows so many; the pause doubles with each.
+    fn after(failures: u32, first: Duration) -> Self {
+        let pause = first.saturating_mul(2_u32.saturating_pow(failures));
+        Self {
+            at: Instant::now() + pause.min(LONGEST_PAUSE),
+            failures,
+        }
+    }
 }
 
 impl Monitor {
@@ -337,6 +367,9 @@ impl Monitor {
             if ready.link {
                 self.look_at_link();
             }
+            if self.alone.is_some_and(|next| next.at <= Instant::now()) {
+                self.bring_back();
+            }
             if ready.children
                 && let Some(status) = self.reap()
             {
@@ -358,7 +391,8 @@ impl Monitor {
                 .descriptors()
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
-        let timeout = self.log.held_until().map(|time| {
+        let next = [self.log.held_until(), self.alone.map(|next| next.at)];
+        let timeout = next.into_iter().flatten().min().map(|time| {
             let left = time.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().cast_signed(),
@@ -393,6 +427,10 @@ impl Monitor {
                 .is_some_and(|(_, supervisor)| *supervisor == pid)
             {
                 self.reviving = None;
+                // It ended without a link: killed, perhaps.
+                if let Some(last) = self.alone {
+                    self.alone = Some(Attempt::after(last.failures.saturating_add(1), FIRST_PAUSE));
+                }
             }
         }
         ended
@@ -441,6 +479,7 @@ impl Monitor {
         if let Ok((_, Some(link))) = fd::receive(self.door.as_fd(), &mut buffer) {
             self.link = Some(link);
             self.reviving = None;
+            self.alone = None;
         }
     }
 
@@ -452,12 +491,24 @@ impl Monitor {
             // Goodbye: nobody is to be brought back.
             Ok(1..) => {}
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => self.link = Some(link),
-            Ok(_) | Err(_) => {
-                if let Some(revive) = &self.order.revive {
-                    self.reviving = bring_back(revive);
-                }
-            }
+            Ok(_) | Err(_) => self.bring_back(),
         }
+    }
+
+    /// Starts a supervisor, or sees to it later when another monitor is at it:
+    /// that one may be killed before it has.
+    fn bring_back(&mut self) {
+        let Some(revive) = &self.order.revive else { return };
+        let failures = self.alone.map_or(0, |last| last.failures);
+        if self.reviving.is_none() {
+            self.reviving = bring_back(revive);
+        }
+        self.alone = Some(if self.reviving.is_some() {
+            // Whether it links itself or ends, we hear of it.
+            Attempt::after(failures, LONGEST_PAUSE)
+        } else {
+            Attempt::after(failures.saturating_add(1), OTHERS_PAUSE)
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use super::firewall;
 use super::link::{self, Links};
 use super::pool::{self, Subnet, Taken};
 use super::record::{self, NetworkRecord, NetworkSpec};
-use crate::store::World;
+use crate::store::{World, sweep_records};
 
 /// Ethernet's payload: what a network carries unless the way out carries less.
 const MTU: u32 = 1500;
@@ -273,6 +273,8 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
 /// Those of the kernel and of the store.
 pub fn sweep(world: &World) -> Result<Vec<String>, NetworkError> {
     let _lock = record::lock(world)?;
+    sweep_records(&world.networks());
+    firewall::sweep_records(world);
     let records = record::list(world)?;
     let prefix = super::alias_prefix(world);
     let removed = delete_links(&mut Links::open()?, |link| {

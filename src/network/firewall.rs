@@ -156,6 +156,11 @@ fn folder(world: &World) -> PathBuf {
     world.run().join("published")
 }
 
+/// Removes what killed processes left of records they were writing.
+pub(super) fn sweep_records(world: &World) {
+    crate::store::sweep_records(&folder(world));
+}
+
 fn path(world: &World, owner: &str) -> PathBuf {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(owner.as_bytes());

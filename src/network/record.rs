@@ -300,6 +300,25 @@ pub fn release(world: &World, id: &str, key: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Takes back the addresses of every container whose key begins with `prefix`
+/// and is none of `keys`, on every network: those of containers that are no more.
+///
+/// # Errors
+/// As [`list`].
+pub fn release_all_but(world: &World, prefix: &str, keys: &BTreeSet<String>) -> Result<(), NetworkError> {
+    let _lock = lock(world)?;
+    for mut record in list(world)? {
+        let before = record.leases.len();
+        record
+            .leases
+            .retain(|key, _| !key.starts_with(prefix) || keys.contains(key));
+        if record.leases.len() != before {
+            write(world, &record)?;
+        }
+    }
+    Ok(())
+}
+
 /// Decides the addresses of a container.
 fn assign(record: &NetworkRecord, request: &LeaseRequest) -> Result<Lease, NetworkError> {
     let held = record.leases.get(&request.key);
@@ -529,6 +548,21 @@ mod tests {
             assign(&network, &request("web-2")).unwrap_err().to_string(),
             "network shop_front: no address is free in 10.0.0.0/30"
         );
+    }
+
+    #[test]
+    fn only_addresses_of_containers_that_are_no_more_are_taken_back() {
+        let (_folder, world) = world();
+        write(&world, &record(false)).unwrap();
+        let id = record(false).id;
+        for key in ["shop/web-1", "shop/web-2", "shop2/web-1"] {
+            lease(&world, &id, &request(key)).unwrap();
+        }
+        let keys = BTreeSet::from(["shop/web-1".to_owned()]);
+        release_all_but(&world, "shop/", &keys).unwrap();
+        let leases = read(&world, &id).unwrap().unwrap().leases;
+        let left: Vec<&str> = leases.keys().map(String::as_str).collect();
+        assert_eq!(left, ["shop/web-1", "shop2/web-1"]);
     }
 
     #[test]

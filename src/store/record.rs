@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,34 +46,80 @@ impl StoreError {
 /// Replaces the record at `path`, making its folder when it is missing. Readers
 /// see the old one or the new one, never a part.
 ///
+/// The new one is written beside it under a name that begins with a dot, and
+/// locked meanwhile; what a killed process leaves of that is not locked, which
+/// is how [`sweep_records`] knows it.
+///
 /// # Errors
 /// [`StoreError::Io`] when the folder or the file cannot be written.
 pub fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<(), StoreError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let bytes = serde_json::to_vec(record).map_err(|source| StoreError::Malformed {
         path: path.to_owned(),
         source,
     })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let fresh = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-    };
-    let mut file = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
-            open()
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let fresh = path.with_file_name(format!(".{name}.{}.{number}{UNFINISHED}", std::process::id()));
+        let open = || {
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)
+        };
+        let mut file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().unwrap_or(Path::new("/"));
+                fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+                open()
+            }
+            other => other,
         }
-        other => other,
+        .map_err(StoreError::io("create", &fresh))?;
+        file.lock().map_err(StoreError::io("lock", &fresh))?;
+        let written = file.write_all(&bytes).map_err(StoreError::io("write", &fresh));
+        let replaced = match written {
+            Ok(()) => fs::rename(&fresh, path),
+            Err(error) => {
+                let _ = fs::remove_file(&fresh);
+                return Err(error);
+            }
+        };
+        match replaced {
+            // Swept away in the moment between making and locking it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => {}
+            Err(error) => {
+                let _ = fs::remove_file(&fresh);
+                return Err(StoreError::io("replace", path)(error));
+            }
+            Ok(()) => return Ok(()),
+        }
     }
-    .map_err(StoreError::io("create", &fresh))?;
-    file.write_all(&bytes).map_err(StoreError::io("write", &fresh))?;
-    fs::rename(&fresh, path).map_err(StoreError::io("replace", path))
+}
+
+/// Ends the name of a record that is being written.
+const UNFINISHED: &str = ".new";
+
+/// Removes from a folder what killed processes left of records they were
+/// writing. Quiet about what cannot be removed: it harms nobody.
+pub fn sweep_records(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') || !name.ends_with(UNFINISHED) {
+            continue;
+        }
+        let path = entry.path();
+        // Whoever writes it has locked it, or is just about to and then writes it anew.
+        if let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 /// Reads the record at `path`; `None` when there is none.
@@ -105,12 +152,19 @@ pub fn remove_record(path: &Path) -> Result<(), StoreError> {
 }
 
 /// An exclusive lock on a file (flock(2)); released when dropped, or when the
-/// process dies. The file may be removed by who holds it ([`Lock::remove`]);
+/// process dies, unless another one has inherited the descriptor. The file may be removed by who holds it ([`Lock::remove`]);
 /// whoever waited for it then takes a new one.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
     path: PathBuf,
+}
+
+impl std::os::fd::AsFd for Lock {
+    /// Whoever inherits the descriptor holds the lock too, until it ends.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Lock {
@@ -202,6 +256,41 @@ mod tests {
         assert!(error.contains("record.json"), "{error}");
         remove_record(&path).unwrap();
         remove_record(&path).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write_record(&at("a.json"), &1).unwrap();
+        for name in [".a.json.1.1.new", ".b.json.2.7.new", ".exit.json.reserve", ".lock"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let writing = File::open(at(".b.json.2.7.new")).unwrap();
+        writing.lock().unwrap();
+        sweep_records(folder.path());
+        let left = |name: &str| at(name).exists();
+        assert!(!left(".a.json.1.1.new"));
+        assert!(left(".b.json.2.7.new") && left("a.json") && left(".exit.json.reserve") && left(".lock"));
+        drop(writing);
+        sweep_records(folder.path());
+        assert!(!left(".b.json.2.7.new"));
+        sweep_records(&at("nothing"));
+    }
+
+    #[test]
+    fn threads_may_write_one_record_while_it_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        std::thread::scope(|scope| {
+            for thread in 0..3_u32 {
+                let path = &path;
+                scope.spawn(move || (0..200).for_each(|_| write_record(path, &thread).unwrap()));
+            }
+            scope.spawn(|| (0..200).for_each(|_| sweep_records(folder.path())));
+        });
+        assert!(read_record::<u32>(&path).unwrap().unwrap() < 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -65,15 +65,20 @@ impl Client {
         let mut pause = Duration::from_millis(1);
         loop {
             let socket = match UnixStream::connect(&path) {
-                Ok(socket) => socket,
-                Err(_) => spawn(world, project).map_err(|source| ClientError::Start {
+                Ok(socket) => Ok(socket),
+                Err(_) => spawn(world, project),
+            };
+            let socket = match socket {
+                // The one before has just removed the stack's empty folder.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => None,
+                other => Some(other.map_err(|source| ClientError::Start {
                     project: project.to_owned(),
                     source,
-                })?,
+                })?),
             };
             // No greeting: it was on its way out, or another one holds the
             // stack and its socket is not there yet.
-            if let Some(client) = Self::greeted(project, socket) {
+            if let Some(client) = socket.and_then(|socket| Self::greeted(project, socket)) {
                 return Ok(client);
             }
             if Instant::now() > deadline {

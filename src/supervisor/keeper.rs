@@ -55,6 +55,15 @@ struct Kept {
 }
 
 impl Kept {
+    fn new(started: Started) -> Self {
+        Self {
+            started,
+            restarts: RestartState::default(),
+            probing: None,
+            timer: None,
+        }
+    }
+
     fn still(&mut self) {
         for task in [self.probing.take(), self.timer.take()].into_iter().flatten() {
             task.abort();
@@ -93,6 +102,15 @@ impl Keeper {
             News::Started(started) => self.started(started),
             News::Changed(started) => self.changed(started),
             News::Exited { id, code, stopped } => self.exited(&id, code, stopped),
+            News::Ended {
+                container,
+                code,
+                stopped,
+            } => {
+                let id = container.id.clone();
+                self.kept().entry(id.clone()).or_insert_with(|| Kept::new(container));
+                self.exited(&id, code, stopped);
+            }
             News::Removed { id } => {
                 if let Some(mut kept) = self.kept().remove(&id) {
                     kept.still();
@@ -108,12 +126,9 @@ impl Keeper {
         self.board
             .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
         let mut kept = self.kept();
-        let slot = kept.entry(started.id.clone()).or_insert_with(|| Kept {
-            started: started.clone(),
-            restarts: RestartState::default(),
-            probing: None,
-            timer: None,
-        });
+        let slot = kept
+            .entry(started.id.clone())
+            .or_insert_with(|| Kept::new(started.clone()));
         slot.started = started.clone();
         let input = if started.again {
             Input::Restarted

@@ -208,14 +208,15 @@ impl Supervisor {
         };
         let machine = Machine::open(world.clone(), project, revive, hear).await?;
         keeper.bind(&machine);
-        machine.adopt().await?;
+        let path = socket_path(&world, project);
+        // Who ends on purpose removes it.
+        let killed = path.exists();
+        machine.adopt(killed).await?;
         let host = Arc::new(Supervised {
             machine: machine.clone(),
             board: keeper.board(),
         });
-        let path = socket_path(&world, project);
-        remove_record(&path)?;
-        let listener = UnixListener::bind(&path).map_err(io("listen on the supervisor's socket"))?;
+        let listener = listen(&path)?;
         let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();
         let mut supervisor = Self {
             world,
@@ -254,7 +255,15 @@ impl Supervisor {
                     self.greet(stream);
                 },
                 Some(incoming) = self.incoming.1.recv() => self.take(incoming),
-                Some(told) = self.told.recv() => self.pass_on(told),
+                Some(told) = self.told.recv() => {
+                    self.pass_on(told);
+                    // Many end at once: what follows is done once for all.
+                    while let Ok(told) = self.told.try_recv() {
+                        self.pass_on(told);
+                    }
+                    self.settle();
+                    self.tell_if_idle();
+                }
                 Some(step) = self.steps.1.recv() => self.step(step),
                 () = changed(self.watch.as_mut()) => self.reload(),
                 _ = terminate.recv() => break,
@@ -366,6 +375,7 @@ impl Supervisor {
             },
             Step::Done(applied) => {
                 self.walk = None;
+                self.machine.plan_done();
                 self.done(asked_by, *applied);
             }
         }
@@ -475,8 +485,6 @@ impl Supervisor {
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),
             Told::Removed => {}
         }
-        self.settle();
-        self.tell_if_idle();
     }
 
     /// Gives back ports that nobody needs, unless a walk may be about to.
@@ -503,6 +511,17 @@ impl Supervisor {
             peer.sender.tell(reply);
         }
     }
+}
+
+/// Makes the supervisor's socket, in place of the one of a supervisor that was
+/// killed: at any time there is one or the other.
+fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
+    // No longer than the name it gets: socket paths are short.
+    let fresh = path.with_file_name("new.sock");
+    remove_record(&fresh)?;
+    let listener = UnixListener::bind(&fresh).map_err(io("listen on the supervisor's socket"))?;
+    std::fs::rename(&fresh, path).map_err(io("name the supervisor's socket"))?;
+    Ok(listener)
 }
 
 async fn changed(watch: Option<&mut Watch>) {

@@ -79,8 +79,21 @@ pub struct Volume {
     pub labels: BTreeMap<String, String>,
     /// Made for one container, without a name of its own in the project.
     pub anonymous: bool,
+    /// Whose an anonymous one is.
+    #[serde(default)]
+    pub holder: Option<Holder>,
     /// When it was made, nanoseconds since the epoch.
     pub created: u64,
+}
+
+/// Who has an anonymous volume. It outlives the container: its replacement
+/// finds the volume by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Id of the container that has it, or had it last.
+    pub container: String,
+    /// Where it is mounted there.
+    pub target: String,
 }
 
 /// The volumes of one world. Cheap to make; opens nothing.
@@ -111,8 +124,56 @@ impl Volumes {
         labels: BTreeMap<String, String>,
         anonymous: bool,
     ) -> Result<Volume, VolumeError> {
-        check_name(name)?;
         self.sweep();
+        self.make(Volume {
+            name: name.to_owned(),
+            project: project.to_owned(),
+            key: key.to_owned(),
+            labels,
+            anonymous,
+            holder: None,
+            created: now(),
+        })
+    }
+
+    /// Makes an anonymous volume for a container, or gives it one that exists.
+    ///
+    /// # Errors
+    /// As [`Volumes::create`].
+    pub fn give(&self, name: &str, project: &str, holder: Holder) -> Result<Volume, VolumeError> {
+        let mut volume = self.make(Volume {
+            name: name.to_owned(),
+            project: project.to_owned(),
+            key: String::new(),
+            labels: BTreeMap::new(),
+            anonymous: true,
+            holder: Some(holder.clone()),
+            created: now(),
+        })?;
+        if volume.holder.as_ref() != Some(&holder) {
+            volume.holder = Some(holder);
+            write_record(&self.root.join(name).join("record.json"), &volume)?;
+        }
+        Ok(volume)
+    }
+
+    /// The anonymous volumes that a container has or had, by where it mounts
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Volumes::list`].
+    pub fn held_by(&self, container: &str) -> Result<BTreeMap<String, String>, VolumeError> {
+        let held = self.list()?.into_iter().filter_map(|volume| {
+            let holder = volume.holder.filter(|holder| holder.container == container)?;
+            Some((holder.target, volume.name))
+        });
+        Ok(held.collect())
+    }
+
+    /// Makes a volume as drafted, unless there is one.
+    fn make(&self, draft: Volume) -> Result<Volume, VolumeError> {
+        let name = draft.name.as_str();
+        check_name(name)?;
         let folder = self.root.join(name);
         let io = |operation, path: &Path| Self::io(name, operation, path);
         // What is below belongs to the users of containers: nobody else walks in.
@@ -127,23 +188,14 @@ impl Volumes {
         let volume = match self.get(name)? {
             Some(volume) => volume,
             None => {
-                let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let volume = Volume {
-                    name: name.to_owned(),
-                    project: project.to_owned(),
-                    key: key.to_owned(),
-                    labels,
-                    anonymous,
-                    created: u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX),
-                };
                 let record = folder.join("record.json");
-                write_record(&record, &volume)?;
+                write_record(&record, &draft)?;
                 // The data outlives a power failure, so must what says whose it is.
                 for path in [&record, &folder, &self.root] {
                     let synced = File::open(path).and_then(|file| file.sync_all());
                     synced.map_err(io("sync", path))?;
                 }
-                volume
+                draft.clone()
             }
         };
         let data = folder.join("data");
@@ -268,6 +320,12 @@ impl Volumes {
     }
 }
 
+/// Nanoseconds since the epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Deletes a folder; fine when another process is quicker.
 fn delete(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
@@ -349,6 +407,25 @@ mod tests {
             .unwrap();
         assert_eq!(again, made);
         assert_eq!(fs::read_to_string(data.join("row")).unwrap(), "1");
+    }
+
+    #[test]
+    fn an_anonymous_one_is_found_by_who_had_it() {
+        let (_folder, volumes) = world();
+        let holder = |container: &str| Holder {
+            container: container.into(),
+            target: "/data".into(),
+        };
+        make(&volumes, "named");
+        volumes.give("v1", "shop", holder("a")).unwrap();
+        fs::write(volumes.data_dir("v1").unwrap().join("row"), "1").unwrap();
+        let held = BTreeMap::from([("/data".to_owned(), "v1".to_owned())]);
+        assert_eq!(volumes.held_by("a").unwrap(), held);
+        let given = volumes.give("v1", "shop", holder("b")).unwrap();
+        assert!(given.anonymous);
+        assert_eq!(volumes.held_by("b").unwrap(), held);
+        assert_eq!(volumes.held_by("a").unwrap(), BTreeMap::new());
+        assert!(volumes.data_dir("v1").unwrap().join("row").exists());
     }
 
     /// Each state that a process killed in `create` or `remove` can leave.

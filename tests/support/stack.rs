@@ -1,8 +1,10 @@
 //! What tests of whole stacks share: a stack file in a world, what is there of
 //! it, and that nothing is left of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -56,6 +58,55 @@ impl World {
             .to_owned()
     }
 
+    /// The processes of ours in this world now: those of the program in its
+    /// network namespace, and what they have made that is in a container's.
+    pub fn ours(&self) -> Vec<Process> {
+        let inode = |pid: u32| {
+            fs::metadata(format!("/proc/{pid}/ns/net"))
+                .ok()
+                .map(|file| file.ino())
+        };
+        let home = inode(self.namespace.id());
+        let id = self.id();
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let Some(role) = Role::of(&line) else { continue };
+            let parent = fs::read_to_string(entry.path().join("stat")).ok().and_then(|stat| {
+                stat.rsplit_once(") ")?
+                    .1
+                    .split(' ')
+                    .nth(1)?
+                    .parse::<u32>()
+                    .ok()
+            });
+            let group = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            let here = (home.is_some() && inode(pid) == home) || group.contains(&id);
+            all.insert(pid, (role, parent, here));
+        }
+        let belongs = |pid: u32| {
+            let mut at = Some(pid);
+            while let Some((_, parent, here)) = at.and_then(|pid| all.get(&pid)) {
+                if *here {
+                    return true;
+                }
+                at = *parent;
+            }
+            false
+        };
+        let ours = all.iter().filter(|(pid, _)| belongs(**pid));
+        ours.map(|(&pid, &(role, ..))| Process { pid, role }).collect()
+    }
+
+    /// The processes of one role.
+    pub fn of_role(&self, role: Role) -> Vec<u32> {
+        let ours = self.ours().into_iter().filter(|process| process.role == role);
+        ours.map(|process| process.pid).collect()
+    }
+
     /// Fails the test unless nothing of any stack is left: no process, cgroup,
     /// interface, firewall table, mount, nor file of a stack.
     #[track_caller]
@@ -68,7 +119,7 @@ impl World {
                 .map(|pid| describe(*pid))
                 .filter(|line| is_ours(line))
                 .collect();
-            left.is_empty().then_some(())
+            (left.is_empty() && self.ours().is_empty()).then_some(())
         });
         let groups: Vec<_> = cgroups(&self.id());
         assert!(groups.is_empty(), "cgroups are left: {groups:?}");
@@ -88,11 +139,66 @@ impl World {
         let state = self.state().display().to_string();
         let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains(&state)).collect();
         assert!(mounts.is_empty(), "mounts are left: {mounts:?}");
-        for folder in ["stacks", "run/stacks", "networks"] {
+        for folder in ["stacks", "run/stacks", "networks", "run/published"] {
             let files = files(&self.state().join(folder));
             assert!(files.is_empty(), "files are left: {files:?}");
         }
     }
+}
+
+/// What a process of ours does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A command.
+    Command,
+    /// Looks after a stack.
+    Supervisor,
+    /// The parent of a container.
+    Monitor,
+    /// Becomes process 1 of a container, or (with `init: true`) is it.
+    Init,
+    /// Becomes a further process of a container.
+    Exec,
+}
+
+impl Role {
+    /// By command line; `None` for a program that is not ours.
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next()?;
+        if program != b"rcompose" && program != env!("CARGO_BIN_EXE_rcompose").as_bytes() {
+            return None;
+        }
+        Some(match words.next() {
+            Some(b"__supervisor") => Self::Supervisor,
+            Some(b"__monitor") => Self::Monitor,
+            Some(b"__init") => Self::Init,
+            Some(b"__exec") => Self::Exec,
+            _ => Self::Command,
+        })
+    }
+}
+
+/// A process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// What it does.
+    pub role: Role,
+}
+
+impl Process {
+    /// Kills it; whether it still was there.
+    pub fn kill(self) -> bool {
+        kill(self.pid)
+    }
+}
+
+/// Sends SIGKILL; whether the process still was there.
+pub fn kill(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
 }
 
 /// Every file below a folder.
@@ -185,10 +291,16 @@ impl Foreground {
 
     /// Waits for its end; its exit status.
     #[track_caller]
-    pub fn end(mut self) -> i32 {
+    pub fn end(self) -> i32 {
+        self.finish().0
+    }
+
+    /// Waits for its end; its exit status (-1 after a signal) and all it has said.
+    #[track_caller]
+    pub fn finish(mut self) -> (i32, Vec<String>) {
         let status = wait_for("the end of the command", || self.child.try_wait().unwrap());
         self.said.extend(self.lines.iter());
-        status.code().unwrap_or(-1)
+        (status.code().unwrap_or(-1), std::mem::take(&mut self.said))
     }
 }
 

@@ -1,0 +1,377 @@
+//! Any process of ours may be killed at any instruction: what runs goes on, the
+//! next command converges, and nothing is left behind.
+
+// Clippy takes only functions marked as tests for tests.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::World;
+use support::stack::{Foreground, Process, Role, kill};
+
+/// Rounds of the random test, unless `RCOMPOSE_KILL_ROUNDS` says otherwise.
+const ROUNDS: u32 = 60;
+/// No further round is begun after this.
+const BUDGET: Duration = Duration::from_secs(170);
+
+/// Several services: two networks, a volume, a published port, a health
+/// condition, restart policies, replicas, an anonymous volume, a user of its
+/// own, an init process, and one that ends.
+fn stack(image: &str, greeting: &str) -> String {
+    format!(
+        r#"name: shop
+services:
+  web:
+    image: {image}
+    command: [sh, -c, "mkdir -p /www && echo $$GREETING > /www/index.html && exec httpd -f -p 80 -h /www"]
+    environment: {{GREETING: {greeting}}}
+    ports: ["127.0.0.1:8080:80"]
+    networks: [front, back]
+    restart: always
+    stop_signal: SIGKILL
+    depends_on:
+      store: {{condition: service_healthy}}
+      once: {{condition: service_completed_successfully}}
+  store:
+    image: {image}
+    command: [sh, -c, "trap 'exit 0' TERM; test -e /data/row || echo first > /data/row; touch /tmp/ready; while :; do sleep 1 & wait $$!; done"]
+    volumes: ["data:/data", "/scratch"]
+    networks: [back]
+    restart: always
+    healthcheck: {{test: [CMD, test, -e, /tmp/ready], interval: 300ms}}
+  worker:
+    image: {image}
+    command: [sleep, "100000"]
+    init: true
+    user: "1000:1000"
+    networks: [front]
+    restart: unless-stopped
+    deploy: {{replicas: 2}}
+  once:
+    image: {image}
+    command: ["true"]
+    networks: [back]
+networks:
+  front:
+  back:
+    internal: true
+volumes:
+  data:
+"#
+    )
+}
+
+/// Numbers that a seed repeats (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Lets so much time pass, to the microsecond.
+fn spin(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until everything of the stack runs, is healthy, answers and is found,
+/// with one supervisor.
+#[track_caller]
+fn assert_up(world: &World, greeting: &str) {
+    support::wait_for("every container to run and be healthy", || {
+        let list = world.ps();
+        let runs = |name: &str, health: &str| {
+            list.iter().any(|container| {
+                container["Name"] == name && container["State"] == "running" && container["Health"] == health
+            })
+        };
+        (list.len() == 5
+            && runs("shop-web-1", "")
+            && runs("shop-store-1", "healthy")
+            && runs("shop-worker-1", "")
+            && runs("shop-worker-2", ""))
+        .then_some(())
+    });
+    support::wait_for("the published port to answer", || {
+        let answer = world.get("http://127.0.0.1:8080/");
+        (answer.stdout.trim() == greeting).then_some(())
+    });
+    let inside = |script: &str| world.run(&["exec", "-T", "web", "sh", "-c", script]);
+    support::wait_for("names to resolve", || {
+        let found = inside("nslookup store >/dev/null && nslookup worker >/dev/null && wget -qO- http://web/");
+        (found.code == 0 && found.stdout.trim() == greeting).then_some(())
+    });
+    support::wait_for("exactly one supervisor", || {
+        (world.of_role(Role::Supervisor).len() == 1).then_some(())
+    });
+    let row = world.run(&["exec", "-T", "store", "cat", "/data/row"]).ok().stdout;
+    assert_eq!(row.trim(), "first", "the volume keeps its data");
+}
+
+fn world(greeting: &str) -> Option<World> {
+    let world = World::new()?;
+    world.write("compose.yaml", stack(&world.busybox(), greeting));
+    Some(world)
+}
+
+#[test]
+fn random_kills_leave_nothing_and_lose_nothing() {
+    let Some(world) = world("one") else { return };
+    let seed = number_from("RCOMPOSE_KILL_SEED").unwrap_or_else(|| {
+        u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap()
+    });
+    let rounds = number_from("RCOMPOSE_KILL_ROUNDS").map_or(ROUNDS, |rounds| u32::try_from(rounds).unwrap());
+    println!("RCOMPOSE_KILL_SEED={seed}");
+    let mut random = Random(seed | 1);
+    let begun = Instant::now();
+    let (mut greeting, mut kills) = ("one", 0);
+    for round in 1..=rounds {
+        if begun.elapsed() > BUDGET {
+            println!("{} rounds only: this machine is slow or busy", round - 1);
+            break;
+        }
+        let command: &[&str] = match random.below(10) {
+            0..3 => &["up", "-d"],
+            3..6 => {
+                greeting = if greeting == "one" { "two" } else { "one" };
+                world.write("compose.yaml", stack(&world.busybox(), greeting));
+                &["up", "-d"]
+            }
+            6 => &["restart"],
+            7 => &["stop"],
+            8 => &["restart", "store", "worker"],
+            _ => &["down"],
+        };
+        let mut log = format!("round {round}: {command:?}");
+        let running = Foreground::start(&mut world.rcompose(command));
+        for _ in 0..=random.below(4) {
+            spin(Duration::from_micros(random.below(250_000)));
+            let mut among = world.ours();
+            // Not always a monitor, which most of them are.
+            if random.below(2) == 0 {
+                among.retain(|process| process.role != Role::Monitor);
+            }
+            let Ok(count) = u64::try_from(among.len()) else { continue };
+            if count == 0 {
+                continue;
+            }
+            let victim: Process = among[usize::try_from(random.below(count)).unwrap()];
+            if victim.kill() {
+                kills += 1;
+                log += &format!(", {:?} killed", victim.role);
+            }
+        }
+        let (code, said) = running.finish();
+        println!("{log}: {code} at {:?}", begun.elapsed());
+        if code != 0 {
+            for line in said.iter().filter(|line| line.contains("rror")) {
+                println!("    {line}");
+            }
+        }
+        match random.below(6) {
+            0 => {
+                world.run(&["down"]).ok();
+                world.assert_nothing_left();
+            }
+            1 | 2 => {
+                world.run(&["up", "-d"]).ok();
+                assert_up(&world, greeting);
+            }
+            _ => {}
+        }
+    }
+    println!("{kills} processes killed");
+    world.run(&["up", "-d"]).ok();
+    assert_up(&world, greeting);
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
+    let volumes = world.state().join("volumes");
+    let left: Vec<_> = std::fs::read_dir(&volumes).unwrap().flatten().collect();
+    assert!(left.is_empty(), "volumes are left: {left:?}");
+}
+
+#[test]
+fn a_killed_supervisor_comes_back_without_a_command() {
+    let Some(world) = world("one") else { return };
+    world.run(&["up", "-d", "--wait"]).ok();
+    assert_up(&world, "one");
+    let before: Vec<_> = world.of_role(Role::Monitor);
+    let old = world.of_role(Role::Supervisor)[0];
+    assert!(kill(old));
+    // A connection made while nobody serves waits in the backlog.
+    assert_eq!(world.get("http://127.0.0.1:8080/").ok().stdout.trim(), "one");
+    let new = support::wait_for("another supervisor", || {
+        world.of_role(Role::Supervisor).into_iter().find(|pid| *pid != old)
+    });
+    assert_ne!(new, old);
+    assert_up(&world, "one");
+    assert_eq!(world.of_role(Role::Monitor), before, "containers have gone on");
+    // It goes on restarting what ends.
+    let id = world.id_of("shop-worker-1");
+    world.run(&["exec", "-T", "web", "true"]).ok();
+    let started = started(&world, "shop-worker-1");
+    assert!(kill(init_of(&world, &id)));
+    support::wait_for("the restart policy to act", || {
+        let again = running(&world, "shop-worker-1")?;
+        (again > started).then_some(())
+    });
+    // And it is brought back as often as it is killed, also before it is ready.
+    for _ in 0..5 {
+        let victim = support::wait_for("a supervisor", || world.of_role(Role::Supervisor).first().copied());
+        kill(victim);
+    }
+    assert_up(&world, "one");
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_ends_while_no_supervisor_is_there_is_started_again() {
+    let Some(world) = world("one") else { return };
+    world.run(&["up", "-d", "--wait"]).ok();
+    let id = world.id_of("shop-worker-1");
+    let started = started(&world, "shop-worker-1");
+    let supervisor = world.of_role(Role::Supervisor)[0];
+    let (monitor, init) = (monitor_of(&world, &id), init_of(&world, &id));
+    assert!(kill(supervisor));
+    kill(init);
+    kill(monitor);
+    support::wait_for("the restart policy to act", || {
+        let again = running(&world, "shop-worker-1")?;
+        (again > started).then_some(())
+    });
+    assert_up(&world, "one");
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_monitor_takes_its_container_along_and_the_policy_brings_it_back() {
+    let Some(world) = World::new() else { return };
+    let image = world.busybox();
+    let service = |policy: &str| {
+        format!(
+            "image: {image}\n    command: [sleep, \"100000\"]\n    user: \"1000\"\n    restart: \"{policy}\"\n"
+        )
+    };
+    let text = format!(
+        "name: shop\nservices:\n  left:\n    {}  kept:\n    {}",
+        service("no"),
+        service("always")
+    );
+    world.write("compose.yaml", text);
+    world.run(&["up", "-d"]).ok();
+    let (left, kept) = (world.id_of("shop-left-1"), world.id_of("shop-kept-1"));
+    let inits = [init_of(&world, &left), init_of(&world, &kept)];
+    let before = started(&world, "shop-kept-1");
+    for id in [&left, &kept] {
+        assert!(kill(monitor_of(&world, id)));
+    }
+    support::wait_for("the end of both", || {
+        inits
+            .iter()
+            .all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+            .then_some(())
+    });
+    support::wait_for("the exit status", || {
+        let list = world.ps();
+        let left = list.iter().find(|container| container["Name"] == "shop-left-1")?;
+        (left["State"] == "exited" && left["ExitCode"] == 137).then_some(())
+    });
+    support::wait_for("the restart policy to act", || {
+        (running(&world, "shop-kept-1")? > before).then_some(())
+    });
+    world.run(&["down"]).ok();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_command_leaves_what_the_next_one_completes() {
+    let Some(world) = world("one") else { return };
+    for victim in [Role::Command, Role::Supervisor, Role::Monitor] {
+        let up = Foreground::start(&mut world.rcompose(&["up", "-d"]));
+        support::wait_for("the first containers", || {
+            (!world.of_role(Role::Monitor).is_empty()).then_some(())
+        });
+        for pid in world.of_role(victim) {
+            kill(pid);
+        }
+        up.finish();
+        world.run(&["up", "-d", "--wait"]).ok();
+        assert_up(&world, "one");
+        world.run(&["down"]).ok();
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_killed_foreground_up_leaves_the_stack_running() {
+    let Some(world) = world("one") else { return };
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container shop-web-1  Started");
+    let before: Vec<String> = world.ps().iter().map(|one| one["ID"].to_string()).collect();
+    up.signal(rustix::process::Signal::KILL);
+    up.finish();
+    assert_up(&world, "one");
+    let after: Vec<String> = world.ps().iter().map(|one| one["ID"].to_string()).collect();
+    assert_eq!(before, after);
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
+}
+
+/// The running record of a container, by the beginning of its id.
+fn run_record(world: &World, id: &str) -> Option<serde_json::Value> {
+    let folder = world.state().join("run/stacks/shop/containers");
+    let mut entries = std::fs::read_dir(folder).ok()?.flatten();
+    let found = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(id))?;
+    serde_json::from_slice(&std::fs::read(found.path().join("run.json")).ok()?).ok()
+}
+
+#[track_caller]
+fn pid_of(world: &World, id: &str, which: &str) -> u32 {
+    let record = run_record(world, id).expect("it runs");
+    u32::try_from(record[which]["pid"].as_u64().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn init_of(world: &World, id: &str) -> u32 {
+    pid_of(world, id, "init")
+}
+
+#[track_caller]
+fn monitor_of(world: &World, id: &str) -> u32 {
+    pid_of(world, id, "monitor")
+}
+
+/// When the present run of a container began; `None` when it does not run.
+fn running(world: &World, name: &str) -> Option<u64> {
+    let list = world.ps();
+    let found = list.iter().find(|container| container["Name"] == name)?;
+    if found["State"] != "running" {
+        return None;
+    }
+    run_record(world, found["ID"].as_str()?)?["started_at"].as_u64()
+}
+
+#[track_caller]
+fn started(world: &World, name: &str) -> u64 {
+    running(world, name).expect("it runs")
+}
