@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::FdFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{WaitOptions, WaitStatus};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -361,11 +361,12 @@ impl Monitor {
                 self.log.release_tails(Some(Instant::now()), now());
             }
             self.log.flush();
-            if ready.door {
-                self.accept_link();
-            }
+            // The old link before a new one takes its place.
             if ready.link {
                 self.look_at_link();
+            }
+            if ready.door {
+                self.accept_link();
             }
             if self.alone.is_some_and(|next| next.at <= Instant::now()) {
                 self.bring_back();
@@ -487,7 +488,8 @@ impl Monitor {
     fn look_at_link(&mut self) {
         let Some(link) = self.link.take() else { return };
         let mut byte = [0; 1];
-        match rustix::io::read(&link, &mut byte) {
+        // Never blocks: nothing would reap the container meanwhile.
+        match rustix::net::recv(&link, &mut byte, RecvFlags::DONTWAIT).map(|(_, length)| length) {
             // Goodbye: nobody is to be brought back.
             Ok(1..) => {}
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => self.link = Some(link),
