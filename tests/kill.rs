@@ -2,12 +2,7 @@
 //! next command converges, and nothing is left behind.
 
 // Clippy takes only functions marked as tests for tests.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used
-)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod support;
 
@@ -17,7 +12,7 @@ use support::World;
 use support::stack::{Foreground, Process, Role, kill};
 
 /// Rounds of the random test, unless `RCOMPOSE_KILL_ROUNDS` says otherwise.
-const ROUNDS: u32 = 60;
+const ROUNDS: u32 = 100;
 /// No further round is begun after this.
 const BUDGET: Duration = Duration::from_secs(170);
 
@@ -78,6 +73,33 @@ impl Random {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
     }
+
+    fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(u64::try_from(count).unwrap())).unwrap()
+    }
+}
+
+/// Shows what supervisors had to complain about.
+fn show_log(world: &World) {
+    let log = world.state().join("stacks/shop/supervisor.log");
+    if let Ok(text) = std::fs::read_to_string(log) {
+        print!("{text}");
+    }
+}
+
+/// Whom to kill: mostly one process, of a role chosen first since most are
+/// monitors; now and then all of them at once.
+fn victims(world: &World, random: &mut Random) -> Vec<Process> {
+    let all = world.ours();
+    let mut roles: Vec<Role> = all.iter().map(|process| process.role).collect();
+    roles.sort();
+    roles.dedup();
+    if roles.is_empty() || random.below(15) == 0 {
+        return all;
+    }
+    let role = roles[random.index(roles.len())];
+    let among: Vec<Process> = all.into_iter().filter(|process| process.role == role).collect();
+    vec![among[random.index(among.len())]]
 }
 
 fn number_from(variable: &str) -> Option<u64> {
@@ -116,13 +138,17 @@ fn assert_up(world: &World, greeting: &str) {
     });
     let inside = |script: &str| world.run(&["exec", "-T", "web", "sh", "-c", script]);
     support::wait_for("names to resolve", || {
-        let found = inside("nslookup store >/dev/null && nslookup worker >/dev/null && wget -qO- http://web/");
+        let found =
+            inside("nslookup store >/dev/null && nslookup worker >/dev/null && wget -qO- http://web/");
         (found.code == 0 && found.stdout.trim() == greeting).then_some(())
     });
     support::wait_for("exactly one supervisor", || {
         (world.of_role(Role::Supervisor).len() == 1).then_some(())
     });
-    let row = world.run(&["exec", "-T", "store", "cat", "/data/row"]).ok().stdout;
+    let row = world
+        .run(&["exec", "-T", "store", "cat", "/data/row"])
+        .ok()
+        .stdout;
     assert_eq!(row.trim(), "first", "the volume keeps its data");
 }
 
@@ -135,9 +161,8 @@ fn world(greeting: &str) -> Option<World> {
 #[test]
 fn random_kills_leave_nothing_and_lose_nothing() {
     let Some(world) = world("one") else { return };
-    let seed = number_from("RCOMPOSE_KILL_SEED").unwrap_or_else(|| {
-        u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap()
-    });
+    let seed = number_from("RCOMPOSE_KILL_SEED")
+        .unwrap_or_else(|| u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap());
     let rounds = number_from("RCOMPOSE_KILL_ROUNDS").map_or(ROUNDS, |rounds| u32::try_from(rounds).unwrap());
     println!("RCOMPOSE_KILL_SEED={seed}");
     let mut random = Random(seed | 1);
@@ -160,34 +185,37 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             8 => &["restart", "store", "worker"],
             _ => &["down"],
         };
-        let mut log = format!("round {round}: {command:?}");
-        let running = Foreground::start(&mut world.rcompose(command));
+        let mut commands = vec![command];
+        // Sometimes two at once.
+        if random.below(5) == 0 {
+            let second: &[&str] = [&["up", "-d"][..], &["down"], &["stop", "web"]][random.index(3)];
+            commands.push(second);
+        }
+        let mut log = format!("round {round}: {commands:?}");
+        let running: Vec<Foreground> = commands
+            .iter()
+            .map(|command| Foreground::start(&mut world.rcompose(command)))
+            .collect();
         for _ in 0..=random.below(4) {
             spin(Duration::from_micros(random.below(250_000)));
-            let mut among = world.ours();
-            // Not always a monitor, which most of them are.
-            if random.below(2) == 0 {
-                among.retain(|process| process.role != Role::Monitor);
-            }
-            let Ok(count) = u64::try_from(among.len()) else { continue };
-            if count == 0 {
-                continue;
-            }
-            let victim: Process = among[usize::try_from(random.below(count)).unwrap()];
-            if victim.kill() {
-                kills += 1;
-                log += &format!(", {:?} killed", victim.role);
+            for victim in victims(&world, &mut random) {
+                if victim.kill() {
+                    kills += 1;
+                    log += &format!(", {:?} killed", victim.role);
+                }
             }
         }
-        let (code, said) = running.finish();
-        println!("{log}: {code} at {:?}", begun.elapsed());
-        if code != 0 {
+        for command in running {
+            let (code, said) = command.finish();
+            log += &format!(": {code}");
             for line in said.iter().filter(|line| line.contains("rror")) {
-                println!("    {line}");
+                log += &format!("\n    {line}");
             }
         }
+        println!("{log} at {:?}", begun.elapsed());
         match random.below(6) {
             0 => {
+                show_log(&world);
                 world.run(&["down"]).ok();
                 world.assert_nothing_left();
             }
@@ -219,7 +247,10 @@ fn a_killed_supervisor_comes_back_without_a_command() {
     // A connection made while nobody serves waits in the backlog.
     assert_eq!(world.get("http://127.0.0.1:8080/").ok().stdout.trim(), "one");
     let new = support::wait_for("another supervisor", || {
-        world.of_role(Role::Supervisor).into_iter().find(|pid| *pid != old)
+        world
+            .of_role(Role::Supervisor)
+            .into_iter()
+            .find(|pid| *pid != old)
     });
     assert_ne!(new, old);
     assert_up(&world, "one");
@@ -235,8 +266,9 @@ fn a_killed_supervisor_comes_back_without_a_command() {
     });
     // And it is brought back as often as it is killed, also before it is ready.
     for _ in 0..5 {
-        let victim = support::wait_for("a supervisor", || world.of_role(Role::Supervisor).first().copied());
-        kill(victim);
+        kill(support::wait_for("a supervisor", || {
+            world.of_role(Role::Supervisor).first().copied()
+        }));
     }
     assert_up(&world, "one");
     world.run(&["down", "-v"]).ok();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::machine::{Machine, blocking};
-use super::record::{Check, ContainerRecord, VERSION, containers, lease_key};
+use super::record::{Check, ContainerRecord, VERSION};
 use super::{HostError, spec};
 use crate::image::Image;
 use crate::lifecycle::health::HealthPolicy;
@@ -148,6 +148,7 @@ pub(super) async fn container(
         stopped: false,
         config,
     };
+    machine.holders().insert(record.lease_key(), record.id.clone());
     let world = machine.world.clone();
     // Addresses that others of the project ask for are not given to this one.
     let fixed = fixed_addresses(project.services.values());
@@ -324,17 +325,12 @@ pub(super) fn missing_sources(service: &Service) -> Vec<String> {
     problems
 }
 
-/// Gives back the addresses of a container, unless another one of the same
-/// number has taken them over.
+/// Gives back the addresses of a container. Not for one of whose number there is
+/// another: they are that one's too.
 pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
-    let heir = containers(world, &record.project)?
-        .into_iter()
-        .any(|other| other.id != record.id && other.lease_key() == record.lease_key());
-    if !heir {
-        let key = lease_key(&record.project, &record.config.name, record.number);
-        for id in record.networks.values() {
-            record::release(world, id, &key)?;
-        }
+    let key = record.lease_key();
+    for id in record.networks.values() {
+        record::release(world, id, &key)?;
     }
     Ok(())
 }

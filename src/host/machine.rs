@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_prefix};
+use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, start};
@@ -97,6 +97,7 @@ pub struct Machine {
     live: Mutex<HashMap<String, Live>>,
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
+    holders: Mutex<Holders>,
     /// Stops that a former supervisor had begun.
     stopping: Mutex<Vec<JoinHandle<()>>>,
     /// One operation at a time on each container.
@@ -111,6 +112,31 @@ impl std::fmt::Debug for Machine {
     }
 }
 
+/// Ids of the containers of each lease key: one, but for what a crash left.
+/// Kept here since reading every record for each container would make a stack
+/// of a thousand a matter of minutes.
+#[derive(Debug, Default)]
+pub(super) struct Holders(HashMap<String, Vec<String>>);
+
+impl Holders {
+    pub(super) fn insert(&mut self, key: String, id: String) {
+        self.0.entry(key).or_default().push(id);
+    }
+
+    fn remove(&mut self, key: &str, id: &str) {
+        if let Some(ids) = self.0.get_mut(key) {
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn of(&self, key: &str) -> Vec<String> {
+        self.0.get(key).cloned().unwrap_or_default()
+    }
+}
+
 /// A container that runs.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -120,6 +146,13 @@ pub(super) struct Live {
     /// Closed without a word when we are killed, which is how the monitor
     /// knows; a byte on it says that we end on purpose.
     pub(super) link: Option<std::os::unix::net::UnixStream>,
+}
+
+impl Live {
+    /// What is needed to wait for its end.
+    pub(super) fn clone_of(live: &Self) -> (RunningRecord, watch::Receiver<bool>) {
+        (live.running.clone(), live.ended.clone())
+    }
 }
 
 impl Machine {
@@ -145,6 +178,7 @@ impl Machine {
             revive,
             live: Mutex::default(),
             resting: Mutex::default(),
+            holders: Mutex::default(),
             stopping: Mutex::default(),
             locks: Mutex::default(),
         }))
@@ -162,6 +196,7 @@ impl Machine {
         let machine = self.clone();
         blocking(move || machine.mend()).await?;
         for record in containers(&self.world, &self.project)? {
+            self.holders().insert(record.lease_key(), record.id.clone());
             if let Err(error) = start::adopt(self, &record, killed).await {
                 // The others are not to suffer.
                 tracing::error!(container = record.name, %error, "could not be taken over");
@@ -339,7 +374,9 @@ impl Machine {
     pub fn plan_done(&self) {
         let left: Vec<String> = self.resting().drain().collect();
         for id in left {
-            let Ok(Some(record)) = self.record(&id) else { continue };
+            let Ok(Some(record)) = self.record(&id) else {
+                continue;
+            };
             if record.stopped || self.live().contains_key(&id) {
                 continue;
             }
@@ -400,10 +437,19 @@ impl Machine {
         let found = match &target.id {
             Some(id) => self.record(id)?,
             // An earlier action of the same plan made it: the newest of that number.
-            None => containers(&self.world, &self.project)?
-                .into_iter()
-                .filter(|record| record.config.name == target.service && record.number == target.number)
-                .max_by_key(|record| record.created),
+            None => {
+                let key = lease_key(&self.project, &target.service, target.number);
+                let mut newest: Option<ContainerRecord> = None;
+                for id in self.holders().of(&key) {
+                    let found = self.record(&id)?;
+                    if found.as_ref().map(|found| found.created)
+                        > newest.as_ref().map(|newest| newest.created)
+                    {
+                        newest = found;
+                    }
+                }
+                newest
+            }
         };
         found.ok_or_else(|| HostError::NoContainer {
             name: target.name.clone(),
@@ -414,10 +460,13 @@ impl Machine {
     /// starts it once more: nothing is noted of its being stopped but that its
     /// restart policy is to leave it alone until then.
     async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
-        let Some(mut record) = self.record_of(target)? else {
+        let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
         let guard = self.lock(&record.id).await;
+        let Some(mut record) = self.record(&record.id)? else {
+            return Ok(());
+        };
         let path = self.world.container(&self.project, &record.id).record();
         if again {
             self.resting().insert(record.id.clone());
@@ -425,10 +474,7 @@ impl Machine {
             record.stopped = true;
             write_record(&path, &record)?;
         }
-        let found = self
-            .live()
-            .get(&record.id)
-            .map(|live| (live.running.clone(), live.ended.clone()));
+        let found = self.live().get(&record.id).map(Live::clone_of);
         drop(guard);
         let Some((running, mut ended)) = found else {
             // Its restart may be due: it is not wanted any more.
@@ -486,9 +532,17 @@ impl Machine {
             self.stop(target, Some(Duration::ZERO), false).await?;
         };
         let (world, project) = (self.world.clone(), self.project.clone());
-        let id = record.id.clone();
-        blocking(move || {
-            create::release_leases(&world, &record)?;
+        let (id, key) = (record.id.clone(), record.lease_key());
+        // Of several, the last one gives the addresses back.
+        let heir = {
+            let mut holders = self.holders();
+            holders.remove(&key, &id);
+            !holders.of(&key).is_empty()
+        };
+        let removed = blocking(move || {
+            if !heir {
+                create::release_leases(&world, &record)?;
+            }
             create::discard(&world, &project, &record.id)?;
             if volumes {
                 let store = Volumes::new(&world);
@@ -498,7 +552,11 @@ impl Machine {
             }
             Ok(())
         })
-        .await?;
+        .await;
+        if let Err(error) = removed {
+            self.holders().insert(key, id);
+            return Err(error);
+        }
         self.locks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -507,9 +565,15 @@ impl Machine {
         Ok(())
     }
 
+    /// Who has which lease.
+    pub(super) fn holders(&self) -> std::sync::MutexGuard<'_, Holders> {
+        // Every change under the lock is one insertion or removal.
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes the record of a container that may be running.
     async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
-        let Some(mut record) = self.record_of(target)? else {
+        let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
         let service = project
@@ -519,6 +583,9 @@ impl Machine {
                 what: format!("service {}", target.service),
             })?;
         let _guard = self.lock(&record.id).await;
+        let Some(mut record) = self.record(&record.id)? else {
+            return Ok(());
+        };
         let image = self.images.resolve(&service.image)?;
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());

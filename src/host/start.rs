@@ -61,7 +61,20 @@ enum Net {
 
 /// Starts a container. `again`: its restart policy does.
 pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Result<Vec<String>, HostError> {
-    let _guard = machine.lock(id).await;
+    let _guard = loop {
+        let guard = machine.lock(id).await;
+        let live = machine.live().get(id).map(Live::clone_of);
+        let Some((running, mut ended)) = live else {
+            break guard;
+        };
+        if let Liveness::Running { init: Some(_), .. } = runtime::probe(&running)? {
+            machine.resting().remove(id);
+            return Ok(vec![]);
+        }
+        // It has just ended, which is noted under the lock.
+        drop(guard);
+        let _ = ended.wait_for(|ended| *ended).await;
+    };
     let Some(mut record) = machine.record(id)? else {
         return Err(HostError::NoContainer { name: id.to_owned() });
     };
@@ -69,9 +82,6 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         return Ok(vec![]);
     }
     machine.resting().remove(id);
-    if machine.live().contains_key(id) {
-        return Ok(vec![]);
-    }
     if record.stopped {
         record.stopped = false;
         write_record(&machine.world.container(&machine.project, id).record(), &record)?;

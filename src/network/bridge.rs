@@ -252,8 +252,14 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
         });
     }
     let names: Vec<&str> = records.iter().map(|record| record.bridge.as_str()).collect();
+    let marks: Vec<String> = records
+        .iter()
+        .map(|record| format!("{}/", record.alias(world)))
+        .collect();
+    // Ends of containers that have just ended too: the kernel takes its time.
     delete_links(&mut Links::open()?, |link| {
-        link.kind == "bridge" && names.contains(&link.name.as_str())
+        (link.kind == "bridge" && names.contains(&link.name.as_str()))
+            || marks.iter().any(|mark| link.alias.starts_with(mark))
     })?;
     for record in &records {
         record::erase(world, &record.id)?;

@@ -90,7 +90,8 @@ pub fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<(), StoreEr
         };
         match replaced {
             // Swept away in the moment between making and locking it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(Path::exists) => {}
             Err(error) => {
                 let _ = fs::remove_file(&fresh);
                 return Err(StoreError::io("replace", path)(error));
@@ -263,7 +264,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         write_record(&at("a.json"), &1).unwrap();
-        for name in [".a.json.1.1.new", ".b.json.2.7.new", ".exit.json.reserve", ".lock"] {
+        for name in [
+            ".a.json.1.1.new",
+            ".b.json.2.7.new",
+            ".exit.json.reserve",
+            ".lock",
+        ] {
             fs::write(at(name), "").unwrap();
         }
         let writing = File::open(at(".b.json.2.7.new")).unwrap();

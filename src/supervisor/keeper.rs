@@ -108,7 +108,9 @@ impl Keeper {
                 stopped,
             } => {
                 let id = container.id.clone();
-                self.kept().entry(id.clone()).or_insert_with(|| Kept::new(container));
+                self.kept()
+                    .entry(id.clone())
+                    .or_insert_with(|| Kept::new(container));
                 self.exited(&id, code, stopped);
             }
             News::Removed { id } => {

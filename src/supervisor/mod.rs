@@ -136,19 +136,20 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     Ok(())
 }
 
-/// Removes what is left of a stack that is no more: a log that says nothing,
-/// and folders that are empty.
+/// Removes what is left of a stack that is no more: its log (of one that still
+/// has containers, a log that says nothing), and folders that are empty.
 fn leave(world: &World, project: &str) {
     let (state, run) = (world.stack(project), world.stack_run(project));
+    // They stay when there is something in them.
+    for folder in [state.join("containers"), run.join("containers")] {
+        let _ = std::fs::remove_dir(folder);
+    }
     let log = state.join("supervisor.log");
-    if std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+    if !state.join("containers").exists() || std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
         let _ = std::fs::remove_file(&log);
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
-    for folder in [state.join("containers"), state, run.join("containers")] {
-        // It stays when there is something in it.
-        let _ = std::fs::remove_dir(folder);
-    }
+    let _ = std::fs::remove_dir(state);
 }
 
 /// One request that waits for its turn.

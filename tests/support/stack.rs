@@ -75,14 +75,9 @@ impl World {
             };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let Some(role) = Role::of(&line) else { continue };
-            let parent = fs::read_to_string(entry.path().join("stat")).ok().and_then(|stat| {
-                stat.rsplit_once(") ")?
-                    .1
-                    .split(' ')
-                    .nth(1)?
-                    .parse::<u32>()
-                    .ok()
-            });
+            let parent = fs::read_to_string(entry.path().join("stat"))
+                .ok()
+                .and_then(|stat| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok());
             let group = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             let here = (home.is_some() && inode(pid) == home) || group.contains(&id);
             all.insert(pid, (role, parent, here));
