@@ -118,20 +118,32 @@ fn spin(time: Duration) {
 /// with one supervisor.
 #[track_caller]
 fn assert_up(world: &World, greeting: &str) {
-    support::wait_for("every container to run and be healthy", || {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
         let list = world.ps();
         let runs = |name: &str, health: &str| {
             list.iter().any(|container| {
                 container["Name"] == name && container["State"] == "running" && container["Health"] == health
             })
         };
-        (list.len() == 5
+        if list.len() == 5
             && runs("shop-web-1", "")
             && runs("shop-store-1", "healthy")
             && runs("shop-worker-1", "")
-            && runs("shop-worker-2", ""))
-        .then_some(())
-    });
+            && runs("shop-worker-2", "")
+        {
+            break;
+        }
+        if Instant::now() > deadline {
+            show_log(world);
+            let shown = world.run(&["ps", "-a"]).stdout;
+            panic!(
+                "not every container runs and is healthy:\n{shown}\n{:?}",
+                world.ours()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     support::wait_for("the published port to answer", || {
         let answer = world.get("http://127.0.0.1:8080/");
         (answer.stdout.trim() == greeting).then_some(())
@@ -367,6 +379,74 @@ fn a_killed_foreground_up_leaves_the_stack_running() {
     assert_eq!(before, after);
     world.run(&["down", "-v"]).ok();
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_stop_goes_on_when_the_supervisor_is_killed() {
+    let Some(world) = World::new() else { return };
+    let image = world.busybox();
+    world.write(
+        "compose.yaml",
+        format!(
+            "name: shop\nservices:\n  deaf:\n    image: {image}\n    command: [sleep, \"100000\"]\n    \
+             restart: always\n    stop_grace_period: 1s\n  other:\n    image: {image}\n    \
+             command: [sleep, \"100000\"]\n    init: true\n"
+        ),
+    );
+    world.run(&["up", "-d"]).ok();
+    let stop = Foreground::start(&mut world.rcompose(&["stop", "deaf"]));
+    let records = world.state().join("stacks/shop/containers");
+    support::wait_for("the stop to be recorded", || {
+        let mut entries = std::fs::read_dir(&records).ok()?.flatten();
+        entries
+            .any(|entry| {
+                std::fs::read_to_string(entry.path().join("record.json"))
+                    .is_ok_and(|record| record.contains(r#""stopped":true"#))
+            })
+            .then_some(())
+    });
+    for pid in world.of_role(Role::Supervisor) {
+        kill(pid);
+    }
+    assert_ne!(stop.finish().0, 0);
+    support::wait_for("the stop", || {
+        running(&world, "shop-deaf-1").is_none().then_some(())
+    });
+    // Nobody brings it back, and who asks for it gets it.
+    let plan = world.run(&["plan"]).ok().stdout;
+    assert!(plan.contains("shop-deaf-1"), "{plan}");
+    world.run(&["up", "-d"]).ok();
+    assert!(running(&world, "shop-deaf-1").is_some());
+    world.run(&["down"]).ok();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_replaced_container_keeps_its_anonymous_volumes() {
+    let Some(world) = world("one") else { return };
+    world.run(&["up", "-d", "--wait"]).ok();
+    let store = |script: &str| {
+        world
+            .run(&["exec", "-T", "store", "sh", "-c", script])
+            .ok()
+            .stdout
+    };
+    store("echo kept > /scratch/row");
+    let old = world.id_of("shop-store-1");
+    let text = stack(&world.busybox(), "one")
+        .replace("interval: 300ms}", "interval: 300ms}\n    environment: {A: b}");
+    world.write("compose.yaml", text);
+    world.run(&["up", "-d", "--wait"]).ok();
+    assert_ne!(world.id_of("shop-store-1"), old, "it was replaced");
+    assert_eq!(store("cat /scratch/row").trim(), "kept");
+    world
+        .run(&["up", "-d", "--wait", "--force-recreate", "--renew-anon-volumes"])
+        .ok();
+    assert_eq!(store("ls /scratch").trim(), "");
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
+    let left = std::fs::read_dir(world.state().join("volumes")).unwrap().count();
+    assert_eq!(left, 0, "volumes are left");
 }
 
 /// The running record of a container, by the beginning of its id.
