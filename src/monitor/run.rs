@@ -41,6 +41,8 @@ pub fn main(arguments: &[String]) -> i32 {
     let Ok(answer) = fds.take(order::ANSWER) else {
         return 125;
     };
+    // Executed by way of a descriptor, its name would be a number.
+    let _ = rustix::thread::set_name(c"rcompose");
     signal::ignore(&[
         libc::SIGHUP,
         libc::SIGINT,

@@ -244,6 +244,8 @@ pub fn main(arguments: &[String]) -> i32 {
     let Ok(mut fds) = fd::Inherited::claim(count) else {
         return 125;
     };
+    // Executed by way of a descriptor, its name would be a number.
+    let _ = rustix::thread::set_name(c"rcompose");
     let Ok(socket) = fds.take(REPORT) else { return 125 };
     let reporter = Reporter::new(socket);
     match run(&mut fds, &reporter) {
