@@ -92,13 +92,16 @@ fn make_image() -> Result<PathBuf, String> {
 pub(crate) struct Container {
     folder: tempfile::TempDir,
     pub(crate) settings: Settings,
-    pub(crate) change: Vec<Box<dyn FnOnce(&mut RunRequest)>>,
+    change: Vec<Change>,
     layers: Vec<PathBuf>,
     pub(crate) readonly: bool,
     /// The log of one run is the beginning of the next one's.
     pub(crate) keep_log: bool,
     name: String,
 }
+
+/// A change to the request that settings have no word for.
+type Change = Box<dyn FnOnce(&mut RunRequest)>;
 
 /// What a finished run has left.
 pub(crate) struct Finished {

@@ -59,7 +59,9 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
     let mut seen = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let path = fs::canonicalize(layer).map_err(failed(layer))?;
-        seen.push(if real.starts_with(&path) {
+        // On another file system it is no part of the layer.
+        let inside = real.starts_with(&path) && device(&real).ok() == device(&path).ok();
+        seen.push(if inside {
             see_through(&path, &real, mountpoint, number)?
         } else {
             path
@@ -68,6 +70,10 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
     let lower: Vec<&Path> = seen.iter().map(PathBuf::as_path).collect();
     let mounted = overlay(&lower, Some((upper, work))).map_err(failed(mountpoint))?;
     attach(mounted, mountpoint).map_err(failed(mountpoint))
+}
+
+fn device(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.dev())
 }
 
 /// The merged root shows the attributes of the writable layer's root: they are
