@@ -70,5 +70,5 @@ fn a_start_and_a_monitor() {
     rcompose::runtime::kill_all(&container.running()).unwrap();
     container.finish(started);
     assert!(starts[0].as_millis() < 500);
-    assert!(field("Private_Dirty:") < 1024);
+    assert!(field("Anonymous:") < 1024);
 }
