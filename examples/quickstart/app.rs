@@ -6,6 +6,8 @@
 //! * `app web` serves a page that shows what the api says.
 //! * `app check HOST:PORT` ends with 0 when something listens there.
 
+#![allow(clippy::print_stdout, reason = "what a container prints is its log")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

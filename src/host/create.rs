@@ -324,8 +324,6 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
         }
         _ => remove_tree(&grave)?,
     }
-    // Fails while others are being removed, or hold something back.
-    let _ = std::fs::remove_dir(&trash);
     Ok(())
 }
 

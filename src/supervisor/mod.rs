@@ -145,7 +145,12 @@ fn leave(world: &World, project: &str) {
         let _ = std::fs::remove_file(&log);
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
-    for folder in [state.join("containers"), state, run.join("containers")] {
+    for folder in [
+        state.join("trash"),
+        state.join("containers"),
+        state,
+        run.join("containers"),
+    ] {
         // It stays when there is something in it.
         let _ = std::fs::remove_dir(folder);
     }
