@@ -7,6 +7,9 @@
 //! rounds go through all tools in turn, so that a machine whose speed drifts
 //! drifts for all of them.
 
+#![allow(clippy::print_stdout, reason = "its table is what it is for")]
+#![allow(clippy::exit, reason = "it stands for the process it has started")]
+
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -354,7 +354,8 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
     let grave = trash.join(id);
     loop {
         match std::fs::rename(&paths.state, &grave) {
-            // Whoever removed another container has just removed the folder for them.
+            // The folder for them has just been removed, which must not pass
+            // for a container that is gone.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && paths.state.exists() => {
                 std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
             }
@@ -365,8 +366,6 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
         }
     }
     remove_tree(&grave)?;
-    // Fails while others are being removed, or hold something back.
-    let _ = std::fs::remove_dir(&trash);
     Ok(())
 }
 

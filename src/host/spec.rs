@@ -61,7 +61,6 @@ pub(super) fn request(
             ));
         }
     }
-    mounts.hide_state(image);
     for mount in &service.volumes {
         mounts.add(mount)?;
     }
@@ -244,26 +243,5 @@ impl Mounts<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A container on the machine's own files has no business in our state.
-    fn hide_state(&mut self, image: &Image) {
-        let Some(root) = image.layers.first().filter(|_| image.rootfs) else {
-            return;
-        };
-        let state = self.world.state();
-        let outside = Some(self.world.run()).filter(|run| !run.starts_with(state));
-        for folder in [Some(state), outside].into_iter().flatten() {
-            if let Ok(inside) = folder.strip_prefix(root)
-                && !inside.as_os_str().is_empty()
-                && folder.exists()
-            {
-                let target = Path::new("/").join(inside);
-                self.list.push(tmpfs_mount(
-                    &target.to_string_lossy(),
-                    &["ro", "size=4k", "mode=000"],
-                ));
-            }
-        }
     }
 }

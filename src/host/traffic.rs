@@ -130,30 +130,29 @@ impl Traffic {
                     container: other.clone(),
                 });
             }
-            if afterwards.is_some() && held.contains_key(&key) {
-                // Its own old port is given up when it is stopped; binding the
-                // new one early is still right unless the two are in each
-                // other's way.
-                if held.get(&key).is_some_and(|held| collide(&held.wanted, port)) {
-                    continue;
-                }
-            } else {
+            // Until it is stopped, the container serves on its old port: then
+            // this is only a check, which its own old port must not fail.
+            let checking = afterwards.is_some() && held.contains_key(&key);
+            if checking && held.get(&key).is_some_and(|own| collide(&own.wanted, port)) {
+                continue;
+            }
+            if !checking {
                 held.remove(&key);
             }
             let bound = ports::bind(port.host_ip, port.published, transport(port.protocol))?;
-            let (target, _) = watch::channel(None);
-            let fresh = Held {
-                wanted: port.clone(),
-                port: bound.port,
-                sockets: bound.sockets,
-                target,
-                tasks: vec![],
-            };
-            if held.contains_key(&key) {
-                // Only a check: the old one still serves.
-                drop(fresh);
-            } else {
-                held.insert(key, fresh);
+            if !checking {
+                let (target, _) = watch::channel(None);
+                let wanted = port.clone();
+                held.insert(
+                    key,
+                    Held {
+                        wanted,
+                        port: bound.port,
+                        sockets: bound.sockets,
+                        target,
+                        tasks: vec![],
+                    },
+                );
             }
         }
         Ok(())
@@ -163,8 +162,7 @@ impl Traffic {
     /// keeps them under.
     pub(super) fn listeners(&self, name: &str) -> Vec<(String, OwnedFd)> {
         let mut list = Vec::new();
-        for ((owner, index), held) in self.held().iter().filter(|((owner, _), _)| owner == name) {
-            debug_assert_eq!(owner, name);
+        for ((_, index), held) in self.held().iter().filter(|((owner, _), _)| owner == name) {
             for (number, socket) in held.sockets.iter().enumerate() {
                 if let Ok(fd) = socket.fd.try_clone() {
                     list.push((format!("port-{index}-{number}"), fd));

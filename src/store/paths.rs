@@ -1,6 +1,10 @@
 //! Where everything is.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use super::StoreError;
 
 /// One state root and everything below it. Two worlds never meet: every kernel
 /// object whose name is global (cgroup, firewall table) carries [`World::id`].
@@ -37,6 +41,21 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Makes the state root and the run directory, and lets only their owner in:
+    /// what is below belongs to users of containers, set-user-ID programs in
+    /// image layers included.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when they cannot be made or changed.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        for folder in [&self.state, &self.run] {
+            fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+                .map_err(StoreError::io("set the mode of", folder))?;
+        }
+        Ok(())
     }
 
     /// Eight hexadecimal digits that tell this world from others on the machine.

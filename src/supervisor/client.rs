@@ -158,6 +158,7 @@ impl Client {
 /// process of its own session, and goes on when the caller ends.
 fn spawn(world: &World, project: &str) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
+    world.prepare().map_err(std::io::Error::other)?;
     let state = world.stack(project);
     std::fs::create_dir_all(&state)?;
     let log = std::fs::OpenOptions::new()

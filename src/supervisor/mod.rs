@@ -141,7 +141,11 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
 fn leave(world: &World, project: &str) {
     let (state, run) = (world.stack(project), world.stack_run(project));
     // They stay when there is something in them.
-    for folder in [state.join("containers"), run.join("containers")] {
+    for folder in [
+        state.join("trash"),
+        state.join("containers"),
+        run.join("containers"),
+    ] {
         let _ = std::fs::remove_dir(folder);
     }
     let log = state.join("supervisor.log");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rcompose::runtime::{bind_mount, tmpfs_mount};
 
-use crate::support::{container, exec_request};
+use crate::support::{container, exec_request, executable};
 
 /// Everything below a folder, with sizes.
 fn tree(folder: &Path) -> Vec<String> {
@@ -101,8 +101,8 @@ fn a_working_directory_through_a_leaked_descriptor_is_refused() {
 #[test]
 fn our_executable_cannot_be_written_from_inside() {
     let Some(mut container) = container() else { return };
-    let own = Path::new(env!("CARGO_BIN_EXE_rcompose"));
-    let before = fs::metadata(own).unwrap();
+    let own = executable();
+    let before = fs::metadata(&own).unwrap();
     // The program is our executable: an attempt to keep it open for writing.
     container.layer(|layer| {
         let script = layer.join("bin/evil");
@@ -137,7 +137,7 @@ fn our_executable_cannot_be_written_from_inside() {
     );
     rcompose::runtime::kill_all(&container.running()).unwrap();
     container.finish(started);
-    let after = fs::metadata(own).unwrap();
+    let after = fs::metadata(&own).unwrap();
     assert_eq!(
         (before.len(), before.modified().unwrap()),
         (after.len(), after.modified().unwrap())

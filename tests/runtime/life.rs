@@ -93,19 +93,21 @@ fn a_monitor_killed_at_any_moment_of_the_start_leaves_nothing() {
     let Some(mut container) = container() else { return };
     for round in 0..30u32 {
         let request = container.request(&LOOP).unwrap();
-        let known = children();
-        let starter = std::thread::spawn(move || runtime::start(&request, None, &[], None));
+        let (tell, told) = std::sync::mpsc::channel();
+        let starter = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            runtime::start(&request, None, &[], None)
+        });
+        let thread = told.recv().unwrap();
         let mut victim = None;
         wait_until("a monitor", || {
-            victim = children()
-                .into_iter()
-                .find(|(pid, role)| role.contains("__monitor") && !known.iter().any(|(old, _)| old == pid));
+            victim = child_of(thread);
             victim.is_some() || starter.is_finished()
         });
         for _ in 0..round * 2000 {
             std::hint::black_box(round);
         }
-        if let Some((pid, _)) = victim {
+        if let Some(pid) = victim {
             let pid = rustix::process::Pid::from_raw(pid).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -122,17 +124,15 @@ fn a_monitor_killed_at_any_moment_of_the_start_leaves_nothing() {
     }
 }
 
-/// Children of this process and their command lines.
-fn children() -> Vec<(i32, String)> {
-    let mut list = Vec::new();
-    for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
-        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for pid in text.split_whitespace() {
-            let role = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            list.push((pid.parse().unwrap(), role));
-        }
-    }
-    list
+/// The child of one thread of ours.
+fn child_of(thread: rustix::process::Pid) -> Option<i32> {
+    let path = format!("/proc/self/task/{}/children", thread.as_raw_nonzero());
+    fs::read_to_string(path)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_place_inside_a_volume_does_not_lead_out_of_it() {
 fn the_hosts_own_files_are_an_image() {
     let Some(mut container) = container() else { return };
     container.only_layer(Path::new("/"));
-    let marker = format!("/opt/rcompose-test-{}", std::process::id());
+    let marker = format!("/rcompose-test-{}", std::process::id());
     let hidden = container.path("upper");
     let run = container.sh(&format!(
         "cat /etc/os-release > /dev/null && echo host; echo x > {marker} && cat {marker}; ls {} 2>&1 | grep -c 'No such file'",

@@ -29,11 +29,17 @@ fn image() -> Result<&'static Path, &'static str> {
         .map_err(String::as_str)
 }
 
+/// The binary under test; a release build may be named instead.
+pub(crate) fn executable() -> PathBuf {
+    std::env::var_os("RCOMPOSE_TEST_EXECUTABLE")
+        .map_or_else(|| env!("CARGO_BIN_EXE_rcompose").into(), PathBuf::from)
+}
+
 fn make_image() -> Result<PathBuf, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("not root".into());
     }
-    runtime::use_executable(Path::new(env!("CARGO_BIN_EXE_rcompose")));
+    runtime::use_executable(&executable());
     let find = || {
         ["/bin/busybox", "/usr/bin/busybox"]
             .into_iter()
@@ -86,13 +92,16 @@ fn make_image() -> Result<PathBuf, String> {
 pub(crate) struct Container {
     folder: tempfile::TempDir,
     pub(crate) settings: Settings,
-    pub(crate) change: Vec<Box<dyn FnOnce(&mut RunRequest)>>,
+    change: Vec<Change>,
     layers: Vec<PathBuf>,
     pub(crate) readonly: bool,
     /// The log of one run is the beginning of the next one's.
     pub(crate) keep_log: bool,
     name: String,
 }
+
+/// A change to the request that settings have no word for.
+type Change = Box<dyn FnOnce(&mut RunRequest)>;
 
 /// What a finished run has left.
 pub(crate) struct Finished {

@@ -1,6 +1,6 @@
 //! The root file system: layers under a writable one, and becoming the root.
 //!
-//! Layers are given to overlayfs one by one (`lowerdir+`, Linux 6.5); older
+//! Layers are given to overlayfs one by one (`lowerdir+`, Linux 6.8); older
 //! kernels take them in one option, as short paths through `/proc/self/fd`.
 //!
 //! A layer may hold the writable layer somewhere inside it: `rootfs:/` runs a
@@ -19,7 +19,6 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -59,15 +58,20 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
     let mut seen = Vec::with_capacity(layers.len());
     for (number, layer) in layers.iter().enumerate() {
         let path = fs::canonicalize(layer).map_err(failed(layer))?;
-        seen.push(if real.starts_with(&path) {
+        // On another file system it is no part of the layer.
+        let inside = real.starts_with(&path) && device(&real).ok() == device(&path).ok();
+        seen.push(if inside {
             see_through(&path, &real, mountpoint, number)?
         } else {
             path
         });
     }
     let lower: Vec<&Path> = seen.iter().map(PathBuf::as_path).collect();
-    let mounted = overlay(&lower, Some((upper, work))).map_err(failed(mountpoint))?;
-    attach(mounted, mountpoint).map_err(failed(mountpoint))
+    overlay(&lower, Some((upper, work)), mountpoint).map_err(failed(mountpoint))
+}
+
+fn device(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.dev())
 }
 
 /// The merged root shows the attributes of the writable layer's root: they are
@@ -95,11 +99,9 @@ fn see_through(layer: &Path, upper: &Path, mountpoint: &Path, number: usize) -> 
         fs::create_dir(&mask)?;
         fs::create_dir(&view)?;
         hide(layer, upper, &mask)?;
-        let mounted = overlay(&[&mask, layer], None)?;
-        attach(mounted, &view)?;
         // The next layers are mounted over the tmpfs; this view stays
         // reachable by descriptor only.
-        let fd = rustix::fs::open(&view, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = overlay(&[&mask, layer], None, &view)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         // Closed by exec; the path is used until then.
         std::mem::forget(fd);
@@ -133,31 +135,42 @@ fn hide(layer: &Path, upper: &Path, mask: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A detached overlay; `lower` topmost first.
-fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
-    // Long paths are replaced by short ones through descriptors, which must
-    // stay open until the mount is made.
+/// Mounts an overlay at `place`; `lower` topmost first. A descriptor of its root.
+fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>, place: &Path) -> io::Result<OwnedFd> {
+    // Asking the kernel by trying would leave a line in its log at every start.
+    if takes_layers_one_by_one(rustix::system::uname().release().to_str().unwrap_or_default()) {
+        attach(overlay_one_by_one(lower, writable)?, place)
+    } else {
+        overlay_in_one(lower, writable, place)
+    }
+}
+
+/// Whether a kernel of that release is 6.8 or newer.
+fn takes_layers_one_by_one(release: &str) -> bool {
+    let mut numbers = release
+        .split(['.', '-', '+'])
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 8)
+}
+
+/// A detached overlay, its layers given one by one.
+fn overlay_one_by_one(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
     let mut held = Vec::new();
-    let mut short = |path: &Path, always: bool| -> io::Result<CString> {
-        if !always && path.as_os_str().len() < LONGEST_OPTION {
-            return Ok(CString::new(path.as_os_str().as_bytes())?);
+    let mut option = |path: &Path| -> io::Result<CString> {
+        if path.as_os_str().len() < LONGEST_OPTION {
+            Ok(CString::new(path.as_os_str().as_bytes())?)
+        } else {
+            Ok(CString::new(short(path, &mut held)?)?)
         }
-        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let name = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        held.push(fd);
-        Ok(name)
     };
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
-    for (number, layer) in lower.iter().enumerate() {
-        match fsconfig_set_string(&context, "lowerdir+", short(layer, false)?) {
-            Err(Errno::INVAL) if number == 0 => return overlay_in_one(lower, writable),
-            other => other?,
-        }
+    for layer in lower {
+        fsconfig_set_string(&context, "lowerdir+", option(layer)?)?;
     }
     if let Some((upper, work)) = writable {
-        fsconfig_set_string(&context, "upperdir", short(upper, false)?)?;
-        fsconfig_set_string(&context, "workdir", short(work, false)?)?;
+        fsconfig_set_string(&context, "upperdir", option(upper)?)?;
+        fsconfig_set_string(&context, "workdir", option(work)?)?;
     }
     fsconfig_create(&context)?;
     Ok(fsmount(
@@ -167,24 +180,21 @@ fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<Owne
     )?)
 }
 
-/// As [`overlay`], for kernels before 6.5: mount(2) with all layers in one
-/// option, in one page. The mount is made on a scratch place and taken off it.
-fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+/// As [`overlay`], with all layers in one option of mount(2), in one page.
+fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>, place: &Path) -> io::Result<OwnedFd> {
     let mut held = Vec::new();
-    let mut short = |path: &Path| -> io::Result<String> {
-        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        held.push(fd);
-        Ok(name)
-    };
-    let layers: Vec<String> = lower.iter().map(|path| short(path)).collect::<Result<_, _>>()?;
+    let layers: Vec<String> = lower
+        .iter()
+        .map(|path| short(path, &mut held))
+        .collect::<Result<_, _>>()?;
     let mut options = format!("lowerdir={}", layers.join(":"));
     if let Some((upper, work)) = writable {
-        options.push_str(&format!(",upperdir={},workdir={}", short(upper)?, short(work)?));
+        options.push_str(&format!(
+            ",upperdir={},workdir={}",
+            short(upper, &mut held)?,
+            short(work, &mut held)?
+        ));
     }
-    // Any folder does: what is mounted there is moved away at once, and nobody
-    // else is in this mount namespace.
-    let place = lower.first().copied().unwrap_or(Path::new("/"));
     let options = CString::new(options)?;
     rustix::mount::mount(
         "overlay",
@@ -193,9 +203,19 @@ fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>) -> io::Resu
         MountFlags::empty(),
         Some(options.as_c_str()),
     )?;
-    let tree = bind(place);
-    rustix::mount::unmount(place, UnmountFlags::DETACH)?;
-    tree
+    Ok(rustix::fs::open(
+        place,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// A short path to the same place, good while what is put into `held` is open.
+fn short(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<String> {
+    let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    held.push(fd);
+    Ok(name)
 }
 
 /// A detached file system of that type.
@@ -252,4 +272,24 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>) -> io::Result<()> {
         },
         false,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, expected) in [
+            ("6.18.44-fc-v669", true),
+            ("6.8.0-31-generic", true),
+            ("6.8", true),
+            ("6.1.0-48-cloud-amd64", false),
+            ("5.15.0", false),
+            ("10.0", true),
+            ("", false),
+        ] {
+            assert_eq!(takes_layers_one_by_one(release), expected, "{release}");
+        }
+    }
 }
