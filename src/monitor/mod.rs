@@ -15,7 +15,8 @@
 //! * the end of the supervisor: a link that closes without a goodbye. One of the
 //!   stack's monitors starts a new supervisor, which takes the name service's and
 //!   other sockets over from the monitors that keep them, and links itself
-//!   through the door.
+//!   through the door. Without a link the monitors try again, in pauses that
+//!   double up to half a minute: the new supervisor may be killed too.
 //!
 //! It outlives its caller, belongs to no terminal, and keeps out of the
 //! container's cgroup. It knows nothing of stacks.

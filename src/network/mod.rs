@@ -31,8 +31,10 @@
 //! alias; the firewall's table is changed in transactions and can be made again
 //! from the records at any time. [`bridge::create`], [`bridge::ensure`] and
 //! [`bridge::remove`] may be repeated from any half-way point, and
-//! [`bridge::sweep`] removes what no record names. Locks are flock(2): the
-//! world's network lock is taken before the firewall's.
+//! [`bridge::sweep`] removes what no record names, after
+//! [`record::release_all_but`] has taken back the addresses of containers that
+//! are no more. Locks are flock(2): the world's network lock is taken before the
+//! firewall's.
 //!
 //! # What it costs
 //!

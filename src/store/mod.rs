@@ -15,15 +15,19 @@
 //! <run>/                              /run/rcompose, or <state>/run in a world of its own
 //!   stacks/<project>/
 //!     supervisor.lock supervisor.sock
+//!     revive.lock                     held by the monitor that starts a supervisor
 //!     containers/<id>/
 //!       run.json                      pids and start times of the present run
+//!       run.lock                      held by its monitor, from before that record is there
+//!       health.json ports.json        what `ps` shows of it
 //!       root/                         mount point of its root file system
 //!       hosts hostname resolv.conf    bind-mounted into it
 //! ```
 //!
 //! A record is written before the kernel object it names is made, and removed
 //! after that object is gone, so that whatever exists can be found and undone.
-//! Records are replaced by rename. They are not synced to the disk: they
+//! Records are replaced by rename; what a killed process leaves of a new one is
+//! swept by the next supervisor ([`sweep_records`]). They are not synced to the disk: they
 //! describe kernel objects, which no record outlives usefully after a power
 //! failure; images and volumes, which do outlive it, sync what they write.
 

@@ -16,8 +16,22 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
-//! Known to be weak: one stack's supervisor knows nothing of another's, so two
-//! stacks that publish the same port find out when the second one starts.
+//! # Killed at any time
+//!
+//! Its socket stays behind, by which the next one knows. That one is started by
+//! a monitor (or the next command) and takes over ([`Machine::adopt`]): it links
+//! itself to the monitors that live, waits for those that are just beginning,
+//! clears up after those that are gone, goes on with stops that had begun, and
+//! asks the restart policies about whatever has ended meanwhile.
+//!
+//! Known to be weak: how often a container was restarted is not kept across
+//! supervisors, so `on-failure:3` may come to more. When a supervisor is killed
+//! while not one container runs (all wait for their restart), only the next
+//! command brings it back. A replacement that is cut short between removing the
+//! old container and making the new one leaves the old one's anonymous volumes
+//! to nobody, until `down --volumes`. One stack's supervisor knows nothing of
+//! another's, so two stacks that publish the same port find out when the second
+//! one starts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
