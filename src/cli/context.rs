@@ -8,9 +8,9 @@ use super::arguments::Global;
 use super::failure::Failure;
 use super::terminal::Terminal;
 use crate::host::recall;
-use crate::project::{LoadRequest, Project, load};
-use crate::stack::DiskFiles;
+use crate::project::{LoadRequest, Project};
 use crate::store::World;
+use crate::supervisor::load;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -79,8 +79,7 @@ impl Context {
     /// The project of the stack file. Warnings are printed.
     pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
         let request = self.request(services)?;
-        let loaded =
-            load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+        let loaded = load(&request).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
         for warning in &loaded.warnings {
             self.terminal.err(&warning.render(self.terminal.color_err));
         }

@@ -16,6 +16,8 @@ pub(super) struct Failure {
 #[derive(Debug)]
 enum Message {
     Text(String),
+    /// Several, each a message of its own.
+    List(Vec<String>),
     Diagnostics(Vec<Diagnostic>),
 }
 
@@ -27,6 +29,18 @@ impl Failure {
     pub(super) fn new(message: impl std::fmt::Display) -> Self {
         Self {
             message: Message::Text(message.to_string()),
+            hints: vec![],
+            code: 1,
+        }
+    }
+
+    /// Exit status 1 with several messages; what is said twice is printed once.
+    pub(super) fn list(messages: &[String]) -> Self {
+        let mut seen = std::collections::HashSet::new();
+        let mut messages = messages.to_vec();
+        messages.retain(|message| seen.insert(message.clone()));
+        Self {
+            message: Message::List(messages),
             hints: vec![],
             code: 1,
         }
@@ -63,6 +77,11 @@ impl Failure {
     pub(super) fn report(&self, terminal: &Terminal) -> ExitCode {
         match &self.message {
             Message::Text(text) => terminal.error(text, &self.hints),
+            Message::List(list) => {
+                for text in list {
+                    terminal.error(text, &[]);
+                }
+            }
             Message::Diagnostics(list) => {
                 for diagnostic in list {
                     terminal.err(&diagnostic.render(terminal.color_err));

@@ -19,6 +19,15 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
         remove_orphans: typed.remove_orphans,
         timeout: seconds(typed.timeout),
     });
+    if !context.global.dry_run {
+        let plan = super::request::plan(context, &loaded, &intent)?;
+        if plan.is_empty() {
+            context.terminal.warning(&format!(
+                "no resource found to remove for project \"{}\"",
+                loaded.project.name
+            ));
+        }
+    }
     let watch = typed.services.is_empty().then_some(Watching::Off);
     apply(context, loaded, intent, watch)?;
     Ok(ExitCode::SUCCESS)

@@ -80,6 +80,15 @@ impl Terminal {
         }
     }
 
+    /// Rows and columns of the terminal that standard error is; 24 and 80 when
+    /// it does not say.
+    pub(super) fn size(&self) -> (usize, usize) {
+        match rustix::termios::tcgetwinsize(std::io::stderr()) {
+            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+            _ => (24, 80),
+        }
+    }
+
     /// Writes data to standard output.
     pub(super) fn out(&self, text: &str) {
         write(&mut std::io::stdout().lock(), text);

@@ -316,14 +316,19 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
     remove_tree(&paths.run)?;
     // Out of sight at once, however long the files take.
     let trash = world.stack(project).join("trash");
-    std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
     let grave = trash.join(id);
-    match std::fs::rename(&paths.state, &grave) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(HostError::io("remove", &paths.state)(error));
+    loop {
+        std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
+        match std::fs::rename(&paths.state, &grave) {
+            // Another removal may just have taken the empty trash folder away.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && paths.state.exists() => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(HostError::io("remove", &paths.state)(error));
+            }
+            _ => break,
         }
-        _ => remove_tree(&grave)?,
     }
+    remove_tree(&grave)?;
     // Fails while others are being removed, or hold something back.
     let _ = std::fs::remove_dir(&trash);
     Ok(())
