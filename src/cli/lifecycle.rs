@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::{Down, Restart, Start, Stop};
 use super::context::{Context, known_services};
 use super::failure::Outcome;
-use super::request::apply;
+use super::request::{apply, need_privilege};
 use crate::plan::{self, Intent};
 use crate::supervisor::protocol::Watching;
 
@@ -20,6 +20,7 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
         timeout: seconds(typed.timeout),
     });
     if !context.global.dry_run {
+        need_privilege()?;
         let plan = super::request::plan(context, &loaded, &intent)?;
         if plan.is_empty() {
             context.terminal.warning(&format!(

@@ -105,7 +105,8 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     })
     .await?;
     let begun = result.map_err(|source| HostError::Container { name, source })?;
-    warnings.extend(begun.warnings);
+    let of_it = |text: &dyn std::fmt::Display| format!("container {}: {text}", record.name);
+    warnings.extend(begun.warnings.iter().map(|text| of_it(text)));
     let paths = machine.world.container(&machine.project, id);
     let Some(running) = read_record::<RunningRecord>(&paths.running())? else {
         return Err(HostError::Interrupted {

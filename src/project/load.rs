@@ -323,13 +323,17 @@ fn active_profiles(request: &LoadRequest, environment: &Environment) -> BTreeSet
 
 /// What to name in place of a service that is not there.
 fn suggestion(name: &str, known: &[&str]) -> String {
+    // A slip of the hand spares the first letter, mostly.
     let near = known
         .iter()
-        .map(|key| (strsim::damerau_levenshtein(key, name), key))
+        .map(|key| {
+            let distance = strsim::damerau_levenshtein(key, name);
+            (distance, key.chars().next() != name.chars().next(), key)
+        })
         .min()
-        .filter(|(distance, key)| *distance <= 2 && *distance < key.len());
+        .filter(|(distance, _, key)| *distance <= 2 && *distance < key.len());
     match near {
-        Some((_, key)) => format!("did you mean `{key}`?"),
+        Some((_, _, key)) => format!("did you mean `{key}`?"),
         None if known.is_empty() => "the stack has no services".to_owned(),
         None => format!("the services of the stack are {}", known.join(", ")),
     }
