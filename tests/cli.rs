@@ -262,10 +262,9 @@ print('listening', flush=True)
 time.sleep(600)";
     let mut holder = support::stack::Foreground::start(world.command("python3").args(["-c", listen]));
     holder.wait_for("listening");
-    let said = up_refused(
-        &world,
-        "name: p\nservices:\n  a: {image: \"BUSYBOX\", command: sleep 99, ports: [\"8099:80\"]}\n",
-    );
+    let file = "name: p\nservices:\n  a: {image: \"BUSYBOX\", command: sleep 99, ports: [\"8099:80\"]}\n";
+    world.write("compose.yaml", file.replace("BUSYBOX", &world.busybox()));
+    let said = refused(&world, &["up", "-d"]);
     assert!(
         errors(&said)
             .starts_with("error: service \"a\": port 0.0.0.0:8099/tcp is in use by python3 (process "),
@@ -274,6 +273,8 @@ time.sleep(600)";
     assert!(!said.contains("Network"), "{said}");
     holder.signal(rustix::process::Signal::KILL);
     holder.end();
+    world.run(&["down", "-v"]).ok();
+    world.assert_nothing_left();
     let said = up_refused(
         &world,
         "name: p\nservices:\n  a: {image: \"BUSYBOX\", command: sleep 99, ports: [\"8098:80\"]}\n  \

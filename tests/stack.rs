@@ -292,7 +292,7 @@ sh: can't create /greeting: Read-only file system
     let limit = inside(
         &world,
         "a",
-        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true",
     );
     assert!(limit == "67108864" || warned("memory"), "{limit:?}");
     down(&world);
@@ -320,8 +320,10 @@ networks: {front: , back: }
         let line = format!("wget -T 2 -q -O- http://{to}/ 2>&1 | grep -q 404 && echo yes || echo no");
         inside(&world, from, &line)
     };
-    assert_eq!(reach("app", "web"), "yes");
-    assert_eq!(reach("app", "db"), "yes");
+    // It may not listen yet.
+    for to in ["web", "db"] {
+        wait_for(to, || (reach("app", to) == "yes").then_some(()));
+    }
     assert_eq!(reach("web", "db"), "no");
     let address = inside(
         &world,
@@ -347,7 +349,7 @@ fn published_ports_answer_on_loopback_and_on_the_hosts_addresses() {
     finish(
         world
             .command("ip")
-            .args(["link", "add", "uplink", "type", "dummy"]),
+            .args(["link", "add", "uplink", "type", "bridge"]),
     )
     .ok();
     finish(
@@ -449,12 +451,16 @@ services:
     write(&world, &file.replace("db: {", "db: {depends_on: [web], "));
     up.wait_for("error: dependency cycle detected: db -> web -> db");
     up.wait_for("the stack file has errors");
+    // What needs no file goes on by name.
+    let ids = world.run(&["-p", "f", "ps", "-q"]).ok().stdout;
+    assert!(ids.contains(&replaced[..12]) && ids.contains(&db[..12]), "{ids}");
+    assert!(world.run(&["ps"]).stderr.contains("hint: with -p NAME"));
+    write(&world, &labelled.replace("X: one", "X: two"));
+    up.wait_for("the stack file is in order again, and changes nothing");
     assert_eq!(
         (world.id_of("f-db-1"), world.id_of("f-web-1")),
         (db.clone(), replaced.clone())
     );
-    write(&world, &labelled.replace("X: one", "X: two"));
-    up.wait_for("the stack file is in order again, and changes nothing");
 
     // One more service, and one less.
     write(
@@ -537,7 +543,7 @@ services:
     ]);
     assert_eq!(output.code, 7, "{output:?}");
     assert_eq!(output.stdout, "out\nerr\njob-1 exited with code 7\n");
-    assert_eq!(field(&world, "e-side-1", "State"), "exited");
+    assert_ne!(field(&world, "e-side-1", "State"), "running");
     assert_eq!(world.run(&["up", "--abort-on-container-exit"]).code, 7);
     // All have ended: so does `up`, well.
     assert_eq!(world.run(&["up", "job"]).code, 0);

@@ -61,6 +61,12 @@ impl Failure {
             if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
     }
 
+    /// Whether something that is written in the stack file is wrong.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(&self.message, Message::Diagnostics(list)
+            if list.iter().any(|diagnostic| diagnostic.origin.is_some()))
+    }
+
     /// With what may help.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -81,11 +87,13 @@ impl Failure {
                 for text in list {
                     terminal.error(text, &[]);
                 }
+                terminal.hints(&self.hints);
             }
             Message::Diagnostics(list) => {
                 for diagnostic in list {
                     terminal.err(&diagnostic.render(terminal.color_err));
                 }
+                terminal.hints(&self.hints);
             }
         }
         ExitCode::from(self.code)

@@ -102,12 +102,16 @@ impl Terminal {
     /// An error, with hints.
     pub(super) fn error(&self, message: &str, hints: &[String]) {
         let label = Style::Red.paint("error:", self.color_err);
-        let mut text = format!("{label} {message}\n");
+        self.err(&format!("{label} {message}\n"));
+        self.hints(hints);
+    }
+
+    /// What may help.
+    pub(super) fn hints(&self, hints: &[String]) {
+        let label = Style::Cyan.paint("hint:", self.color_err);
         for hint in hints {
-            let label = Style::Cyan.paint("hint:", self.color_err);
-            text.push_str(&format!("  {label} {hint}\n"));
+            self.err(&format!("  {label} {hint}\n"));
         }
-        self.err(&text);
     }
 
     /// A warning.

@@ -359,9 +359,12 @@ impl Session<'_> {
             None if first => self.decided = Some(code),
             None => {}
         }
-        if self.doing == Doing::Showing {
+        if !matches!(self.doing, Doing::Stopping(_)) {
             self.progress
                 .above(|terminal| terminal.err("Aborting on container exit...\n"));
+            if self.doing == Doing::Starting {
+                self.ask(&Request::Cancel).await?;
+            }
             self.doing = Doing::Stopping(status(self.decided.unwrap_or(code)));
             self.stop(None).await?;
         } else if let (Doing::Stopping(_), Some(code)) = (self.doing, self.decided) {

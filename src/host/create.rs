@@ -97,9 +97,9 @@ pub(super) async fn container(
         .ok_or_else(|| HostError::NoImage {
             image: config.image.clone(),
         })?;
-    let old = match inherit {
-        Some(id) => machine.record(id)?,
-        None => None,
+    let inherited = match inherit {
+        Some(id) => machine.inheritance(id)?,
+        None => BTreeMap::new(),
     };
     let id = random_id()?;
     let mut networks = BTreeMap::new();
@@ -117,7 +117,6 @@ pub(super) async fn container(
             volumes.insert(volume.clone(), name.clone());
         }
     }
-    let inherited = old.map(|old| old.anonymous).unwrap_or_default();
     let mut anonymous = BTreeMap::new();
     for target in anonymous_targets(&config, &image) {
         let volume = match inherited.get(&target) {

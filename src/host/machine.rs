@@ -1,6 +1,6 @@
 //! The real machine: performs operations on containers of one project.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -86,6 +86,9 @@ pub struct Machine {
     live: Mutex<HashMap<String, Live>>,
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
+    /// The anonymous volumes (by target) of containers that were removed without
+    /// them, by container id: for the successor that the same plan makes next.
+    bequests: Mutex<HashMap<String, BTreeMap<String, String>>>,
     /// One operation at a time on each container.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -132,6 +135,7 @@ impl Machine {
             revive,
             live: Mutex::default(),
             resting: Mutex::default(),
+            bequests: Mutex::default(),
             locks: Mutex::default(),
         }))
     }
@@ -315,6 +319,20 @@ impl Machine {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Volumes that wait for a successor.
+    fn bequests(&self) -> std::sync::MutexGuard<'_, HashMap<String, BTreeMap<String, String>>> {
+        self.bequests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The anonymous volumes of a container that is being replaced, whether it
+    /// is still there or not, by target.
+    pub(super) fn inheritance(&self, id: &str) -> Result<BTreeMap<String, String>, HostError> {
+        Ok(match self.bequests().remove(id) {
+            Some(volumes) => volumes,
+            None => self.record(id)?.map(|old| old.anonymous).unwrap_or_default(),
+        })
+    }
+
     pub(super) fn record(&self, id: &str) -> Result<Option<ContainerRecord>, HostError> {
         Ok(read_record(&self.world.container(&self.project, id).record())?)
     }
@@ -411,6 +429,9 @@ impl Machine {
         let _guard = self.lock(&record.id).await;
         let (world, project) = (self.world.clone(), self.project.clone());
         let id = record.id.clone();
+        if !volumes && !record.anonymous.is_empty() {
+            self.bequests().insert(id.clone(), record.anonymous.clone());
+        }
         blocking(move || {
             create::release_leases(&world, &record)?;
             create::discard(&world, &project, &record.id)?;
