@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     disable_version_flag = true,
     propagate_version = false
 )]
+#[command(arg(clap::Arg::new("version").short('v').long("version").help("Print the version").action(clap::ArgAction::Version)))]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Run 'rcompose COMMAND --help' for the options of a command.")]
 pub(super) struct Arguments {
@@ -49,7 +50,7 @@ pub(super) struct Global {
     #[arg(long, value_name = "HOW", default_value = "auto", env = "COMPOSE_PROGRESS")]
     pub(super) progress: Progress,
     /// Print what would be done, do nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(super) dry_run: bool,
     /// Folder of everything rcompose keeps; another one is another world
     #[arg(long, value_name = "DIR", env = "RCOMPOSE_STATE_ROOT")]
@@ -225,6 +226,9 @@ pub(super) struct Ps {
     /// Only containers in this state; repeat it for several
     #[arg(long, value_name = "STATUS")]
     pub(super) status: Vec<Status>,
+    /// Only containers that match: status=STATUS; repeat it for several
+    #[arg(long, value_name = "status=STATUS", value_parser = filter)]
+    pub(super) filter: Vec<Status>,
     /// Do not shorten
     #[arg(long)]
     pub(super) no_trunc: bool,
@@ -431,13 +435,19 @@ pub(super) enum VersionFormat {
     Json,
 }
 
+fn filter(text: &str) -> Result<Status, String> {
+    match text.split_once('=') {
+        Some(("status", status)) => Status::from_str(status, false)
+            .map_err(|_| format!("no status is called {status}: use created, running or exited")),
+        _ => Err("the only filter is status=STATUS".to_owned()),
+    }
+}
+
 fn scale(text: &str) -> Result<(String, u32), String> {
-    let (service, number) = text
-        .split_once('=')
-        .ok_or_else(|| format!("invalid --scale option \"{text}\": use SERVICE=NUM"))?;
+    let (service, number) = text.split_once('=').ok_or("use SERVICE=NUM")?;
     let number = number
         .parse()
-        .map_err(|_| format!("invalid --scale option \"{text}\": {number} is no number"))?;
+        .map_err(|_| format!("{number} is no number of containers"))?;
     Ok((service.to_owned(), number))
 }
 

@@ -9,7 +9,8 @@ use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use crate::graph::Graph;
 use crate::project::{Model, Project, Rules, config as render, hash, load_model};
-use crate::stack::DiskFiles;
+use crate::stack::{Code, DiskFiles, Node};
+use crate::supervisor::load;
 
 pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
     if let Some(service) = &typed.hash {
@@ -22,6 +23,14 @@ pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
         .map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
     for warning in &warnings {
         context.terminal.err(&warning.render(context.terminal.color_err));
+    }
+    // What can never be run is no valid file, whoever will run it.
+    if let Err(failure) = load(&request) {
+        let mut invalid = failure.diagnostics;
+        invalid.retain(|diagnostic| diagnostic.code == Code::Conflict);
+        if !invalid.is_empty() {
+            return Err(Failure::diagnostics(invalid));
+        }
     }
     if !typed.select.is_empty() {
         select(context, &mut model, &typed.select)?;
@@ -53,23 +62,53 @@ pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Leaves only these services and what they depend on.
+/// Leaves only these services and what they depend on, and of everything else
+/// only what those use.
 fn select(context: &Context, model: &mut Model, names: &[String]) -> Result<(), Failure> {
     let project = context.load(names)?.project;
     known_services(&project, names)?;
     let graph = Graph::new(&project).map_err(Failure::new)?;
     let wanted: BTreeSet<String> = graph.closure(names).map_err(Failure::new)?;
-    if let Some(services) = model.document.get_mut("services") {
-        let others: Vec<String> = services
-            .entries()
-            .map(|(key, _)| key.to_owned())
-            .filter(|key| !wanted.contains(key))
+    keep(&mut model.document, "services", &wanted);
+    for section in ["networks", "volumes", "configs", "secrets"] {
+        let services = model.document.get("services").into_iter();
+        let used: BTreeSet<String> = services
+            .flat_map(|services| services.entries())
+            .flat_map(|(_, service)| uses(service, section))
             .collect();
-        for key in others {
-            services.take(&key);
-        }
+        keep(&mut model.document, section, &used);
     }
     Ok(())
+}
+
+/// Removes the entries of a section that are not wanted, and the section when
+/// nothing is left of it.
+fn keep(document: &mut Node, section: &str, wanted: &BTreeSet<String>) {
+    let Some(node) = document.get_mut(section) else {
+        return;
+    };
+    let others: Vec<String> = node
+        .entries()
+        .map(|(key, _)| key.to_owned())
+        .filter(|key| !wanted.contains(key))
+        .collect();
+    for key in others {
+        node.take(&key);
+    }
+    if node.entries().next().is_none() {
+        document.take(section);
+    }
+}
+
+/// The entries of a section that a service names. A normalised service has its
+/// networks as a mapping, and everything else as a list of mappings.
+fn uses(service: &Node, section: &str) -> Vec<String> {
+    let Some(node) = service.get(section) else {
+        return vec![];
+    };
+    let keys = node.entries().map(|(key, _)| key.to_owned());
+    let sources = node.items().filter_map(|item| item.text_of("source"));
+    keys.chain(sources.map(str::to_owned)).collect()
 }
 
 fn keys<'a>(model: &'a Model, section: &str) -> impl Iterator<Item = &'a str> {

@@ -8,9 +8,9 @@ use super::arguments::Global;
 use super::failure::Failure;
 use super::terminal::Terminal;
 use crate::host::recall;
-use crate::project::{LoadRequest, Project, load};
-use crate::stack::DiskFiles;
+use crate::project::{LoadRequest, Project};
 use crate::store::World;
+use crate::supervisor::load;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -79,8 +79,7 @@ impl Context {
     /// The project of the stack file. Warnings are printed.
     pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
         let request = self.request(services)?;
-        let loaded =
-            load(&request, &DiskFiles).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
+        let loaded = load(&request).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
         for warning in &loaded.warnings {
             self.terminal.err(&warning.render(self.terminal.color_err));
         }
@@ -90,8 +89,8 @@ impl Context {
         })
     }
 
-    /// The project of the stack file; with a project name and no stack file,
-    /// what the records say of it.
+    /// The project of the stack file; with a project name, and no stack file or
+    /// one that does not load, what the records say of it.
     pub(super) fn load_or_recall(&self, services: &[String]) -> Result<Loaded, Failure> {
         let name = self
             .global
@@ -99,12 +98,15 @@ impl Context {
             .clone()
             .or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok());
         match (self.load(services), name) {
-            (Err(failure), Some(name)) if self.global.file.is_empty() && failure.is_missing_file() => {
+            (Err(_), Some(name)) if self.global.file.is_empty() => {
                 let project = recall(&self.world, &name)?;
                 Ok(Loaded {
                     project: Arc::new(project),
                     request: None,
                 })
+            }
+            (Err(failure), None) if failure.is_in_file() => {
+                Err(failure.hint("with -p NAME in place of -f this command needs no stack file"))
             }
             (loaded, _) => loaded,
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::terminal::Terminal;
-use crate::stack::{Code, Diagnostic};
+use crate::stack::Diagnostic;
 
 /// A failed command: what to print, and the exit status.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Failure {
 #[derive(Debug)]
 enum Message {
     Text(String),
+    /// Several, each a message of its own.
+    List(Vec<String>),
     Diagnostics(Vec<Diagnostic>),
 }
 
@@ -32,6 +34,18 @@ impl Failure {
         }
     }
 
+    /// Exit status 1 with several messages; what is said twice is printed once.
+    pub(super) fn list(messages: &[String]) -> Self {
+        let mut seen = std::collections::HashSet::new();
+        let mut messages = messages.to_vec();
+        messages.retain(|message| seen.insert(message.clone()));
+        Self {
+            message: Message::List(messages),
+            hints: vec![],
+            code: 1,
+        }
+    }
+
     /// Problems in the stack file.
     pub(super) fn diagnostics(diagnostics: Vec<Diagnostic>) -> Self {
         Self {
@@ -39,12 +53,6 @@ impl Failure {
             hints: vec![],
             code: 1,
         }
-    }
-
-    /// Whether all that is wrong is that there is no stack file.
-    pub(super) fn is_missing_file(&self) -> bool {
-        matches!(&self.message, Message::Diagnostics(list)
-            if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
     }
 
     /// With what may help.
@@ -63,10 +71,17 @@ impl Failure {
     pub(super) fn report(&self, terminal: &Terminal) -> ExitCode {
         match &self.message {
             Message::Text(text) => terminal.error(text, &self.hints),
+            Message::List(list) => {
+                for text in list {
+                    terminal.error(text, &[]);
+                }
+                terminal.hints(&self.hints);
+            }
             Message::Diagnostics(list) => {
                 for diagnostic in list {
                     terminal.err(&diagnostic.render(terminal.color_err));
                 }
+                terminal.hints(&self.hints);
             }
         }
         ExitCode::from(self.code)

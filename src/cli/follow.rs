@@ -156,8 +156,8 @@ impl Follow {
         }
     }
 
-    /// Prints everything that the logs have gained.
-    pub(super) fn drain(&mut self, terminal: &Terminal) {
+    /// Hands everything that the logs have gained to `print`, in pieces.
+    pub(super) fn drain(&mut self, mut print: impl FnMut(&str)) {
         let mut text = String::new();
         for source in self.sources.values_mut() {
             // A log that cannot be read has nothing to say.
@@ -165,13 +165,13 @@ impl Follow {
                 self.painter.paint(&source.label, &entry, source.fresh, &mut text);
                 source.fresh = !entry.partial;
                 if text.len() >= BATCH {
-                    terminal.out(&text);
+                    print(&text);
                     text.clear();
                 }
             }
         }
         if !text.is_empty() {
-            terminal.out(&text);
+            print(&text);
         }
     }
 
@@ -212,8 +212,8 @@ impl Follow {
         }
     }
 
-    /// Prints a line of our own among the containers'.
-    pub(super) fn say(&self, terminal: &Terminal, text: &str) {
-        terminal.out(&format!("{}\n", Style::Dim.paint(text, self.painter.colored)));
+    /// A line of our own among the containers'.
+    pub(super) fn remark(&self, text: &str) -> String {
+        format!("{}\n", Style::Dim.paint(text, self.painter.colored))
     }
 }

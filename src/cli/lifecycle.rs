@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::{Down, Restart, Start, Stop};
 use super::context::{Context, known_services};
 use super::failure::Outcome;
-use super::request::apply;
+use super::request::{apply, need_privilege};
 use crate::plan::{self, Intent};
 use crate::supervisor::protocol::Watching;
 
@@ -19,6 +19,16 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
         remove_orphans: typed.remove_orphans,
         timeout: seconds(typed.timeout),
     });
+    if !context.global.dry_run {
+        need_privilege()?;
+        let plan = super::request::plan(context, &loaded, &intent)?;
+        if plan.is_empty() {
+            context.terminal.warning(&format!(
+                "no resource found to remove for project \"{}\"",
+                loaded.project.name
+            ));
+        }
+    }
     let watch = typed.services.is_empty().then_some(Watching::Off);
     apply(context, loaded, intent, watch)?;
     Ok(ExitCode::SUCCESS)

@@ -41,15 +41,15 @@ async fn show(context: &Context, typed: &Logs, project: &str, from: From, painte
         tokio::select! {
             ready = follow.ready() => {
                 ready.map_err(failed)?;
-                follow.drain(&context.terminal);
+                follow.drain(|text| context.terminal.out(text));
             }
             () = tokio::time::sleep(LOOK) => {
                 if attach(context, typed, project, &mut follow, From::Start)? == 0 {
                     // Nothing runs: nothing more will come.
-                    follow.drain(&context.terminal);
+                    follow.drain(|text| context.terminal.out(text));
                     return Ok(ExitCode::SUCCESS);
                 }
-                follow.drain(&context.terminal);
+                follow.drain(|text| context.terminal.out(text));
             }
         }
     }

@@ -39,7 +39,13 @@ use failure::{Failure, Outcome};
 pub fn main() -> ExitCode {
     let typed = match Arguments::try_parse() {
         Ok(typed) => typed,
-        Err(error) => {
+        Err(mut error) => {
+            use clap::error::{ContextKind, ErrorKind};
+            if error.kind() == ErrorKind::UnknownArgument && error.get(ContextKind::SuggestedArg).is_none() {
+                // How to pass it as a value is not what somebody needs who
+                // mistyped an option.
+                error.remove(ContextKind::Suggested);
+            }
             // Help is an answer, not a failure.
             let code = if error.use_stderr() { 1 } else { 0 };
             let _ = error.print();

@@ -32,10 +32,19 @@ pub(super) fn plan(context: &Context, typed: &Typed) -> Outcome {
     })
 }
 
+/// What a plan changes, for people: what is left alone is left out.
+pub(super) fn changes(plan: &Plan, colored: bool) -> String {
+    render(plan, colored, |kind| !matches!(kind, Kind::Hold | Kind::Summary))
+}
+
 /// A plan for people.
 pub(super) fn text(plan: &Plan, colored: bool) -> String {
+    render(plan, colored, |_| true)
+}
+
+fn render(plan: &Plan, colored: bool, shown: impl Fn(Kind) -> bool) -> String {
     let mut text = String::new();
-    for line in overview(plan) {
+    for line in overview(plan).into_iter().filter(|line| shown(line.kind)) {
         let style = match line.kind {
             Kind::Pull | Kind::Create | Kind::Start => Style::Green,
             Kind::Remove | Kind::Stop => Style::Red,

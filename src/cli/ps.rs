@@ -11,6 +11,7 @@ use super::terminal::table;
 use crate::host::{Published, View, views};
 use crate::lifecycle::Health;
 use crate::plan::ContainerState;
+use crate::project::Project;
 
 /// Columns of a command that are shown unless `--no-trunc`.
 const COMMAND_WIDTH: usize = 20;
@@ -18,13 +19,14 @@ const COMMAND_WIDTH: usize = 20;
 pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
+    let filters: Vec<Status> = typed.status.iter().chain(&typed.filter).copied().collect();
     let wanted = |view: &View| {
         let status = status(&view.state);
         (typed.services.is_empty() || typed.services.contains(&view.record.config.name))
-            && if typed.status.is_empty() {
+            && if filters.is_empty() {
                 typed.all || view.state.is_running()
             } else {
-                typed.status.contains(&status)
+                filters.contains(&status)
             }
     };
     let mut list = views(&context.world, &loaded.project.name)?;
@@ -38,7 +40,7 @@ pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
         names.iter().map(|name| format!("{name}\n")).collect()
     } else {
         match typed.format {
-            TableFormat::Json => json(&list, now)?,
+            TableFormat::Json => json(&list, &loaded.project, now)?,
             TableFormat::Table => columns(&list, now, typed.no_trunc),
         }
     };
@@ -77,7 +79,7 @@ fn columns(list: &[View], now: Duration, whole: bool) -> String {
     )
 }
 
-fn json(list: &[View], now: Duration) -> Result<String, Failure> {
+fn json(list: &[View], project: &Project, now: Duration) -> Result<String, Failure> {
     let mut text = String::new();
     for view in list {
         let record = &view.record;
@@ -103,7 +105,11 @@ fn json(list: &[View], now: Duration) -> Result<String, Failure> {
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        let networks: Vec<&str> = record.networks.keys().map(String::as_str).collect();
+        let network = |key: &String| match project.networks.get(key) {
+            Some(network) => network.name.clone(),
+            None => format!("{}_{key}", record.project),
+        };
+        let networks: Vec<String> = record.networks.keys().map(network).collect();
         let object = serde_json::json!({
             "Command": command(&record.command, true),
             "CreatedAt": timestamp(record.created),
@@ -162,7 +168,17 @@ fn command(arguments: &[String], whole: bool) -> String {
     } else {
         text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect()
     };
-    format!("\"{shown}\"")
+    // As Go's %q has it: nothing in it breaks the line, or drives the terminal.
+    let mut quoted = String::from("\"");
+    for character in shown.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            c if c.is_control() => quoted.extend(c.escape_default()),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`; what is only exposed is `80/tcp`.
@@ -229,6 +245,10 @@ mod tests {
         assert_eq!(command(&["nginx".into()], false), "\"nginx\"");
         let long = ["/docker-entrypoint.sh".to_owned(), "nginx".into(), "-g".into()];
         assert_eq!(command(&long, false), "\"/docker-entrypoint.…\"");
+        assert_eq!(
+            command(&["say".into(), "\"a\nb\"".into()], true),
+            r#""say \"a\nb\"""#
+        );
         assert_eq!(command(&long, true), "\"/docker-entrypoint.sh nginx -g\"");
     }
 }

@@ -37,27 +37,23 @@ pub(super) fn apply(
             return Err(Failure::new("the supervisor ended before the command did")
                 .hint("run the command again: it goes on from what is there"));
         };
-        if let Some(end) = show(context, &mut progress, &reply) {
+        if let Some(end) = show(&mut progress, &reply) {
             return end;
         }
     }
 }
 
 /// Shows one reply of a walk; what it came to, when it was the last one.
-pub(super) fn show(
-    context: &Context,
-    progress: &mut Progress<'_>,
-    reply: &Reply,
-) -> Option<Result<(), Failure>> {
+pub(super) fn show(progress: &mut Progress<'_>, reply: &Reply) -> Option<Result<(), Failure>> {
     match reply {
         Reply::Queued => {
-            context
-                .terminal
-                .warning("another command is at work on this stack: waiting for it");
+            progress.above(|terminal| {
+                terminal.warning("another command is at work on this stack: waiting for it");
+            });
         }
         Reply::Planned { plan } => {
             for warning in &plan.warnings {
-                context.terminal.warning(warning);
+                progress.above(|terminal| terminal.warning(warning));
             }
         }
         Reply::Progress { event } => progress.show(event),
@@ -80,8 +76,7 @@ fn end(errors: &[String], diagnostics: &[crate::stack::Diagnostic], cancelled: b
     match errors {
         [] if cancelled => Err(Failure::new("cancelled").code(130)),
         [] => Ok(()),
-        [one] => Err(Failure::new(one)),
-        several => Err(Failure::new(several.join("\n       "))),
+        several => Err(Failure::list(several)),
     }
 }
 

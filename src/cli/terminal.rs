@@ -80,6 +80,15 @@ impl Terminal {
         }
     }
 
+    /// Rows and columns of the terminal that standard error is; 24 and 80 when
+    /// it does not say.
+    pub(super) fn size(&self) -> (usize, usize) {
+        match rustix::termios::tcgetwinsize(std::io::stderr()) {
+            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+            _ => (24, 80),
+        }
+    }
+
     /// Writes data to standard output.
     pub(super) fn out(&self, text: &str) {
         write(&mut std::io::stdout().lock(), text);
@@ -93,12 +102,16 @@ impl Terminal {
     /// An error, with hints.
     pub(super) fn error(&self, message: &str, hints: &[String]) {
         let label = Style::Red.paint("error:", self.color_err);
-        let mut text = format!("{label} {message}\n");
+        self.err(&format!("{label} {message}\n"));
+        self.hints(hints);
+    }
+
+    /// What may help.
+    pub(super) fn hints(&self, hints: &[String]) {
+        let label = Style::Cyan.paint("hint:", self.color_err);
         for hint in hints {
-            let label = Style::Cyan.paint("hint:", self.color_err);
-            text.push_str(&format!("  {label} {hint}\n"));
+            self.err(&format!("  {label} {hint}\n"));
         }
-        self.err(&text);
     }
 
     /// A warning.

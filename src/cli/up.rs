@@ -95,6 +95,8 @@ struct Session<'a> {
     open: usize,
     /// Exit status to end with, when a container decides it.
     decided: Option<i32>,
+    /// The last save of the stack file did not load.
+    broken: bool,
 }
 
 /// What the session waits for.
@@ -127,6 +129,7 @@ impl Session<'_> {
             doing: Doing::Starting,
             open: 0,
             decided: None,
+            broken: false,
             loaded,
         };
         let load = session.loaded.request.clone();
@@ -156,13 +159,13 @@ impl Session<'_> {
                     };
                     let reply: Reply = serde_json::from_str(&line).map_err(Failure::new)?;
                     if let Some(end) = self.hear(&reply).await? {
-                        self.follow.drain(&self.context.terminal);
+                        self.print_logs();
                         return Ok(ExitCode::from(end));
                     }
                 }
-                ready = self.follow.ready(), if self.doing != Doing::Starting => {
+                ready = self.follow.ready() => {
                     ready.map_err(|error| Failure::new(format!("watch logs: {error}")))?;
-                    self.follow.drain(&self.context.terminal);
+                    self.print_logs();
                 }
                 _ = interrupt.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
                 _ = terminate.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
@@ -172,7 +175,6 @@ impl Session<'_> {
 
     /// Takes in one reply; the exit status when it was the last one.
     async fn hear(&mut self, reply: &Reply) -> Result<Option<u8>, Failure> {
-        let terminal = &self.context.terminal;
         match reply {
             Reply::Done { .. } if matches!(self.doing, Doing::Stopping(_)) => {
                 let Doing::Stopping(code) = self.doing else {
@@ -183,20 +185,21 @@ impl Session<'_> {
                     // The end of what was cancelled in favour of stopping.
                     return Ok(None);
                 }
-                if let Some(end) = show(self.context, &mut self.progress, reply) {
+                if let Some(end) = show(&mut self.progress, reply) {
                     end?;
                 }
                 return Ok(Some(code));
             }
             Reply::Done { .. } => {
                 self.open = self.open.saturating_sub(1);
-                if let Some(end) = show(self.context, &mut self.progress, reply) {
+                self.print_logs();
+                if let Some(end) = show(&mut self.progress, reply) {
                     end?;
                 }
                 self.progress.settle();
                 self.doing = Doing::Showing;
                 self.show_running()?;
-                self.follow.drain(terminal);
+                self.print_logs();
             }
             Reply::Started {
                 id,
@@ -210,13 +213,12 @@ impl Session<'_> {
                 code,
                 restarting,
             } => {
-                self.follow.drain(terminal);
-                if self.names.contains_key(id) && self.doing == Doing::Showing {
+                self.print_logs();
+                if self.names.contains_key(id) && !matches!(self.doing, Doing::Stopping(_)) {
                     let again = if *restarting { " (restarting)" } else { "" };
-                    self.follow.say(
-                        terminal,
-                        &format!("{} exited with code {code}{again}", self.short(name)),
-                    );
+                    let text = format!("{} exited with code {code}{again}", self.short(name));
+                    let remark = self.follow.remark(&text);
+                    self.progress.above(|terminal| terminal.out(&remark));
                 }
                 if !restarting {
                     self.decide(id, *code).await?;
@@ -227,18 +229,26 @@ impl Session<'_> {
                 return Ok(Some(status(code)));
             }
             Reply::Reloading { plan } => {
-                self.follow.drain(terminal);
+                self.print_logs();
+                self.progress.settle();
+                let terminal = &self.context.terminal;
                 if !plan.is_empty() {
                     self.say_reload("stack file changed:");
-                    terminal.err(&super::plan::text(plan, terminal.color_err));
+                    terminal.err(&super::plan::changes(plan, terminal.color_err));
+                } else if self.broken {
+                    self.say_reload("the stack file is in order again, and changes nothing");
                 }
+                self.broken = false;
             }
             Reply::Reloaded { errors, diagnostics } => {
+                self.print_logs();
                 self.progress.settle();
+                let terminal = &self.context.terminal;
                 for diagnostic in diagnostics {
                     terminal.err(&diagnostic.render(terminal.color_err));
                 }
                 if !diagnostics.is_empty() {
+                    self.broken = true;
                     self.say_reload("the stack file has errors; the running stack is left as it was");
                 }
                 for error in errors {
@@ -246,12 +256,19 @@ impl Session<'_> {
                 }
             }
             other => {
-                if let Some(end) = show(self.context, &mut self.progress, other) {
+                if let Some(end) = show(&mut self.progress, other) {
                     end?;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Prints what containers have printed, above a list that is being drawn.
+    fn print_logs(&mut self) {
+        let progress = &mut self.progress;
+        self.follow
+            .drain(|text| progress.above(|terminal| terminal.out(text)));
     }
 
     fn say_reload(&self, text: &str) {
@@ -342,8 +359,12 @@ impl Session<'_> {
             None if first => self.decided = Some(code),
             None => {}
         }
-        if self.doing == Doing::Showing {
-            self.context.terminal.err("Aborting on container exit...\n");
+        if !matches!(self.doing, Doing::Stopping(_)) {
+            self.progress
+                .above(|terminal| terminal.err("Aborting on container exit...\n"));
+            if self.doing == Doing::Starting {
+                self.ask(&Request::Cancel).await?;
+            }
             self.doing = Doing::Stopping(status(self.decided.unwrap_or(code)));
             self.stop(None).await?;
         } else if let (Doing::Stopping(_), Some(code)) = (self.doing, self.decided) {
@@ -356,14 +377,18 @@ impl Session<'_> {
     async fn interrupted(&mut self) -> Result<Option<u8>, Failure> {
         match self.doing {
             Doing::Starting | Doing::Showing => {
-                self.context
-                    .terminal
-                    .err("\nGracefully stopping... (press Ctrl+C again to force)\n");
+                // Below the `^C` that the terminal has drawn over the last line.
+                self.progress.above(|terminal| {
+                    terminal.err("\nGracefully stopping... (press Ctrl+C again to force)\n");
+                });
+                self.progress.settle();
                 self.ask(&Request::Cancel).await?;
                 self.doing = Doing::Stopping(130);
                 self.stop(None).await?;
             }
             Doing::Stopping(_) => {
+                self.progress
+                    .above(|terminal| terminal.err("\nKilling the containers...\n"));
                 self.ask(&Request::Cancel).await?;
                 self.stop(Some(Duration::ZERO)).await?;
             }

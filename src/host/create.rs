@@ -350,7 +350,6 @@ pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), Host
     remove_tree(&paths.run)?;
     // Out of sight at once, however long the files take.
     let trash = world.stack(project).join("trash");
-    std::fs::create_dir_all(&trash).map_err(HostError::io("create", &trash))?;
     let grave = trash.join(id);
     loop {
         match std::fs::rename(&paths.state, &grave) {

@@ -16,7 +16,7 @@ use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::{bridge, record as networks};
-use crate::plan::{ContainerState, Observed, Operation, Plan, Target};
+use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
@@ -280,6 +280,12 @@ impl Machine {
     /// [`HostError::Preflight`] with everything that is in the way.
     pub async fn preflight(&self, project: &Project, plan: &Plan) -> Result<(), HostError> {
         let mut problems = Vec::new();
+        let starts = |action: &plan::Action| matches!(action.operation, Operation::StartContainer { .. });
+        if plan.actions.iter().any(starts)
+            && let Err(error) = runtime::check_machine()
+        {
+            problems.push(error.to_string());
+        }
         let mut afterwards = Afterwards::new();
         for action in &plan.actions {
             match &action.operation {

@@ -126,7 +126,8 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     })
     .await?;
     let begun = result.map_err(|source| HostError::Container { name, source })?;
-    warnings.extend(begun.warnings);
+    let of_it = |text: &dyn std::fmt::Display| format!("container {}: {text}", record.name);
+    warnings.extend(begun.warnings.iter().map(|text| of_it(text)));
     match connect(machine, &record, network).await {
         Ok(running) => take_in(machine, &record, running, begun.monitor, Some(link)),
         Err(error) => {

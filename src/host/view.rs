@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HostError;
 use super::record::{ContainerRecord, HealthRecord, containers};
-use crate::image::ImageStore;
+use crate::image::{ImageError, ImageStore};
 use crate::lifecycle::Health;
 use crate::network;
 use crate::plan::{
@@ -217,10 +217,16 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     let store = ImageStore::open(world.images());
     let mut images = BTreeMap::new();
     for service in project.services.values() {
-        if !images.contains_key(&service.image)
-            && let Some(image) = store.resolve(&service.image)?
-        {
-            images.insert(service.image.clone(), image.id);
+        if images.contains_key(&service.image) {
+            continue;
+        }
+        match store.resolve(&service.image) {
+            Ok(Some(image)) => {
+                images.insert(service.image.clone(), image.id);
+            }
+            // Who needs it will be told; `down` does not.
+            Ok(None) | Err(ImageError::Place { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(Observed {

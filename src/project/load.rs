@@ -321,6 +321,24 @@ fn active_profiles(request: &LoadRequest, environment: &Environment) -> BTreeSet
         .collect()
 }
 
+/// What to name in place of a service that is not there.
+fn suggestion(name: &str, known: &[&str]) -> String {
+    // A slip of the hand spares the first letter, mostly.
+    let near = known
+        .iter()
+        .map(|key| {
+            let distance = strsim::damerau_levenshtein(key, name);
+            (distance, key.chars().next() != name.chars().next(), key)
+        })
+        .min()
+        .filter(|(distance, _, key)| *distance <= 2 && *distance < key.len());
+    match near {
+        Some((_, _, key)) => format!("did you mean `{key}`?"),
+        None if known.is_empty() => "the stack has no services".to_owned(),
+        None => format!("the services of the stack are {}", known.join(", ")),
+    }
+}
+
 /// Takes the services out that are switched off; returns them, and all
 /// profiles there are.
 fn select(
@@ -335,10 +353,11 @@ fn select(
     if let Some(services) = services {
         for name in named {
             if !services.contains_key(name) {
-                report.push(Diagnostic::error(
-                    Code::Reference,
-                    format!("no such service: {name}"),
-                ));
+                let known: Vec<&str> = services.keys().map(String::as_str).collect();
+                report.push(
+                    Diagnostic::error(Code::Reference, format!("no such service: {name}"))
+                        .hint(suggestion(name, &known)),
+                );
             }
         }
         services.retain(|name, entry| {

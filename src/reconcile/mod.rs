@@ -212,10 +212,11 @@ async fn perform<H: Host>(
     mut cancelled: Cancelled,
 ) -> (usize, Result<Vec<String>, HostError>) {
     let work = host.perform(&project, &action.operation);
-    // Only a wait may be abandoned: it changes nothing.
+    // Only a wait may be abandoned: it changes nothing. A container that has
+    // been asked to stop ends all the same, or is asked again by the next plan.
     let result = if matches!(
         action.operation,
-        Operation::Await { .. } | Operation::PullImage { .. }
+        Operation::Await { .. } | Operation::PullImage { .. } | Operation::StopContainer { .. }
     ) {
         tokio::select! {
             result = work => result,

@@ -57,7 +57,7 @@ pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
     tmpfs_mount,
 };
-pub use self::start::{MONITOR_ROLE, Started, link, retrieve_kept, start};
+pub use self::start::{MONITOR_ROLE, Started, check_machine, link, retrieve_kept, start};
 
 pub(crate) use self::init::ROLE as INIT_ROLE;
 pub(crate) use self::init::report::{Beginning, Report};

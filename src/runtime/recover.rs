@@ -9,7 +9,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxResources;
 
 use super::blueprint::refuse_unsupported_limits;
-use super::cgroup::{Cgroup, Warning};
+use super::cgroup::{Cgroup, CgroupError, Warning};
 use super::error::RuntimeError;
 use super::process::Process;
 use super::record::{ExitRecord, RunningRecord, boot, now};
@@ -148,11 +148,19 @@ pub fn cleanup(
     exit_record: &Path,
     mountpoint: &Path,
 ) -> Result<(), RuntimeError> {
-    let place = Cgroup::locate(layout()?, cgroup)?;
-    place
-        .kill(PATIENCE)
-        .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
-    let removed = place.remove();
+    let removed = match layout() {
+        // Without one nothing can have been started here: what never ran can
+        // be removed all the same.
+        Err(RuntimeError::Cgroup(CgroupError::None)) if !running_record.exists() => Ok(()),
+        Err(error) => return Err(error),
+        Ok(layout) => {
+            let place = Cgroup::locate(layout, cgroup)?;
+            place
+                .kill(PATIENCE)
+                .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+            place.remove()
+        }
+    };
     store::remove_record(running_record)?;
     store::remove_record(&reserve(exit_record))?;
     match fs::remove_dir(mountpoint) {

@@ -262,6 +262,14 @@ pub(super) fn layout() -> Result<&'static Layout, RuntimeError> {
     Ok(LAYOUT.get_or_init(|| detected))
 }
 
+/// Whether containers can be run on this machine at all, before any is made.
+///
+/// # Errors
+/// As [`Layout::detect`]: there is no cgroup hierarchy to put them into.
+pub fn check_machine() -> Result<(), RuntimeError> {
+    layout().map(|_| ())
+}
+
 /// The filter of a policy as a memory file; that of the default policy is made
 /// once for each set of capabilities.
 pub(super) fn filter(

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use super::supervised::Supervised;
 use crate::host::{Host as _, HostError};
 use crate::plan::{self, Intent, Operation, Plan};
-use crate::project::{LoadRequest, Project, load};
+use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Cancelled, Event, execute};
-use crate::stack::{Diagnostic, DiskFiles};
+use crate::stack::Diagnostic;
 
 /// Rounds of observe, plan, walk. A second one is needed when a pull brought
 /// another image than the one containers were made of; more would mean that
@@ -87,7 +87,7 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
     };
     let project = match how {
         None => host.machine.recorded(&project).await?,
-        Some(how) => match load(&how, &DiskFiles) {
+        Some(how) => match super::load(&how) {
             Ok(loaded) => loaded.project,
             Err(failure) => {
                 applied.inputs = failure.inputs;

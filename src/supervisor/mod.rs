@@ -55,12 +55,14 @@ pub mod client;
 mod connection;
 mod health;
 mod keeper;
+mod load;
 pub mod protocol;
 mod supervised;
 
 use apply::{Applied, Step};
 use connection::{ClientId, Incoming, Sender};
 use keeper::{Keeper, Told};
+pub use load::load;
 use protocol::{Reply, Request, Watching};
 use supervised::Supervised;
 
@@ -336,7 +338,8 @@ impl Supervisor {
             ) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= session;
-                    if self.walk.is_some() {
+                    let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
+                    if others.is_some() {
                         peer.sender.tell(&Reply::Queued);
                     }
                 }

@@ -52,7 +52,10 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The machine has no cgroup hierarchy that we can use.
-    #[error("cgroup: no hierarchy is mounted that can be written to")]
+    #[error(
+        "no cgroup hierarchy is mounted that can be written to: 'mount -t cgroup2 none /sys/fs/cgroup' \
+         mounts one ('ip netns exec' hides those there are; 'nsenter --net' does not)"
+    )]
     None,
     /// A path that would leave its place.
     #[error("cgroup: {} is not a relative path without `..`", .0.display())]
