@@ -55,6 +55,12 @@ impl Failure {
         }
     }
 
+    /// Whether something that is written in the stack file is wrong.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(&self.message, Message::Diagnostics(list)
+            if list.iter().any(|diagnostic| diagnostic.origin.is_some()))
+    }
+
     /// With what may help.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
