@@ -239,7 +239,10 @@ fn an_image_that_cannot_be_had_leaves_nothing_behind() {
             "docker-archive:/nope.tar",
             "error: image docker-archive:/nope.tar: /nope.tar does not exist\n",
         ),
-        (&unknown, "error: image 127.0.0.1:5000/nothing:1: "),
+        (
+            &unknown,
+            "error: image 127.0.0.1:5000/nothing:1 not found in registry 127.0.0.1:5000\n",
+        ),
     ];
     for (image, expected) in cases {
         // The other image is there; its container is not made either.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::terminal::Terminal;
-use crate::stack::{Code, Diagnostic};
+use crate::stack::Diagnostic;
 
 /// A failed command: what to print, and the exit status.
 #[derive(Debug)]
@@ -53,12 +53,6 @@ impl Failure {
             hints: vec![],
             code: 1,
         }
-    }
-
-    /// Whether all that is wrong is that there is no stack file.
-    pub(super) fn is_missing_file(&self) -> bool {
-        matches!(&self.message, Message::Diagnostics(list)
-            if list.iter().all(|diagnostic| diagnostic.code == Code::File && diagnostic.origin.is_none()))
     }
 
     /// Whether something that is written in the stack file is wrong.
