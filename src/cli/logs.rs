@@ -34,7 +34,10 @@ async fn show(context: &Context, typed: &Logs, project: &str, from: From, painte
     let mut follow = Follow::new(painter).map_err(failed)?;
     attach(context, typed, project, &mut follow, from)?;
     follow.drain_by_time(&context.terminal);
-    while typed.follow {
+    if !typed.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         tokio::select! {
             ready = follow.ready() => {
                 ready.map_err(failed)?;
@@ -44,13 +47,12 @@ async fn show(context: &Context, typed: &Logs, project: &str, from: From, painte
                 if attach(context, typed, project, &mut follow, From::Start)? == 0 {
                     // Nothing runs: nothing more will come.
                     follow.drain(|text| context.terminal.out(text));
-                    break;
+                    return Ok(ExitCode::SUCCESS);
                 }
                 follow.drain(|text| context.terminal.out(text));
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Adds the containers that are wanted and there; how many of them run.

@@ -278,7 +278,7 @@ fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostErr
                 network: id.clone(),
                 name: network.name.clone(),
                 internal: network.internal,
-                lease: lease.clone(),
+                lease: *lease,
                 aliases: aliases.unwrap_or_default(),
             });
         }

@@ -149,12 +149,9 @@ impl Traffic {
                 target,
                 tasks: vec![],
             };
-            if held.contains_key(&key) {
-                // Only a check: the old one still serves.
-                drop(fresh);
-            } else {
-                held.insert(key, fresh);
-            }
+            // Where one is held already this was only a check: the old one
+            // still serves.
+            held.entry(key).or_insert(fresh);
         }
         Ok(())
     }
