@@ -20,10 +20,10 @@ use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
-use crate::network::bridge;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
 use crate::network::record as networks;
+use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
 use crate::project::{NetworkMode, Restart};
 use crate::runtime::{
@@ -204,14 +204,26 @@ fn prepare(
                     let fixed = create::fixed_addresses(others.iter().map(|other| &other.config));
                     network = create::lease(world, record, key, fixed)?;
                 }
-                warnings.extend(bridge::ensure(world, &network)?.iter().map(ToString::to_string));
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
                 let mac = attachment.mac_address.as_deref();
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
                 endpoints.push(endpoint.ok_or_else(missing)?);
             }
             resolved = Some(endpoints.clone());
-            Net::Fresh(create_namespace(world, &endpoints)?)
+            let namespace = match create_namespace(world, &endpoints) {
+                // After a boot the records are there and the bridges are not.
+                Err(NetworkError::Missing { .. }) => {
+                    for id in record.networks.values() {
+                        if let Some(network) = networks::read(world, id)? {
+                            let told = bridge::ensure(world, &network)?;
+                            warnings.extend(told.iter().map(ToString::to_string));
+                        }
+                    }
+                    create_namespace(world, &endpoints)?
+                }
+                other => other?,
+            };
+            Net::Fresh(namespace)
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
