@@ -18,7 +18,7 @@
 //! | [`project`] | pure | document to typed, normalised, validated [`project::Project`] |
 //! | [`graph`] | pure | project to dependency graph: order, closure, cycles |
 //! | [`plan`] | pure | (project, observed, intent) to a DAG of actions with causes, and holds |
-//! | [`lifecycle`] | pure | state machines: health, restart policy, stop sequence |
+//! | [`lifecycle`] | pure | state machines: health, restart policy |
 //! | [`image`] | effect | references, registries, archives, the layer store, unpacking |
 //! | [`network`] | effect | bridges, veth pairs, addresses, names, published ports, firewall |
 //! | [`volume`] | effect | named volumes |

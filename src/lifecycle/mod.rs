@@ -1,4 +1,4 @@
-//! State machines without clocks: health, restart policy, stop sequence.
+//! State machines without clocks: health, restart policy.
 //!
 //! Each is `step(state, input, now) -> (state, effects)`; the supervisor owns
 //! the clock and does the effects. `now` is a [`std::time::Duration`] since any
@@ -7,13 +7,11 @@
 //!
 //! * [`health`]: probe results in; a verdict and the time of the next probe out.
 //! * [`restart`]: starts and ends in; restart at a time, or leave it, out.
-//! * [`stop`]: the stop signal, then SIGKILL after the grace period.
 //!
 //! The rules are Docker's, except where `health` says what it does better.
 
 pub mod health;
 pub mod restart;
-pub mod stop;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! One request from beginning to end: load, observe, plan, check, walk.
+//! One request from beginning to end: load, observe, plan, walk.
 
 use std::path::PathBuf;
 use std::sync::Arc;

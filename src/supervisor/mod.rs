@@ -8,7 +8,7 @@
 //! time: requests of clients, what the [`keeper`] tells of starts, exits and
 //! health, changes of the stack file, and the end of the walk in progress.
 //!
-//! * Every request is [`Request::Apply`]: load, observe, plan, check, walk
+//! * Every request is [`Request::Apply`]: load, observe, plan, walk
 //!   ([`apply`]). One walk at a time; later requests queue.
 //! * A client that goes away cancels the walk it asked for: nothing new is
 //!   begun, and what has begun comes to its end.
