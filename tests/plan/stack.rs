@@ -129,6 +129,7 @@ fn service(name: &str, value: &Value) -> Service {
                 target: target.into(),
                 source,
                 read_only: false,
+                ..Mount::default()
             }
         })
         .collect();
@@ -136,6 +137,7 @@ fn service(name: &str, value: &Value) -> Service {
         target,
         source: MountSource::Anonymous,
         read_only: false,
+        ..Mount::default()
     }));
     Service {
         name: name.into(),
@@ -187,6 +189,7 @@ fn port(text: &str) -> Port {
         published: Some((published, published)),
         host_ip: None,
         protocol: Protocol::Tcp,
+        ..Port::default()
     }
 }
 
