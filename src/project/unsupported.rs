@@ -156,6 +156,11 @@ pub static TABLE: &[Unsupported] = &[
         "choose what is shown with `up --attach`",
     ),
     no("services.*.logging", Said, "log drivers are not implemented yet"),
+    no(
+        "services.*.devices.*.permissions",
+        Text(no_permissions),
+        "write a combination of r, w and m",
+    ),
     // How they are connected.
     no("services.*.dns", Said, NO_NAME_SERVICE),
     no("services.*.dns_opt", Said, NO_NAME_SERVICE),
@@ -238,6 +243,10 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "volumes have no driver options yet",
     ),
+    no("secrets.*.driver", Said, "there are no drivers of secrets"),
+    no("secrets.*.driver_opts", Said, "there are no drivers of secrets"),
+    no("secrets.*.template_driver", Said, "templates are not expanded"),
+    no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
     no("services.*.pre_start", Said, NO_HOOKS),
     no("services.*.post_start", Said, NO_HOOKS),
@@ -349,6 +358,10 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no("services.*.deploy.endpoint_mode", Said, NO_SWARM),
 ];
+
+fn no_permissions(text: &str) -> bool {
+    !super::decode::is_device_permissions(text)
+}
 
 /// Whether a platform is not this machine's.
 fn foreign_platform(text: &str) -> bool {

@@ -27,6 +27,7 @@ pub(crate) fn read(text: &str) -> Project {
             name: string(&value, "name").unwrap_or_else(|| format!("shop_{key}")),
             external: flag(&value, "external"),
             labels: BTreeMap::new(),
+            ..Volume::default()
         };
         project.volumes.insert(key, volume);
     }

@@ -103,7 +103,15 @@ fn reservations(reader: &mut Reader<'_>) -> Reservations {
         return Reservations::default();
     };
     let mut reader = reader.below("resources.reservations", node);
-    let cpus = reader.get("cpus").and_then(|node| milli(node, &mut reader));
+    // Less than a thousandth of a processor is as little as can be set aside.
+    let little = reader
+        .float("cpus")
+        .is_some_and(|cpus| (1e-9..0.001).contains(&cpus));
+    let cpus = match reader.get("cpus") {
+        Some(_) if little => Some(1),
+        Some(node) => milli(node, &mut reader),
+        None => None,
+    };
     let mut generic_resources = Vec::new();
     for (index, node) in node
         .get("generic_resources")

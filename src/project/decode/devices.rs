@@ -21,11 +21,6 @@ pub(super) fn devices(reader: &mut Reader<'_>) -> Vec<Device> {
         let mut reader = reader.below(&format!("devices.{index}"), node);
         let source = reader.text("source").unwrap_or_default();
         let permissions = reader.text("permissions").unwrap_or_else(|| "rwm".to_owned());
-        if !known::is_device_permissions(&permissions) {
-            let message = format!("{permissions:?} is no combination of r, w and m");
-            reader.fail(node.place, Code::Schema, "permissions", &message, None);
-            continue;
-        }
         if source.starts_with('/') {
             let target = reader.text("target").unwrap_or_else(|| source.clone());
             if !target.starts_with('/') {

@@ -167,7 +167,7 @@ pub(super) fn contains((network, length): (IpAddr, u8), address: IpAddr) -> bool
 }
 
 /// Whether a text says what may be done with a device: letters of `rwm`.
-pub(super) fn is_device_permissions(text: &str) -> bool {
+pub(in crate::project) fn is_device_permissions(text: &str) -> bool {
     !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
 }
 

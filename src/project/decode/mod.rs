@@ -20,7 +20,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use connections::fixed_addresses;
-pub(super) use known::is_this_platform;
+pub(super) use known::{is_device_permissions, is_this_platform};
 use reader::Reader;
 use service::service;
 

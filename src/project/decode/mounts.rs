@@ -39,7 +39,11 @@ fn target(node: &Node, text: Option<&str>, path: &str, reader: &mut Reader<'_>) 
 
 fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
     let kind = node.text_of("type").unwrap_or_default();
-    let target = target(node, node.text_of("target"), path, reader)?;
+    let target = match (kind, node.text_of("target")) {
+        // A pipe of Windows has no path of ours.
+        ("npipe", Some(target)) => target.to_owned(),
+        (_, text) => target(node, text, path, reader)?,
+    };
     let read_only = node.get("read_only").and_then(Node::as_bool) == Some(true);
     let source = node.text_of("source").filter(|source| !source.is_empty());
     for other in ["bind", "volume", "tmpfs", "image"] {

@@ -150,11 +150,8 @@ fn file_source(reader: &mut Reader<'_>, environment: &Environment) -> FileSource
         }
     } else if let Some(content) = reader.get("content").and_then(Node::as_text) {
         FileSource::Content(content.to_owned())
-    } else if let Some(driver) = reader.text("driver") {
-        FileSource::Driver {
-            driver,
-            driver_opts: reader.table("driver_opts"),
-        }
+    } else if reader.text("driver").is_some() {
+        FileSource::External
     } else {
         let place = reader.node.place;
         let message = "nothing says where its content comes from";
@@ -188,6 +185,8 @@ pub(super) fn secret(reader: &mut Reader<'_>, environment: &Environment) -> Secr
     Secret {
         name: granted_name(reader),
         source: file_source(reader, environment),
+        driver: reader.text("driver"),
+        driver_opts: reader.table("driver_opts"),
         labels: reader.table("labels"),
         template_driver: reader.text("template_driver"),
         extensions: reader.extensions(),

@@ -108,6 +108,12 @@ pub struct Secret {
     pub name: String,
     /// Where its content comes from; never [`FileSource::Content`].
     pub source: FileSource,
+    /// A driver that keeps it.
+    #[serde(skip_serializing_if = "unset")]
+    pub driver: Option<String>,
+    /// Options for the driver.
+    #[serde(skip_serializing_if = "unset")]
+    pub driver_opts: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Template driver (`golang`).
@@ -136,13 +142,6 @@ pub enum FileSource {
     },
     /// The text itself.
     Content(String),
-    /// A driver of secrets.
-    Driver {
-        /// Which.
-        driver: String,
-        /// Its options.
-        driver_opts: BTreeMap<String, String>,
-    },
 }
 
 /// A model of the project: an artifact that is served to services by a runner.

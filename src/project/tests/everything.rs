@@ -12,7 +12,11 @@ fn everything() -> Loaded {
         ("ours.env", "FROM_FILE=1\n"),
         ("ours.labels", "from=file\n"),
     ]);
-    load_any(&request(&[("HOME", "/home/u"), ("TOKEN", "s3cret")]), &files).unwrap_or_else(|f| panic!("{f}"))
+    load_any(
+        &request(&[("HOME", "/home/u"), ("TOKEN", "t"), ("PASSWORD", "s3cret")]),
+        &files,
+    )
+    .unwrap_or_else(|f| panic!("{f}"))
 }
 
 #[test]
