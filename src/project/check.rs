@@ -474,6 +474,9 @@ pub(super) fn container_names(document: &Node, report: &mut Report) {
     }
 }
 
+/// A circle of more services is not written out.
+const LONGEST_CIRCLE: usize = 20;
+
 /// Services that wait for each other.
 pub(super) fn cycles(document: &Node, report: &mut Report) {
     #[derive(Clone, Copy, PartialEq)]
@@ -481,7 +484,10 @@ pub(super) fn cycles(document: &Node, report: &mut Report) {
         Now,
         Done,
     }
-    let services: Vec<(&str, &Node)> = section(document, "services").collect();
+    // What is wrong with a service may be why it is in a circle.
+    let services: Vec<(&str, &Node)> = section(document, "services")
+        .filter(|(name, _)| !report.is_poisoned(name))
+        .collect();
     let index: HashMap<&str, usize> = services
         .iter()
         .enumerate()
@@ -564,6 +570,18 @@ fn circular(services: &[(&str, &Node)], circle: &[(usize, Place)], last: Place, 
         })
         .collect();
     let place = steps.first().map_or(last, |(_, place)| *place);
+    let mut names: Vec<&str> = names;
+    let mut shown = shown;
+    if names.len() > LONGEST_CIRCLE {
+        let tail = names.split_off(names.len() - 3);
+        names.truncate(LONGEST_CIRCLE - 3);
+        names.push("…");
+        names.extend(tail);
+    }
+    if shown.len() > LONGEST_CIRCLE {
+        shown.truncate(LONGEST_CIRCLE);
+        shown.push("…".to_owned());
+    }
     report.error_hint(
         place,
         Code::Conflict,
