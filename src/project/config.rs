@@ -153,21 +153,32 @@ fn shaped(node: &Node, form: Option<&'static Form>, style: Printing) -> Json {
     let Some(shape) = form.and_then(|form| form.shape) else {
         return Json::Object(map);
     };
-    for field in shape.fields {
-        let there = node
-            .get(field.name)
-            .map(|node| value(node, Some(field.form), style));
+    // Most fields of a mapping are not there: only those that are, and those
+    // that are printed all the same, are looked at.
+    let there = node
+        .entries()
+        .filter_map(|(key, node)| Some((shape.position(key)?, Some(node))));
+    let mut found: Vec<(usize, Option<&Node>)> = there.collect();
+    for (position, field) in shape.fields.iter().enumerate() {
+        let always = match field.print {
+            Print::OrNull | Print::OrEmpty => style.style == Style::Json,
+            _ => false,
+        };
+        if always && !found.iter().any(|(there, _)| *there == position) {
+            found.push((position, None));
+        }
+    }
+    found.sort_unstable_by_key(|(position, _)| *position);
+    for (position, there) in found {
+        let Some(field) = shape.fields.get(position) else {
+            continue;
+        };
+        let there = there.map(|node| value(node, Some(field.form), style));
         let printed = match (field.print, there) {
-            (Print::Never, _) => None,
-            (Print::OrNull, there) => match there {
-                Some(value) => Some(value),
-                None => (style.style == Style::Json).then_some(Json::Null),
-            },
+            (Print::OrNull, there) => Some(there.unwrap_or(Json::Null)),
             (Print::OrEmpty, Some(Json::Object(map))) => Some(Json::Object(map)),
-            (Print::OrEmpty, _) => match style.style {
-                Style::Json => Some(empty(field.form, style)),
-                Style::Yaml => None,
-            },
+            (Print::OrEmpty, _) if style.style == Style::Json => Some(empty(field.form, style)),
+            (Print::OrEmpty, _) => None,
             (Print::Present, there) => there.filter(|value| !value.is_null()),
             (Print::Filled, there) => there.filter(|value| {
                 let no_bytes = field.form.format == Format::Bytes && value.as_str() == Some("0");

@@ -824,8 +824,7 @@ pub(super) static SERVICE: Shape = Shape {
             "pull_refresh_after",
             &TEXT,
             "Age after which the image is fetched again.",
-        )
-        .print(Print::Never),
+        ),
         field("read_only", &BOOL, "Root file system read-only."),
         field(
             "restart",
