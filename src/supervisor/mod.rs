@@ -70,6 +70,9 @@ use supervised::Supervised;
 /// name and the state root follow.
 pub const ROLE: &str = "__supervisor";
 
+/// Room for descriptors that is made at the start: some ten a container.
+const DESCRIPTORS: usize = 4096;
+
 /// The socket of a stack's supervisor.
 pub fn socket_path(world: &World, project: &str) -> PathBuf {
     world.stack_run(project).join("supervisor.sock")
@@ -131,6 +134,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     let world = World::new(Some(state));
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
+    crate::sys::fd::reserve(DESCRIPTORS);
     let first = connection::from_stdin();
     let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
         return Ok(());
