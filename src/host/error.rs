@@ -32,11 +32,12 @@ pub enum HostError {
         /// What: `service web`.
         what: String,
     },
-    /// An address that is none.
-    #[error("{text} is not an IP address")]
-    Address {
-        /// What was given.
-        text: String,
+    /// Something that the project asks for and this host cannot do. What is
+    /// known not to work is refused earlier (`project::unsupported`).
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What: `network mode container:x`.
+        what: String,
     },
     /// The planner refused.
     #[error("{reason}")]

@@ -178,11 +178,12 @@ impl Mounts<'_> {
                 path,
                 create_host_path,
                 propagation,
+                ..
             } => {
                 if *create_host_path && !path.exists() {
                     std::fs::create_dir_all(path).map_err(HostError::io("create bind source", path))?;
                 }
-                let mut options = vec![propagation.as_deref().unwrap_or("rprivate")];
+                let mut options = vec![propagation.unwrap_or_default().as_str()];
                 if mount.read_only {
                     options.push("ro");
                 }
@@ -198,6 +199,11 @@ impl Mounts<'_> {
             }
             // By the record: these have names there.
             MountSource::Anonymous => {}
+            MountSource::Image { .. } | MountSource::NamedPipe { .. } | MountSource::Cluster { .. } => {
+                return Err(HostError::Unsupported {
+                    what: format!("the kind of mount at {target}"),
+                });
+            }
             MountSource::Tmpfs { size, mode, options } => {
                 let mut all = options.clone();
                 all.extend(size.map(|size| format!("size={size}")));

@@ -25,7 +25,7 @@ use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{NetworkMode, Restart};
+use crate::project::{HostAddress, NetworkMode, Restart};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
@@ -190,6 +190,11 @@ fn prepare(
         NetworkMode::Host => Net::Host,
         NetworkMode::None => Net::Given(loopback_only()?),
         NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
+        NetworkMode::Container(name) | NetworkMode::Other(name) => {
+            return Err(HostError::Unsupported {
+                what: format!("the network of {name}"),
+            });
+        }
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
             for key in in_order(record) {
@@ -304,12 +309,10 @@ fn write_files(
     let mut extra = Vec::new();
     for (name, targets) in &record.config.extra_hosts {
         for target in targets {
-            let address = match (target.as_str(), gateway) {
-                // Docker's word for the address of this machine.
-                ("host-gateway", gateway) => gateway.or(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
-                (address, _) => address.parse().ok(),
+            let address = match target {
+                HostAddress::HostGateway => gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                HostAddress::Address(address) => *address,
             };
-            let address = address.ok_or_else(|| HostError::Address { text: target.clone() })?;
             extra.push((name.clone(), address));
         }
     }

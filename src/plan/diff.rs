@@ -12,7 +12,16 @@ use super::Change;
 use crate::project::{Network, Project, Service};
 
 /// Fields of a service that no container is made from.
-const NOT_COMPARED: [&str; 4] = ["depends_on", "replicas", "profiles", "pull_policy"];
+const NOT_COMPARED: [&str; 8] = [
+    "attach",
+    "build",
+    "depends_on",
+    "develop",
+    "profiles",
+    "pull_policy",
+    "pull_refresh_after",
+    "replicas",
+];
 
 /// Fields that are read from the record when they are needed, so that changing
 /// the record is enough: the supervisor reads `restart` and `healthcheck`, a
@@ -241,6 +250,7 @@ mod tests {
             published: Some((target, target)),
             host_ip: None,
             protocol: Protocol::Tcp,
+            ..Port::default()
         }
     }
 
@@ -331,6 +341,7 @@ mod tests {
             target: "/data".into(),
             source,
             read_only: false,
+            ..Mount::default()
         };
         let mut before = web();
         before.volumes = vec![mount(MountSource::Anonymous)];
@@ -340,6 +351,8 @@ mod tests {
             path: PathBuf::from("/srv"),
             create_host_path: true,
             propagation: None,
+            recursive: crate::project::BindRecursive::default(),
+            selinux: None,
         };
         after.volumes = vec![mount(bind)];
         let changes = service_changes(&Project::default(), &after, &recorded);

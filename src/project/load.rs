@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Project, check, decode, normalise};
+use super::{Project, check, decode, normalise, unsupported};
 use crate::stack::{self, Code, Diagnostic, Environment, Files, Node, Report, Severity, Trail, Wanted};
 
 /// Everything that decides how a project is loaded. It serialises, so that the
@@ -153,11 +153,27 @@ impl Default for Rules {
 /// text that is no YAML, values that are not what the Compose Specification
 /// asks for, and what this program does not support.
 pub fn load(request: &LoadRequest, files: &dyn Files) -> Result<Loaded, LoadFailure> {
+    typed(request, files, true)
+}
+
+/// Loads a project whether or not this host can run it: what describes a stack
+/// without running it.
+///
+/// # Errors
+/// [`LoadFailure`], as [`load`], but for what is not supported.
+pub fn load_any(request: &LoadRequest, files: &dyn Files) -> Result<Loaded, LoadFailure> {
+    typed(request, files, false)
+}
+
+fn typed(request: &LoadRequest, files: &dyn Files, to_run: bool) -> Result<Loaded, LoadFailure> {
     let mut report = Report::default();
     let model = build(request, Rules::default(), files, &mut report);
     let Some(model) = model else {
         return Err(failure(report));
     };
+    if to_run {
+        unsupported::check(&model.document, &mut report);
+    }
     let project = decode::project(&model, &mut report);
     if report.has_errors() {
         return Err(failure(report));
