@@ -18,6 +18,7 @@ mod arguments;
 mod config;
 mod context;
 mod exec;
+mod explain;
 mod failure;
 mod follow;
 mod lifecycle;
@@ -65,6 +66,7 @@ pub fn main() -> ExitCode {
             Command::Start(typed) => lifecycle::start(&context, typed),
             Command::Restart(typed) => lifecycle::restart(&context, typed),
             Command::Config(typed) => config::config(&context, typed),
+            Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
             Command::Version(typed) => version::version(&context, typed),
         }

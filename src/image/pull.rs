@@ -198,6 +198,25 @@ impl ImageStore {
         result
     }
 
+    /// A reference with the digest that its registry has for it now, in full
+    /// (`docker.io/library/nginx:1.27@sha256:…`). References that have a digest
+    /// are only written in full; what is no reference to a registry stays.
+    ///
+    /// # Errors
+    /// [`ImageError`], which names the image and what failed.
+    pub async fn pin(&self, source: &str) -> Result<String, ImageError> {
+        let Source::Registry(reference) = Source::parse(source)? else {
+            return Ok(source.to_owned());
+        };
+        if reference.digest().is_some() {
+            return Ok(reference.to_string());
+        }
+        let (events, _) = mpsc::unbounded_channel();
+        let name: Arc<str> = source.into();
+        let registry = Registry::new(&name, &reference, self.docker_config(), Events(events))?;
+        Ok(format!("{reference}@{}", registry.digest(&reference).await?))
+    }
+
     async fn pull_source(&self, source: &Source, name: &str, events: Events) -> Result<Image, ImageError> {
         self.prepare()?;
         let using = self.share().await?;

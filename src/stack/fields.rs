@@ -685,13 +685,12 @@ pub(super) static SERVICE: Shape = Shape {
                     fields: &[
                         field("path", &TEXT, "The file.").required(),
                         field("format", &TEXT, "`raw`: nothing is interpreted."),
-                        field("required", &BOOL, "`false`: it may be missing."),
+                        field("required", &BOOL, "`false`: it may be missing.").print(Print::Present),
                     ],
                 })),
             "Files with environment variables.",
         )
-        .identity(Identity::FilePath)
-        .print(Print::Never),
+        .identity(Identity::FilePath),
         field("expose", &LOOSE_SET, "Ports that are listened on.").identity(Identity::Whole),
         field(
             "extends",
@@ -734,7 +733,7 @@ pub(super) static SERVICE: Shape = Shape {
         field("ipc", &TEXT, "IPC namespace."),
         field("isolation", &TEXT, "Isolation technology."),
         field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
-        field("label_file", &TEXTS, "Files with labels.").print(Print::Never),
+        field("label_file", &TEXTS, "Files with labels."),
         field("links", &TEXT_SET, "Links to other services.").identity(Identity::BeforeEquals),
         field(
             "logging",
