@@ -58,5 +58,5 @@ pub mod unpack;
 pub use config::{ImageConfig, ImageHealthcheck};
 pub use digest::Digest;
 pub use error::ImageError;
-pub use pull::Progress;
+pub use pull::{Progress, PullOptions};
 pub use store::{DEFAULT_PATH, Image, ImageStore, Listed, Pruned};
