@@ -74,7 +74,39 @@ impl<'a> Archive<'a> {
             if !found.is_file() {
                 return Err(wrong("is not a file"));
             }
-            let mut file = File::open(path).map_err(ImageError::io("open", path))?;
+            let file = File::open(path).map_err(ImageError::io("open", path))?;
+            return Self::of_file(image, source, file, scratch);
+        };
+        Ok(Self {
+            image,
+            source,
+            contents,
+        })
+    }
+
+    /// The folder of a layout.
+    pub(super) fn of_folder(image: &'a str, source: &'a Source, folder: PathBuf) -> Self {
+        Self {
+            image,
+            source,
+            contents: Contents::Directory(folder),
+        }
+    }
+
+    /// An archive that is open.
+    pub(super) fn of_file(
+        image: &'a str,
+        source: &'a Source,
+        mut file: File,
+        scratch: &Path,
+    ) -> Result<Self, ImageError> {
+        let path = source.path().unwrap_or(Path::new(""));
+        let wrong = |reason: &str| ImageError::Place {
+            image: image.to_owned(),
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let contents = {
             let mut head = [0; 4];
             let have = file.read_at(&mut head, 0).map_err(ImageError::io("read", path))?;
             if is_compressed(head.get(..have).unwrap_or_default()) {

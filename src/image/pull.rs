@@ -614,6 +614,10 @@ impl ImageStore {
                             (_, Err(error)) if have > 0 && error.is_of_content() => {
                                 lease.forget(&layer)?;
                             }
+                            (Err(error), _) if error.is_of_content() => {
+                                lease.forget(&layer)?;
+                                return Err(error);
+                            }
                             // A download fails too when nobody takes its data any more.
                             (Err(error), Err(unpack)) => return Err(error.unless_cut_short(unpack)),
                             (Err(error), Ok(_)) => return Err(error),

@@ -478,6 +478,12 @@ impl ImageStore {
         Ok(record.map(|record| (record.id, record.top)))
     }
 
+    /// What a local source looked like when it was imported.
+    pub(super) fn stamp_of(&self, source: &Source) -> Result<Option<Stamp>, ImageError> {
+        let path = self.reference_path(&source.to_string());
+        Ok(read_damaged::<ReferenceRecord>(&path)?.and_then(|record| record.stamp))
+    }
+
     /// Every source: its canonical form, image, the digest it pointed at, and
     /// when that was last asked for.
     pub(super) fn pointers(&self) -> Result<Vec<Pointer>, ImageError> {
@@ -536,6 +542,18 @@ impl ImageStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ImageError::io("read", &path)(error)),
         }
+    }
+
+    /// The layers that are here.
+    pub(super) fn layer_names(&self) -> Result<Vec<String>, ImageError> {
+        names(&self.root.join("layers"))
+    }
+
+    /// Bytes of all blobs.
+    pub(super) fn blob_bytes(&self) -> Result<u64, ImageError> {
+        let names = names(&self.blobs())?;
+        let size = |name: String| fs::metadata(self.blobs().join(name)).map_or(0, |found| found.len());
+        Ok(names.into_iter().map(size).sum())
     }
 
     /// Has the store alone: nobody brings anything to its place meanwhile.

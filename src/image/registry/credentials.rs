@@ -90,7 +90,7 @@ fn folder(name: &str) -> Option<PathBuf> {
 }
 
 /// The file that a login is written to when nothing else is said.
-pub(in crate::image) fn docker_file() -> Option<PathBuf> {
+pub(super) fn docker_file() -> Option<PathBuf> {
     let folder = folder("DOCKER_CONFIG").or_else(|| Some(folder("HOME")?.join(".docker")));
     Some(folder?.join("config.json"))
 }

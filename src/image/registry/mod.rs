@@ -57,14 +57,13 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{sleep, timeout};
 
-pub(super) use self::credentials::docker_file;
 pub(super) use self::login::{log_in, log_out};
 pub(super) use self::push::{Packed, Upload};
 
-use self::credentials::{Credentials, Login};
+use self::credentials::Credentials;
 use self::settings::{Endpoint, Security, Settings};
 use self::transport::{Body, Transport};
-use self::uri::{host_of, is_loopback, redirect, resolve_uri, retry_after, same_origin};
+use self::uri::{is_loopback, redirect, resolve_uri, retry_after, same_origin};
 use super::error::{ImageError, chain};
 use super::pull::{Events, Progress};
 use super::reference::Reference;
