@@ -374,7 +374,8 @@ impl Registry {
             let (head, body) = self.message(response).await;
             // What TLS servers answer to plain HTTP.
             let wants_tls = status == StatusCode::BAD_REQUEST
-                && body.windows(5).any(|word| word.eq_ignore_ascii_case(b"https"));
+                && (ask.method == Method::HEAD
+                    || body.windows(5).any(|word| word.eq_ignore_ascii_case(b"https")));
             if !(ours && !secure && wants_tls && self.other_scheme()) {
                 return Err(self.status(&head, &body, &target, &ask.what));
             }
