@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::image::arguments as image;
+
 /// Runs compose files on a built-in container runtime: no daemon, one static binary.
 #[derive(Debug, Parser)]
 #[command(
@@ -129,6 +131,38 @@ pub(super) enum Command {
     Explain(Explain),
     /// Print what 'up' would do, and why
     Plan(Plan),
+    /// Bring the images of the stack here
+    Pull(image::Pull),
+    /// Send the images of the stack that were made here to their registries
+    Push(image::Push),
+    /// List the images that the containers of the stack are made from
+    Images(image::Images),
+    /// Make an image of what a container of a service changed
+    Commit(image::Commit),
+    /// Write what a container of a service sees to an archive
+    Export(image::Export),
+    /// Images by name: list, pull, push, tag, remove, inspect, save, load, import, prune
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::Image,
+    },
+    /// Containers by name: list, inspect, export, commit
+    Container {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::Container,
+    },
+    /// Room on the disk: show it, make it
+    System {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::System,
+    },
+    /// Log in to a registry
+    Login(image::Login),
+    /// Log out of a registry
+    Logout(image::Logout),
     /// Print the version
     Version(Version),
 }

@@ -128,6 +128,7 @@ macro_rules! from {
 
 from!(
     crate::host::HostError,
+    crate::image::ImageError,
     crate::store::StoreError,
     crate::supervisor::client::ClientError,
     crate::supervisor::SupervisorError,

@@ -68,6 +68,26 @@ pub enum HostError {
         /// Its reference.
         image: String,
     },
+    /// A hook failed.
+    #[error("container {container}: {kind} hook `{command}`: {reason}")]
+    Hook {
+        /// Container name.
+        container: String,
+        /// `post_start` or `pre_stop`.
+        kind: &'static str,
+        /// What was run.
+        command: String,
+        /// Why, with the end of what it printed.
+        reason: String,
+    },
+    /// A config or secret that a container is to be given cannot be had.
+    #[error("{what}: {reason}")]
+    NotGiven {
+        /// What: `secrets.password`.
+        what: String,
+        /// Why.
+        reason: String,
+    },
     /// A network that should be here is not.
     #[error("network {name} is not there")]
     NoNetwork {

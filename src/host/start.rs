@@ -17,7 +17,7 @@ use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF};
 use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, spec};
+use super::{HostError, create, given, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
@@ -233,6 +233,7 @@ fn prepare(
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
     write_files(record, &paths, resolved.as_deref(), &network)?;
+    given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     Ok(Prepared {
         request: spec::request(world, record, image, revive)?,
@@ -551,7 +552,7 @@ async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitR
 }
 
 /// Resolves when a process has ended.
-async fn ended_process(process: &Process) {
+pub(super) async fn ended_process(process: &Process) {
     let told = async {
         // A pidfd becomes readable when its process has ended.
         let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
