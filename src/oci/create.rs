@@ -145,8 +145,10 @@ fn make(
     log: &Log,
 ) -> Result<Created, OciError> {
     let preserved = preserved(invocation)?;
-    let place = fs::canonicalize(invocation.value("bundle").unwrap_or("."))
-        .map_err(OciError::io("open bundle", invocation.value("bundle").unwrap_or(".")))?;
+    let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
+        "open bundle",
+        invocation.value("bundle").unwrap_or("."),
+    ))?;
     let config = invocation.value("config").unwrap_or("config.json");
     let mut spec = read_spec(&place.join(config))?;
     if invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd") {
@@ -289,7 +291,6 @@ fn clear_up(folder: Folder, log: &Log) {
         log.warn(&error.to_string());
     }
 }
-
 
 #[cfg(test)]
 mod tests {
