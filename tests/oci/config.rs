@@ -208,13 +208,13 @@ fn paths_are_masked_and_read_only() {
     let Some(mut bundle) = bundle() else { return };
     fs::write(bundle.path("rootfs/data/secret"), "secret\n").unwrap();
     fs::create_dir_all(bundle.path("rootfs/data/folder/inner")).unwrap();
-    bundle.config["linux"]["maskedPaths"] = json!(["/data/secret", "/data/folder", "/nosuch", "/proc/kcore"]);
+    bundle.config["linux"]["maskedPaths"] = json!(["/data/secret", "/data/folder", "/nosuch"]);
     bundle.config["linux"]["readonlyPaths"] = json!(["/proc/sys", "/etc"]);
     let said = bundle.prints(
         "cat /data/secret; ls /data/folder; touch /etc/x /data/folder/x 2>/dev/null || echo closed; \
-         echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo closed; wc -c </proc/kcore",
+         echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo closed",
     );
-    assert_eq!(said, "closed\nclosed\n0\n");
+    assert_eq!(said, "closed\nclosed\n");
     bundle.config["linux"]["maskedPaths"] = json!(["relative"]);
     assert!(bundle.refused().contains("not absolute"));
     bundle.config["linux"]["maskedPaths"] = json!(["/link"]);
@@ -230,7 +230,7 @@ fn devices_and_links_are_there() {
         {"path": "/data/pipe", "type": "p", "fileMode": 0o600}]);
     let said = bundle.prints(
         "for d in null zero full random urandom tty; do stat -c '%n %t:%T %a' /dev/$d; done; \
-         stat -c '%t:%T %a %u:%g' /dev/mine; test -p /data/pipe && echo pipe; readlink /dev/fd /dev/ptmx /dev/stdout",
+         stat -c '%t:%T %a %u:%g' /dev/mine; test -p /data/pipe && echo pipe; for l in fd ptmx stdout; do readlink /dev/$l; done",
     );
     assert_eq!(
         said,
@@ -267,7 +267,7 @@ fn system_calls_are_filtered() {
         let said = bundle.prints("mkdir /data/x 2>&1; grep -E 'Seccomp:|CapEff' /proc/self/status");
         assert!(said.contains("No space left") && said.contains("Seccomp:\t2"), "{said}");
         // The right to load it is not kept.
-        assert!(said.contains("CapEff:\t00000000280420eb"), "{said}");
+        assert!(said.contains("CapEff:\t00000000080420eb"), "{said}");
     }
     // Nothing but what a program needs: our own last steps need no more.
     bundle.args(&["true"]);
@@ -301,7 +301,8 @@ fn a_listener_is_given_notifications() {
     assert_eq!(state["fds"], json!(["seccompFd"]));
     assert_eq!(state["state"]["id"], bundle.id);
     assert_eq!(state["pid"].to_string(), fs::read_to_string(bundle.path("pid")).unwrap());
-    let what = fs::read_link(format!("/proc/self/fd/{}", fd.unwrap().as_raw_fd())).unwrap();
+    let fd = fd.unwrap();
+    let what = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     assert_eq!(what.to_str(), Some("anon_inode:seccomp notify"));
     bundle.delete();
     bundle.config["linux"]["seccomp"]["listenerPath"] = "/nosuch".into();

@@ -84,6 +84,7 @@ pub(crate) fn bundle() -> Option<Bundle> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let busybox = busybox()?;
     let folder = tempfile::tempdir().unwrap();
+    program(folder.path());
     fill(&folder.path().join("rootfs"), &busybox);
     let id = format!(
         "t{}-{}",

@@ -29,10 +29,10 @@ fn its_root_is_nobody_outside() {
     bundle.config["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
     let said = bundle.prints(
         "cat /proc/self/uid_map; id -u; touch /data/mine; cat /data/bound; echo x > /dev/null && echo null; \
-         test -c /dev/kmsg && echo kmsg; hostname x && hostname",
+         test -c /dev/kmsg && echo kmsg",
     );
     let words: Vec<&str> = said.split_whitespace().collect();
-    assert_eq!(words, ["0", "100000", "1000", "0", "bound", "null", "kmsg", "x"], "{said}");
+    assert_eq!(words, ["0", "100000", "1000", "0", "bound", "null", "kmsg"], "{said}");
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!(fs::metadata(bundle.path("rootfs/data/mine")).unwrap().uid(), 100_000);
 }
