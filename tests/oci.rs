@@ -21,7 +21,7 @@ mod hooks;
 mod lifecycle;
 #[path = "oci/limits.rs"]
 mod limits;
-#[path = "oci/users.rs"]
-mod users;
 #[path = "oci/support.rs"]
 mod support;
+#[path = "oci/users.rs"]
+mod users;

@@ -47,7 +47,11 @@ pub(super) fn signal(name: &str) -> Option<i32> {
     let upper = name.to_ascii_uppercase();
     let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
     let offset = |text: &str| -> Option<i32> {
-        if text.is_empty() { Some(0) } else { text.parse().ok() }
+        if text.is_empty() {
+            Some(0)
+        } else {
+            text.parse().ok()
+        }
     };
     let found = if let Some(rest) = plain.strip_prefix("RTMIN") {
         34_i32.checked_add(offset(rest)?)
@@ -170,7 +174,17 @@ mod tests {
         ] {
             assert_eq!(signal(name), Some(number), "{name}");
         }
-        for wrong in ["", "0", "65", "-9", "NOSUCH", "RTMIN+40", "RTMAX+1", "RTMINx", "99999999999"] {
+        for wrong in [
+            "",
+            "0",
+            "65",
+            "-9",
+            "NOSUCH",
+            "RTMIN+40",
+            "RTMAX+1",
+            "RTMINx",
+            "99999999999",
+        ] {
             assert_eq!(signal(wrong), None, "{wrong}");
         }
     }

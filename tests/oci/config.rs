@@ -46,8 +46,7 @@ fn the_process_is_what_is_written() {
 fn capabilities_are_what_is_written() {
     let Some(mut bundle) = bundle() else { return };
     let one = json!(["CAP_NET_RAW"]);
-    bundle.config["process"]["capabilities"] =
-        json!({"bounding": ["CAP_NET_RAW", "CAP_CHOWN"], "permitted": one, "effective": one, "inheritable": one, "ambient": one});
+    bundle.config["process"]["capabilities"] = json!({"bounding": ["CAP_NET_RAW", "CAP_CHOWN"], "permitted": one, "effective": one, "inheritable": one, "ambient": one});
     bundle.config["process"]["user"] = json!({"uid": 5, "gid": 5});
     let said = bundle.prints("grep Cap /proc/self/status");
     for line in [
@@ -83,14 +82,18 @@ fn the_kernel_treats_the_process_as_is_written() {
 fn clocks_of_a_time_namespace_are_ahead() {
     let Some(mut bundle) = bundle() else { return };
     bundle.namespace(json!({"type": "time"}));
-    bundle.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5}});
+    bundle.config["linux"]["timeOffsets"] =
+        json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5}});
     bundle.sh("cut -d. -f1 /proc/uptime; sleep 1000");
     bundle.start();
     bundle.wait_for_output("\n");
     let inside: u64 = bundle.output().trim().parse().unwrap();
     let outside = fs::read_to_string("/proc/uptime").unwrap();
     let outside: u64 = outside.split('.').next().unwrap().parse().unwrap();
-    assert!((999_000..1_001_000).contains(&(inside - outside)), "{inside} {outside}");
+    assert!(
+        (999_000..1_001_000).contains(&(inside - outside)),
+        "{inside} {outside}"
+    );
     let said = bundle.exec(&["cut", "-d.", "-f1", "/proc/uptime"]);
     assert!(said.out.trim().parse::<u64>().unwrap() >= inside, "{said:?}");
     bundle.delete();
@@ -101,14 +104,24 @@ fn namespaces_are_inherited_entered_and_checked() {
     let Some(mut bundle) = bundle() else { return };
     let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
     // Without the type: the runtime's.
-    let kinds = [("pid", "pid"), ("uts", "uts"), ("ipc", "ipc"), ("net", "network"), ("cgroup", "cgroup")];
+    let kinds = [
+        ("pid", "pid"),
+        ("uts", "uts"),
+        ("ipc", "ipc"),
+        ("net", "network"),
+        ("cgroup", "cgroup"),
+    ];
     let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
     list.retain(|kind| kind["type"] == "mount");
     bundle.args(&["sleep", "1000"]);
     bundle.create();
     let pid = bundle.state()["pid"].clone();
     for (name, _) in kinds {
-        assert_eq!(fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap(), own(name), "{name}");
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap(),
+            own(name),
+            "{name}"
+        );
     }
     bundle.delete();
     // With a path: that one, and only of that type.
@@ -121,7 +134,11 @@ fn namespaces_are_inherited_entered_and_checked() {
     let pid = bundle.state()["pid"].clone();
     for name in ["pid", "uts", "ipc", "net", "cgroup", "mnt"] {
         let theirs = fs::read_link(format!("/proc/{}/ns/{name}", other.pid())).unwrap();
-        assert_eq!(fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap(), theirs, "{name}");
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap(),
+            theirs,
+            "{name}"
+        );
     }
     bundle.delete();
     bundle.namespace(json!({"type": "uts", "path": format!("/proc/{}/ns/net", other.pid())}));
@@ -137,7 +154,9 @@ fn mounts_have_their_options() {
     fs::write(bundle.path("rootfs/data/below"), "below\n").unwrap();
     let source = bundle.path("source");
     bundle.mount(json!({"destination": "/folder", "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid"]}));
-    bundle.mount(json!({"destination": "/a/file", "type": "bind", "source": source.join("file"), "options": ["bind"]}));
+    bundle.mount(
+        json!({"destination": "/a/file", "type": "bind", "source": source.join("file"), "options": ["bind"]}),
+    );
     bundle.mount(json!({"destination": "/relative", "source": "source", "options": ["bind"]}));
     bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "size=1m", "noexec"]}));
     bundle.mount(json!({"destination": "/folder", "options": ["remount", "bind", "rw"]}));
@@ -145,15 +164,34 @@ fn mounts_have_their_options() {
         "cat /folder/file /a/file /relative/file /data/below; touch /folder/new && echo written; \
          grep -E ' /(folder|data) ' /proc/mounts | cut -d' ' -f2,4",
     );
-    assert!(said.starts_with("content\ncontent\ncontent\nbelow\nwritten\n"), "{said}");
-    assert!(said.contains("/data rw,noexec") && said.contains("size=1024k"), "{said}");
+    assert!(
+        said.starts_with("content\ncontent\ncontent\nbelow\nwritten\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("/data rw,noexec") && said.contains("size=1024k"),
+        "{said}"
+    );
     assert!(source.join("new").exists());
-    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(bundle.path("").to_str().unwrap()));
+    assert!(
+        !fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .contains(bundle.path("").to_str().unwrap())
+    );
     for (mount, text) in [
-        (json!({"destination": "/x", "type": "tmpfs", "options": ["nosuch=1"]}), "tmpfs on /x"),
+        (
+            json!({"destination": "/x", "type": "tmpfs", "options": ["nosuch=1"]}),
+            "tmpfs on /x",
+        ),
         (json!({"destination": "/proc/sys", "type": "tmpfs"}), "/proc"),
-        (json!({"destination": "/x", "source": "/nosuch", "options": ["bind"]}), "no such file"),
-        (json!({"destination": "/x", "source": "/", "options": ["bind", "idmap"]}), "idmapped"),
+        (
+            json!({"destination": "/x", "source": "/nosuch", "options": ["bind"]}),
+            "no such file",
+        ),
+        (
+            json!({"destination": "/x", "source": "/", "options": ["bind", "idmap"]}),
+            "idmapped",
+        ),
     ] {
         bundle.config["mounts"].as_array_mut().unwrap().truncate(4);
         bundle.mount(mount);
@@ -169,8 +207,10 @@ fn an_idmapped_mount_shows_other_owners() {
     fs::write(bundle.path("source/file"), "").unwrap();
     std::os::unix::fs::chown(bundle.path("source/file"), Some(1000), Some(1001)).unwrap();
     let map = |from: u32| json!([{"containerID": from, "hostID": 5, "size": 1}]);
-    bundle.mount(json!({"destination": "/data", "type": "bind", "source": bundle.path("source"),
-        "options": ["rbind", "ridmap"], "uidMappings": map(1000), "gidMappings": map(1001)}));
+    bundle.mount(
+        json!({"destination": "/data", "type": "bind", "source": bundle.path("source"),
+        "options": ["rbind", "ridmap"], "uidMappings": map(1000), "gidMappings": map(1001)}),
+    );
     assert_eq!(bundle.prints("stat -c %u:%g /data/file"), "5:5\n");
 }
 
@@ -178,11 +218,22 @@ fn an_idmapped_mount_shows_other_owners() {
 fn the_root_is_read_only_and_propagates_as_is_written() {
     let Some(mut bundle) = bundle() else { return };
     bundle.config["root"]["readonly"] = true.into();
-    assert_eq!(bundle.prints("touch /x 2>/dev/null || echo no; touch /dev/x && echo yes"), "no\nyes\n");
-    for (name, field) in [("shared", "shared:"), ("slave", "master:"), ("private", ""), ("unbindable", "unbindable")] {
+    assert_eq!(
+        bundle.prints("touch /x 2>/dev/null || echo no; touch /dev/x && echo yes"),
+        "no\nyes\n"
+    );
+    for (name, field) in [
+        ("shared", "shared:"),
+        ("slave", "master:"),
+        ("private", ""),
+        ("unbindable", "unbindable"),
+    ] {
         bundle.config["linux"]["rootfsPropagation"] = name.into();
         let said = bundle.prints("grep -E ' / / ' /proc/self/mountinfo || cat /proc/self/mountinfo");
-        let root = said.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+        let root = said
+            .lines()
+            .find(|line| line.split(' ').nth(4) == Some("/"))
+            .unwrap();
         if name == "slave" {
             // Only what the host shares has a master.
             continue;
@@ -265,15 +316,46 @@ fn system_calls_are_filtered() {
     for new_privileges in [true, false] {
         bundle.config["process"]["noNewPrivileges"] = new_privileges.into();
         let said = bundle.prints("mkdir /data/x 2>&1; grep -E 'Seccomp:|CapEff' /proc/self/status");
-        assert!(said.contains("No space left") && said.contains("Seccomp:\t2"), "{said}");
+        assert!(
+            said.contains("No space left") && said.contains("Seccomp:\t2"),
+            "{said}"
+        );
         // The right to load it is not kept.
         assert!(said.contains("CapEff:\t00000000080420eb"), "{said}");
     }
     // Nothing but what a program needs: our own last steps need no more.
     bundle.args(&["true"]);
-    let base = ["execve", "exit_group", "exit", "capset", "brk", "arch_prctl", "set_tid_address", "mmap", "mprotect",
-        "set_robust_list", "rseq", "prlimit64", "readlinkat", "readlink", "getrandom", "getuid", "geteuid", "rt_sigaction",
-        "prctl", "setuid", "setgid", "getgid", "fstat", "ioctl", "write", "newfstatat", "uname", "access", "munmap"];
+    let base = [
+        "execve",
+        "exit_group",
+        "exit",
+        "capset",
+        "brk",
+        "arch_prctl",
+        "set_tid_address",
+        "mmap",
+        "mprotect",
+        "set_robust_list",
+        "rseq",
+        "prlimit64",
+        "readlinkat",
+        "readlink",
+        "getrandom",
+        "getuid",
+        "geteuid",
+        "rt_sigaction",
+        "prctl",
+        "setuid",
+        "setgid",
+        "getgid",
+        "fstat",
+        "ioctl",
+        "write",
+        "newfstatat",
+        "uname",
+        "access",
+        "munmap",
+    ];
     bundle.config["linux"]["seccomp"] =
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": base, "action": "SCMP_ACT_ALLOW"}]});
     let said = bundle.run();
@@ -285,7 +367,13 @@ fn a_listener_is_given_notifications() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     use std::os::fd::{AsFd as _, AsRawFd as _};
     let Some(mut bundle) = bundle() else { return };
-    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let listener = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
     rustix::net::bind(&listener, &SocketAddrUnix::new(bundle.path("agent")).unwrap()).unwrap();
     rustix::net::listen(&listener, 1).unwrap();
     bundle.config["linux"]["seccomp"] = json!({
@@ -300,7 +388,10 @@ fn a_listener_is_given_notifications() {
     assert_eq!(state["metadata"], "meta");
     assert_eq!(state["fds"], json!(["seccompFd"]));
     assert_eq!(state["state"]["id"], bundle.id);
-    assert_eq!(state["pid"].to_string(), fs::read_to_string(bundle.path("pid")).unwrap());
+    assert_eq!(
+        state["pid"].to_string(),
+        fs::read_to_string(bundle.path("pid")).unwrap()
+    );
     let fd = fd.unwrap();
     let what = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     assert_eq!(what.to_str(), Some("anon_inode:seccomp notify"));
@@ -319,11 +410,19 @@ fn what_is_not_understood_or_not_done_is_refused() {
         ("/root/path", json!("nosuch"), "not a directory"),
         ("/process/cwd", json!("relative"), "working directory"),
         ("/process/args", json!([]), "command"),
-        ("/process/rlimits", json!([{"type": "RLIMIT_TEST", "soft": 1, "hard": 1}]), "RLIMIT_TEST"),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_TEST", "soft": 1, "hard": 1}]),
+            "RLIMIT_TEST",
+        ),
         ("/linux/intelRdt", json!({"closID": "x"}), "intelRdt"),
         ("/linux/namespaces", json!([{"type": "nosuch"}]), "nosuch"),
         ("/linux/cgroupsPath", json!("/"), "root of the hierarchy"),
-        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOSUCH"}), "SCMP_ACT_NOSUCH"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_NOSUCH"}),
+            "SCMP_ACT_NOSUCH",
+        ),
         ("/hostname", json!(5), "invalid type"),
     ] {
         bundle.config = good.clone();
@@ -335,5 +434,8 @@ fn what_is_not_understood_or_not_done_is_refused() {
     bundle.config = good;
     bundle.save();
     let said = bundle.call(&["--systemd-cgroup", "create", &bundle.id]);
-    assert!(said.code == 1 && said.err.contains("--systemd-cgroup"), "{said:?}");
+    assert!(
+        said.code == 1 && said.err.contains("--systemd-cgroup"),
+        "{said:?}"
+    );
 }

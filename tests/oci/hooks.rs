@@ -34,7 +34,8 @@ fn they_run_in_order_where_they_belong_with_the_state() {
     assert!(!bundle.path("rootfs/data/start").exists());
     let inside = fs::read_link(format!("/proc/{}/ns/mnt", bundle.state()["pid"])).unwrap();
     bundle.ok(&["start", &bundle.id]);
-    let state: Value = serde_json::from_str(&fs::read_to_string(bundle.path("rootfs/data/start")).unwrap()).unwrap();
+    let state: Value =
+        serde_json::from_str(&fs::read_to_string(bundle.path("rootfs/data/start")).unwrap()).unwrap();
     assert_eq!(state["id"], bundle.id);
     assert_eq!(state["status"], "created");
     assert_eq!(state["pid"], bundle.state()["pid"]);
@@ -74,7 +75,12 @@ fn one_that_fails_later_is_logged_and_the_next_runs() {
     let Some(mut bundle) = bundle() else { return };
     let after = bundle.path("after");
     let mut list = hook("exit 3");
-    list.as_array_mut().unwrap().extend(hook(&format!("echo ran >> {}", after.display())).as_array().unwrap().clone());
+    list.as_array_mut().unwrap().extend(
+        hook(&format!("echo ran >> {}", after.display()))
+            .as_array()
+            .unwrap()
+            .clone(),
+    );
     bundle.config["hooks"] = json!({"poststart": list, "poststop": list});
     bundle.args(&["sleep", "1000"]);
     bundle.create();

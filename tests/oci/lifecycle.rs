@@ -49,9 +49,15 @@ fn a_container_is_created_started_and_deleted() {
     bundle.ok(&["delete", &bundle.id]);
     for command in ["state", "start", "kill", "delete", "pause", "ps"] {
         let said = bundle.call(&[command, &bundle.id]);
-        assert!(said.code == 1 && said.err.contains("does not exist"), "{command}: {said:?}");
+        assert!(
+            said.code == 1 && said.err.contains("does not exist"),
+            "{command}: {said:?}"
+        );
         let said = bundle.call(&[command]);
-        assert!(said.code == 1 && said.err.contains("id is missing"), "{command}: {said:?}");
+        assert!(
+            said.code == 1 && said.err.contains("id is missing"),
+            "{command}: {said:?}"
+        );
     }
     bundle.ok(&["delete", "--force", &bundle.id]);
 }
@@ -119,8 +125,23 @@ fn processes_are_added_listed_and_paused() {
     bundle.wait_for_output("ready");
     let said = bundle.exec(&["sh", "-c", "echo $0 $HOME; exit 5"]);
     assert_eq!((said.code, said.out.as_str()), (5, "sh /root\n"), "{said:?}");
-    let said = bundle.call(&["exec", "-u", "5:6", "--cwd", "/tmp", "-e", "A=b", &bundle.id, "sh", "-c", "id; pwd; echo $A"]);
-    assert!(said.out.contains("uid=5 gid=6") && said.out.ends_with("/tmp\nb\n"), "{said:?}");
+    let said = bundle.call(&[
+        "exec",
+        "-u",
+        "5:6",
+        "--cwd",
+        "/tmp",
+        "-e",
+        "A=b",
+        &bundle.id,
+        "sh",
+        "-c",
+        "id; pwd; echo $A",
+    ]);
+    assert!(
+        said.out.contains("uid=5 gid=6") && said.out.ends_with("/tmp\nb\n"),
+        "{said:?}"
+    );
     for (args, text) in [
         (vec!["nosuch"], "executable file not found in $PATH"),
         (vec!["/nosuch"], "no such file or directory"),
@@ -138,15 +159,29 @@ fn processes_are_added_listed_and_paused() {
     .unwrap();
     // Its output is not ours to wait for.
     let status = bundle
-        .command(&["exec", "--detach", "--pid-file", "exec.pid", "--process", "process.json", &bundle.id])
+        .command(&[
+            "exec",
+            "--detach",
+            "--pid-file",
+            "exec.pid",
+            "--process",
+            "process.json",
+            &bundle.id,
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .unwrap();
     assert!(status.success());
-    let pid: u64 = fs::read_to_string(bundle.path("exec.pid")).unwrap().parse().unwrap();
+    let pid: u64 = fs::read_to_string(bundle.path("exec.pid"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let listed: Vec<u64> = serde_json::from_str(&bundle.ok(&["ps", "--format", "json", &bundle.id])).unwrap();
-    assert!(listed.contains(&pid) && listed.contains(&bundle.state()["pid"].as_u64().unwrap()), "{listed:?}");
+    assert!(
+        listed.contains(&pid) && listed.contains(&bundle.state()["pid"].as_u64().unwrap()),
+        "{listed:?}"
+    );
     assert!(bundle.ok(&["ps", &bundle.id]).contains("sleep 1000"));
     bundle.ok(&["pause", &bundle.id]);
     assert_eq!(bundle.state()["status"], "paused");
@@ -161,7 +196,9 @@ fn processes_are_added_listed_and_paused() {
     assert_eq!(list[0]["id"], bundle.id);
     bundle.ok(&["pause", &bundle.id]);
     bundle.delete();
-    wait_until("the process's end", || !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists());
+    wait_until("the process's end", || {
+        !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists()
+    });
 }
 
 #[test]
@@ -180,7 +217,8 @@ fn only_standard_and_preserved_descriptors_reach_the_program() {
     let Some(mut bundle) = bundle() else { return };
     bundle.sh("ls /proc/self/fd; cat <&3");
     bundle.save();
-    let script = "exec 3<kept 4<kept 7<kept; exec ./rcompose-oci --root state run --preserve-fds \"$1\" \"$2\"";
+    let script =
+        "exec 3<kept 4<kept 7<kept; exec ./rcompose-oci --root state run --preserve-fds \"$1\" \"$2\"";
     fs::write(bundle.path("kept"), "kept\n").unwrap();
     for (count, expected) in [("1", "0\n1\n2\n3\n4\nkept\n"), ("0", "0\n1\n2\n3\n")] {
         let output = std::process::Command::new("sh")
@@ -207,7 +245,13 @@ fn a_terminal_goes_to_the_console_socket() {
     bundle.save();
     let said = bundle.call(&["create", &bundle.id]);
     assert!(said.code == 1 && said.err.contains("console socket"), "{said:?}");
-    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let listener = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
     rustix::net::bind(&listener, &SocketAddrUnix::new(bundle.path("console")).unwrap()).unwrap();
     rustix::net::listen(&listener, 1).unwrap();
     bundle.ok(&["create", "--console-socket", "console", &bundle.id]);
@@ -220,7 +264,10 @@ fn a_terminal_goes_to_the_console_socket() {
     while let Ok(length @ 1..) = rustix::io::read(&master, &mut buffer) {
         text.extend(&buffer[..length]);
     }
-    assert_eq!(String::from_utf8_lossy(&text), "/dev/pts/0\r\n20 70\r\nconsole\r\n");
+    assert_eq!(
+        String::from_utf8_lossy(&text),
+        "/dev/pts/0\r\n20 70\r\nconsole\r\n"
+    );
     bundle.delete();
 }
 
@@ -230,7 +277,12 @@ fn a_killed_create_can_be_done_again_and_deleted() {
     bundle.args(&["sleep", "1000"]);
     bundle.save();
     for microseconds in (0..40).map(|step| step * 1500) {
-        let mut child = bundle.command(&["create", &bundle.id]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = bundle
+            .command(&["create", &bundle.id])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_micros(microseconds));
         let _ = child.kill();
         let _ = child.wait();
@@ -246,12 +298,20 @@ fn features_and_a_first_configuration() {
     let Some(mut bundle) = bundle() else { return };
     let features: Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
-    assert!(features["hooks"].as_array().unwrap().contains(&"createContainer".into()));
+    assert!(
+        features["hooks"]
+            .as_array()
+            .unwrap()
+            .contains(&"createContainer".into())
+    );
     assert!(bundle.ok(&["--version"]).contains("spec: 1.3.0"));
     bundle.ok(&["spec"]);
     assert_ne!(bundle.call(&["spec"]).code, 0);
     bundle.config = serde_json::from_str(&fs::read_to_string(bundle.path("config.json")).unwrap()).unwrap();
     bundle.config["process"]["terminal"] = false.into();
     bundle.config["linux"]["cgroupsPath"] = format!("/rcompose-test-oci/{}", bundle.id).into();
-    assert_eq!(bundle.prints("touch /x 2>/dev/null || echo read-only; hostname"), "read-only\nrcompose\n");
+    assert_eq!(
+        bundle.prints("touch /x 2>/dev/null || echo read-only; hostname"),
+        "read-only\nrcompose\n"
+    );
 }

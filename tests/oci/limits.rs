@@ -31,7 +31,16 @@ fn limits_are_set_changed_and_counted() {
     assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "50");
     let quota = value(&bundle, &["cpu.cfs_quota_us", "cpu.max"]).unwrap();
     assert!(quota.starts_with("20000"), "{quota}");
-    bundle.ok(&["update", "--memory", "128m", "--pids-limit", "60", "--cpu-quota", "30000", &bundle.id]);
+    bundle.ok(&[
+        "update",
+        "--memory",
+        "128m",
+        "--pids-limit",
+        "60",
+        "--cpu-quota",
+        "30000",
+        &bundle.id,
+    ]);
     assert_eq!(value(&bundle, &memory).unwrap(), (128 << 20).to_string());
     assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "60");
     fs::write(bundle.path("new.json"), r#"{"pids": {"limit": 70}}"#).unwrap();
@@ -42,7 +51,10 @@ fn limits_are_set_changed_and_counted() {
     assert_eq!(stats["id"], bundle.id);
     assert!(stats["data"]["pids"]["current"].as_u64().unwrap() >= 1, "{stats}");
     assert_eq!(stats["data"]["memory"]["usage"]["limit"], 128 << 20);
-    assert!(stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0, "{stats}");
+    assert!(
+        stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0,
+        "{stats}"
+    );
     bundle.delete();
     assert!(bundle.cgroups().is_empty());
 }
@@ -59,9 +71,17 @@ fn a_container_that_runs_out_of_memory_is_reported() {
         .stdout(events)
         .spawn()
         .unwrap();
-    wait_until("first stats", || fs::read_to_string(bundle.path("events")).unwrap().contains("stats"));
+    wait_until("first stats", || {
+        fs::read_to_string(bundle.path("events"))
+            .unwrap()
+            .contains("stats")
+    });
     fs::write(bundle.path("rootfs/data/go"), "").unwrap();
-    wait_until("oom", || fs::read_to_string(bundle.path("events")).unwrap().contains("\"oom\""));
+    wait_until("oom", || {
+        fs::read_to_string(bundle.path("events"))
+            .unwrap()
+            .contains("\"oom\"")
+    });
     bundle.delete();
     assert!(watcher.wait().unwrap().success());
 }
@@ -82,10 +102,15 @@ fn somebody_elses_cgroup_is_left_alone() {
 #[test]
 fn without_a_cgroup_namespace_it_sees_its_own_folders() {
     let Some(mut bundle) = bundle() else { return };
-    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|kind| kind["type"] != "cgroup");
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|kind| kind["type"] != "cgroup");
     bundle.mount(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}));
-    let said = bundle.prints("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | sort -u | head -3; \
-        mkdir /sys/fs/cgroup/memory/x 2>/dev/null || mkdir /sys/fs/cgroup/x 2>/dev/null || echo read-only");
+    let said = bundle.prints(
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | sort -u | head -3; \
+        mkdir /sys/fs/cgroup/memory/x 2>/dev/null || mkdir /sys/fs/cgroup/x 2>/dev/null || echo read-only",
+    );
     assert!(said.starts_with("1\n") || said.contains("\n1\n"), "{said}");
     assert!(said.ends_with("read-only\n"), "{said}");
 }

@@ -70,9 +70,10 @@ pub(crate) fn fill(root: &Path, busybox: &Path) {
     }
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "true", "false", "sleep", "cat", "ls", "id", "env", "mount", "umount", "echo", "test", "readlink", "touch",
-        "kill", "hostname", "grep", "stat", "pwd", "tty", "stty", "mkdir", "mknod", "dd", "uname", "wc", "head", "ps",
-        "unshare", "chown", "trap", "ln", "rm", "taskset", "nice", "cut", "sort", "tr", "seq",
+        "sh", "true", "false", "sleep", "cat", "ls", "id", "env", "mount", "umount", "echo", "test",
+        "readlink", "touch", "kill", "hostname", "grep", "stat", "pwd", "tty", "stty", "mkdir", "mknod",
+        "dd", "uname", "wc", "head", "ps", "unshare", "chown", "trap", "ln", "rm", "taskset", "nice", "cut",
+        "sort", "tr", "seq",
     ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
@@ -92,8 +93,15 @@ pub(crate) fn bundle() -> Option<Bundle> {
         NUMBER.fetch_add(1, Ordering::Relaxed)
     );
     let capabilities = json!([
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
-        "CAP_MKNOD", "CAP_NET_RAW"
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_KILL",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+        "CAP_MKNOD",
+        "CAP_NET_RAW"
     ]);
     let config = json!({
         "ociVersion": "1.2.0",
@@ -257,7 +265,10 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         // After a failed check too: nothing may be left on the machine.
         let _ = self.command(&["delete", "--force", &self.id]).output();
-        assert!(std::thread::panicking() || self.cgroups().is_empty(), "a cgroup is left");
+        assert!(
+            std::thread::panicking() || self.cgroups().is_empty(),
+            "a cgroup is left"
+        );
         for place in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _ = fs::remove_dir(place.path().join("rcompose-test-oci"));
         }

@@ -25,16 +25,24 @@ fn its_root_is_nobody_outside() {
     mapped(&mut bundle);
     let secret = bundle.path("source");
     fs::write(&secret, "bound\n").unwrap();
-    bundle.mount(json!({"destination": "/data/bound", "type": "bind", "source": secret, "options": ["bind"]}));
+    bundle
+        .mount(json!({"destination": "/data/bound", "type": "bind", "source": secret, "options": ["bind"]}));
     bundle.config["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
     let said = bundle.prints(
         "cat /proc/self/uid_map; id -u; touch /data/mine; cat /data/bound; echo x > /dev/null && echo null; \
          test -c /dev/kmsg && echo kmsg",
     );
     let words: Vec<&str> = said.split_whitespace().collect();
-    assert_eq!(words, ["0", "100000", "1000", "0", "bound", "null", "kmsg"], "{said}");
+    assert_eq!(
+        words,
+        ["0", "100000", "1000", "0", "bound", "null", "kmsg"],
+        "{said}"
+    );
     use std::os::unix::fs::MetadataExt as _;
-    assert_eq!(fs::metadata(bundle.path("rootfs/data/mine")).unwrap().uid(), 100_000);
+    assert_eq!(
+        fs::metadata(bundle.path("rootfs/data/mine")).unwrap().uid(),
+        100_000
+    );
 }
 
 #[test]
@@ -52,9 +60,13 @@ fn exec_and_a_second_container_join_it() {
     for (name, kind) in [("user", "user"), ("net", "network"), ("pid", "pid")] {
         second.namespace(json!({"type": kind, "path": format!("/proc/{pid}/ns/{name}")}));
     }
-    let said = second.prints("readlink /proc/self/ns/user; ps | grep -c 'sleep 1000'; cat /proc/self/uid_map");
+    let said =
+        second.prints("readlink /proc/self/ns/user; ps | grep -c 'sleep 1000'; cat /proc/self/uid_map");
     let user = fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
-    assert!(said.contains(user.to_str().unwrap()) && said.contains("100000"), "{said}");
+    assert!(
+        said.contains(user.to_str().unwrap()) && said.contains("100000"),
+        "{said}"
+    );
     first.delete();
 }
 

@@ -10,9 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
-};
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall};
 use serde::{Deserialize, Serialize};
 
 use self::compile::{Architecture, Comparison, Condition, Rule, Rules};
