@@ -18,8 +18,10 @@ mod arguments;
 mod config;
 mod context;
 mod exec;
+mod explain;
 mod failure;
 mod follow;
+mod image;
 mod lifecycle;
 mod logs;
 mod plan;
@@ -27,6 +29,7 @@ mod progress;
 mod ps;
 mod relay;
 mod request;
+mod template;
 mod terminal;
 mod up;
 mod version;
@@ -65,7 +68,18 @@ pub fn main() -> ExitCode {
             Command::Start(typed) => lifecycle::start(&context, typed),
             Command::Restart(typed) => lifecycle::restart(&context, typed),
             Command::Config(typed) => config::config(&context, typed),
+            Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
+            Command::Pull(typed) => image::pull(&context, typed),
+            Command::Push(typed) => image::push(&context, typed),
+            Command::Images(typed) => image::images(&context, typed),
+            Command::Commit(typed) => image::commit(&context, typed),
+            Command::Export(typed) => image::export(&context, typed),
+            Command::Image { command } => image::image(&context, command),
+            Command::Container { command } => image::container(&context, command),
+            Command::System { command } => image::system(&context, command),
+            Command::Login(typed) => image::login(&context, typed),
+            Command::Logout(typed) => image::logout(&context, typed),
             Command::Version(typed) => version::version(&context, typed),
         }
     };

@@ -138,7 +138,7 @@ fn json(list: &[View], project: &Project, now: Duration) -> Result<String, Failu
 }
 
 /// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
-fn describe(view: &View, now: Duration) -> String {
+pub(super) fn describe(view: &View, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),
         ContainerState::Running { started } => match view.health {
@@ -161,7 +161,7 @@ fn health(health: Option<Health>) -> &'static str {
     }
 }
 
-fn command(arguments: &[String], whole: bool) -> String {
+pub(super) fn command(arguments: &[String], whole: bool) -> String {
     let text = arguments.join(" ");
     let shown = if whole || text.chars().count() <= COMMAND_WIDTH {
         text
@@ -182,13 +182,13 @@ fn command(arguments: &[String], whole: bool) -> String {
 }
 
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`; what is only exposed is `80/tcp`.
-fn ports(ports: &[Published]) -> String {
+pub(super) fn ports(ports: &[Published]) -> String {
     let text: Vec<String> = ports.iter().map(Published::to_string).collect();
     text.join(", ")
 }
 
 /// Nanoseconds since the epoch as docker prints times.
-fn timestamp(nanoseconds: u64) -> String {
+pub(super) fn timestamp(nanoseconds: u64) -> String {
     i64::try_from(nanoseconds / 1_000_000_000)
         .ok()
         .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
@@ -197,7 +197,7 @@ fn timestamp(nanoseconds: u64) -> String {
 }
 
 /// Time that has passed, in docker's words.
-fn ago(now: Duration, then: u64) -> String {
+pub(super) fn ago(now: Duration, then: u64) -> String {
     let seconds = now.saturating_sub(Duration::from_nanos(then)).as_secs();
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match (seconds, minutes, hours) {
