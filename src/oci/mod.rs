@@ -107,7 +107,9 @@ fn run(invocation: &Invocation, log: &log::Log) -> Result<i32, OciError> {
 /// Prints to standard output; a reader that is gone is no error.
 fn print(text: &str) -> Result<(), OciError> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(OciError::io("write to", "standard output")(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(OciError::io("write to", "standard output")(error))
+        }
         _ => Ok(()),
     }
 }
