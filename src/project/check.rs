@@ -181,7 +181,10 @@ fn references(name: &str, node: &Node, context: Context<'_>, problems: &mut Vec<
             .or_else(|| Some(format!("define it under the top-level `{section_name}`")));
         problems.push((place, diagnostic));
     };
-    if let Some(networks) = node.get("networks").and_then(Node::as_map) {
+    // With a network mode, having networks at all is what is wrong.
+    if let Some(networks) = node.get("networks").and_then(Node::as_map)
+        && given(node, "network_mode").is_none()
+    {
         for (network, entry) in networks {
             undefined("network", "networks", network, entry.key);
         }
@@ -355,6 +358,15 @@ fn amounts(name: &str, node: &Node, problems: &mut Vec<Problem>) {
                 "services.{name}: can't set container_name and {attribute} as container name must be unique: \
                  invalid compose project"
             ),
+        ));
+    }
+    if let Some(retries) = node.get("healthcheck").and_then(|check| check.get("retries"))
+        && number(Some(retries)).is_some_and(|number| number < 0.0)
+    {
+        problems.push(error(
+            retries.place,
+            Code::Schema,
+            format!("services.{name}.healthcheck.retries: must be greater than or equal to 0"),
         ));
     }
     if let Some(check) = node.get("healthcheck").and_then(|check| check.get("test"))
