@@ -2,10 +2,11 @@
 //! installed, docker compose and podman-compose, in one run:
 //! `cargo bench --bench stack` (as root; `-- --quick` for fewer rounds).
 //!
-//! Everything happens in a network and mount namespace of its own, with a state
-//! root of its own. Each figure is the median of whole-process wall times; the
-//! rounds go through all tools in turn, so that a machine whose speed drifts
-//! drifts for all of them.
+//! Everything happens in a network and mount namespace of its own, where folders
+//! of this benchmark's stand for the state root (on disk) and the run directory
+//! (in memory). Each figure is the median of whole-process wall times; the rounds
+//! go through all tools in turn, so that a machine whose speed drifts drifts for
+//! all of them.
 
 #![allow(clippy::print_stdout, reason = "its table is what it is for")]
 #![allow(clippy::exit, reason = "it stands for the process it has started")]
@@ -121,7 +122,7 @@ impl Tool {
             .arg("-f")
             .arg(file)
             .args(arguments)
-            .env("RCOMPOSE_STATE_ROOT", bench.folder.path().join("state"))
+            .env_remove("RCOMPOSE_STATE_ROOT")
             .stdin(Stdio::null());
         time(&mut command)
     }
@@ -146,6 +147,10 @@ fn median(mut times: Vec<f64>) -> f64 {
 impl Bench {
     fn prepare() -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let state = folder.path().join("state");
+        std::fs::create_dir(&state)?;
+        mount(&["--bind"], &state, "/var/lib/rcompose")?;
+        mount(&["-t", "tmpfs"], "tmpfs", "/run/rcompose")?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
         let rootfs = folder.path().join("rootfs");
         for part in ["bin", "proc", "dev", "sys", "etc", "tmp"] {
@@ -235,13 +240,15 @@ impl Bench {
 
     fn memory(&self, tool: &Tool) -> Result<()> {
         tool.run(self, 10, &["up", "-d"])?;
+        let own = std::fs::read_link("/proc/self/ns/mnt").ok();
         println!("| process | resident | private, dirty |\n| --- | ---: | ---: |");
         for role in ["__monitor", "__supervisor"] {
             let (mut resident, mut private, mut count) = (0, 0, 0);
             for process in std::fs::read_dir("/proc")?.flatten() {
                 let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
                 let mut words = line.split(|byte| *byte == 0);
-                if words.nth(1) == Some(role.as_bytes()) && owns(&line, self.folder.path()) {
+                let space = std::fs::read_link(process.path().join("ns/mnt")).ok();
+                if words.nth(1) == Some(role.as_bytes()) && space == own {
                     let rollup =
                         std::fs::read_to_string(process.path().join("smaps_rollup")).unwrap_or_default();
                     resident += field(&rollup, "Rss:");
@@ -257,18 +264,22 @@ impl Bench {
     }
 }
 
-/// Whether a process belongs to this benchmark's state root; monitors do not
-/// carry it in their arguments, and this namespace has no others.
-fn owns(line: &[u8], folder: &Path) -> bool {
-    let folder = folder.as_os_str().as_encoded_bytes();
-    line.windows(folder.len()).any(|part| part == folder)
-        || !line.windows(12).any(|part| part == b"__supervisor")
-}
-
 fn field(rollup: &str, name: &str) -> u64 {
     let line = rollup.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Mounts at a place that is there only for this, and is left when it is empty.
+fn mount(options: &[&str], source: impl AsRef<OsStr>, place: &str) -> Result<()> {
+    std::fs::create_dir_all(place)?;
+    time(
+        Command::new("mount")
+            .args(options)
+            .arg(source.as_ref())
+            .arg(place),
+    )
+    .map(drop)
 }
 
 fn compile(source: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {

@@ -54,6 +54,17 @@ pub(super) struct Global {
     /// Print what would be done, do nothing
     #[arg(long, global = true)]
     pub(super) dry_run: bool,
+    /// How problems of the stack file are printed
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "RCOMPOSE_DIAGNOSTICS"
+    )]
+    pub(super) diagnostics: DiagnosticFormat,
+    /// Include resources that no service uses
+    #[arg(long)]
+    pub(super) all_resources: bool,
     /// Folder of everything rcompose keeps; another one is another world
     #[arg(long, value_name = "DIR", env = "RCOMPOSE_STATE_ROOT")]
     pub(super) state_root: Option<PathBuf>,
@@ -68,6 +79,15 @@ pub(super) enum When {
     Never,
     /// Always
     Always,
+}
+
+/// How problems of the stack file are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiagnosticFormat {
+    /// For people, with the line and what to do
+    Text,
+    /// A JSON object a line, for editors and programs
+    Json,
 }
 
 /// How progress is shown.
@@ -107,6 +127,8 @@ pub(super) enum Command {
     /// Print the stack file as it is understood
     #[command(alias = "convert")]
     Config(Config),
+    /// Tell where a value of the stack is written, and what overrode what
+    Explain(Explain),
     /// Print what 'up' would do, and why
     Plan(Plan),
     /// Bring the images of the stack here
@@ -384,8 +406,8 @@ pub(super) struct Config {
     /// Services to print, with what they depend on [default: all]
     pub(super) select: Vec<String>,
     /// 'yaml' or 'json'
-    #[arg(long, default_value = "yaml", value_name = "FORMAT")]
-    pub(super) format: ConfigFormat,
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<ConfigFormat>,
     /// Check only, print nothing
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -404,6 +426,39 @@ pub(super) struct Config {
     /// Print the profiles, one a line
     #[arg(long)]
     pub(super) profiles: bool,
+    /// Print the models, one a line
+    #[arg(long)]
+    pub(super) models: bool,
+    /// Print the variables that the files name, with their defaults
+    #[arg(long)]
+    pub(super) variables: bool,
+    /// Print the variables that values are made of, with their values
+    #[arg(long)]
+    pub(super) environment: bool,
+    /// Print every value with the place it is written at and how it came from there
+    #[arg(long)]
+    pub(super) provenance: bool,
+    /// Leave variables in values as they are written
+    #[arg(long)]
+    pub(super) no_interpolate: bool,
+    /// Leave out what is implied: names, the default network, dependencies
+    #[arg(long)]
+    pub(super) no_normalize: bool,
+    /// Leave relative paths as they are written
+    #[arg(long)]
+    pub(super) no_path_resolution: bool,
+    /// Leave undefined names and contradictions unchecked
+    #[arg(long)]
+    pub(super) no_consistency: bool,
+    /// Leave environment files unread
+    #[arg(long)]
+    pub(super) no_env_resolution: bool,
+    /// Print images with the digests that their registries have for them
+    #[arg(long)]
+    pub(super) resolve_image_digests: bool,
+    /// Print an override file with the digests of images and nothing else
+    #[arg(long)]
+    pub(super) lock_image_digests: bool,
     /// Print the configuration hash of a service; '*' prints all
     #[arg(long, value_name = "SERVICE")]
     pub(super) hash: Option<String>,
@@ -418,6 +473,25 @@ pub(super) enum ConfigFormat {
     /// YAML
     Yaml,
     /// JSON
+    Json,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// The value, such as services.web.ports or services.web.ports.0.target
+    pub(super) path: String,
+    /// 'text' or 'json'
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub(super) format: ExplainFormat,
+}
+
+/// Formats of `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExplainFormat {
+    /// For people
+    Text,
+    /// For programs
     Json,
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::arguments::Global;
+use super::arguments::{DiagnosticFormat, Global};
 use super::failure::Failure;
 use super::terminal::Terminal;
 use crate::host::recall;
 use crate::project::{LoadRequest, Project};
+use crate::stack::Diagnostic;
 use crate::store::World;
 use crate::supervisor::load;
 
@@ -76,13 +77,29 @@ impl Context {
         })
     }
 
+    /// Problems of the stack file as a failure, printed as asked for.
+    pub(super) fn refused(&self, diagnostics: Vec<Diagnostic>) -> Failure {
+        match self.global.diagnostics {
+            DiagnosticFormat::Text => Failure::diagnostics(diagnostics),
+            DiagnosticFormat::Json => Failure::json(diagnostics),
+        }
+    }
+
+    /// Prints what the user should know of the stack file.
+    pub(super) fn warn(&self, warnings: &[Diagnostic]) {
+        for warning in warnings {
+            self.terminal.err(&match self.global.diagnostics {
+                DiagnosticFormat::Text => warning.render(self.terminal.color_err),
+                DiagnosticFormat::Json => super::failure::json_line(warning),
+            });
+        }
+    }
+
     /// The project of the stack file. Warnings are printed.
     pub(super) fn load(&self, services: &[String]) -> Result<Loaded, Failure> {
         let request = self.request(services)?;
-        let loaded = load(&request).map_err(|failure| Failure::diagnostics(failure.diagnostics))?;
-        for warning in &loaded.warnings {
-            self.terminal.err(&warning.render(self.terminal.color_err));
-        }
+        let loaded = load(&request).map_err(|failure| self.refused(failure.diagnostics))?;
+        self.warn(&loaded.warnings);
         Ok(Loaded {
             project: Arc::new(loaded.project),
             request: Some(Box::new(request)),

@@ -18,6 +18,7 @@ mod arguments;
 mod config;
 mod context;
 mod exec;
+mod explain;
 mod failure;
 mod follow;
 mod image;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
             Command::Start(typed) => lifecycle::start(&context, typed),
             Command::Restart(typed) => lifecycle::restart(&context, typed),
             Command::Config(typed) => config::config(&context, typed),
+            Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
             Command::Pull(typed) => image::pull(&context, typed),
             Command::Push(typed) => image::push(&context, typed),

@@ -157,6 +157,7 @@ fn networks_and_volumes_must_be_defined() {
                 subpath: None,
             },
             read_only: false,
+            ..Mount::default()
         });
     }
     assert_eq!(

@@ -32,11 +32,12 @@ pub enum HostError {
         /// What: `service web`.
         what: String,
     },
-    /// An address that is none.
-    #[error("{text} is not an IP address")]
-    Address {
-        /// What was given.
-        text: String,
+    /// Something that the project asks for and this host cannot do. What is
+    /// known not to work is refused earlier (`project::unsupported`).
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What: `network mode container:x`.
+        what: String,
     },
     /// The planner refused.
     #[error("{reason}")]
@@ -66,6 +67,26 @@ pub enum HostError {
     NoImage {
         /// Its reference.
         image: String,
+    },
+    /// A hook failed.
+    #[error("container {container}: {kind} hook `{command}`: {reason}")]
+    Hook {
+        /// Container name.
+        container: String,
+        /// `post_start` or `pre_stop`.
+        kind: &'static str,
+        /// What was run.
+        command: String,
+        /// Why, with the end of what it printed.
+        reason: String,
+    },
+    /// A config or secret that a container is to be given cannot be had.
+    #[error("{what}: {reason}")]
+    NotGiven {
+        /// What: `secrets.password`.
+        what: String,
+        /// Why.
+        reason: String,
     },
     /// A network that should be here is not.
     #[error("network {name} is not there")]

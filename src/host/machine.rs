@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, start};
+use super::{Host, HostError, create, given, hook, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
@@ -310,6 +310,7 @@ impl Machine {
                 continue;
             };
             problems.extend(create::missing_sources(service));
+            problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
                 .reserve(&container.name, &service.ports, Some(&afterwards));
@@ -365,7 +366,7 @@ impl Machine {
 
     /// Runs a health probe: whether it ended with status 0 in time.
     pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
-        let Some(running) = self.live().get(id).map(|live| live.running.clone()) else {
+        let Some(running) = self.running(id) else {
             return false;
         };
         // On its own: whoever gives up waiting for the answer leaves a process
@@ -420,6 +421,11 @@ impl Machine {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The present run of a container.
+    fn running(&self, id: &str) -> Option<RunningRecord> {
+        self.live().get(id).map(|live| live.running.clone())
+    }
+
     /// Containers that are stopped to be started again by the same plan.
     pub(super) fn resting(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -465,13 +471,26 @@ impl Machine {
     /// Stops a container and waits until it has ended. With `again` the plan
     /// starts it once more: nothing is noted of its being stopped but that its
     /// restart policy is to leave it alone until then.
-    async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
+    async fn stop(
+        &self,
+        target: &Target,
+        timeout: Option<Duration>,
+        again: bool,
+    ) -> Result<Vec<String>, HostError> {
         let Some(record) = self.record_of(target)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
+        let mut warnings = Vec::new();
+        if !record.config.pre_stop.is_empty()
+            && let Some(running) = self.running(&record.id)
+            // Whatever it was for: the container is to stop.
+            && let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await
+        {
+            warnings.push(error.to_string());
+        }
         let guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
-            return Ok(());
+            return Ok(warnings);
         };
         let path = self.world.container(&self.project, &record.id).record();
         if again {
@@ -493,7 +512,7 @@ impl Machine {
                     stopped: true,
                 });
             }
-            return Ok(());
+            return Ok(warnings);
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
@@ -506,13 +525,13 @@ impl Machine {
                 .await
                 .is_ok()
             {
-                return Ok(());
+                return Ok(warnings);
             }
         }
         let killed = running.clone();
         blocking(move || Ok(runtime::kill_all(&killed)?)).await?;
         let _ = ended.wait_for(|ended| *ended).await;
-        Ok(())
+        Ok(warnings)
     }
 
     fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
@@ -577,6 +596,30 @@ impl Machine {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Brings the configs and secrets of a container up to date before it is
+    /// started by a command, which knows values that no record has.
+    async fn give_again(&self, project: &Project, record: &ContainerRecord) -> Result<(), HostError> {
+        let Some(service) = project.services.get(&record.config.name) else {
+            return Ok(());
+        };
+        let same = service.configs == record.config.configs && service.secrets == record.config.secrets;
+        if record.given.is_empty() || !same {
+            return Ok(());
+        }
+        let _guard = self.lock(&record.id).await;
+        let Some(mut record) = self.record(&record.id)? else {
+            return Ok(());
+        };
+        let given = given::of(project, service)?;
+        let paths = self.world.container(&self.project, &record.id);
+        given::write(&paths, &given)?;
+        if record.given != given {
+            record.given = given;
+            write_record(&paths.record(), &record)?;
+        }
+        Ok(())
+    }
+
     /// Changes the record of a container that may be running.
     async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else {
@@ -596,7 +639,9 @@ impl Machine {
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(project, service, record.number, &record.image);
+        record.given = given::of(project, service)?;
         let paths = self.world.container(&self.project, &record.id);
+        given::write(&paths, &record.given)?;
         write_record(&paths.record(), &record)?;
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
@@ -657,13 +702,20 @@ impl Host for Machine {
             }
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
-                start::start(self, &record.id, false).await
+                self.give_again(project, &record).await?;
+                let warnings = start::start(self, &record.id, false).await?;
+                if !record.config.post_start.is_empty()
+                    && let Some(running) = self.running(&record.id)
+                {
+                    hook::run(&running, &record.name, "post_start", &record.config.post_start).await?;
+                }
+                Ok(warnings)
             }
             Operation::StopContainer {
                 container,
                 timeout,
                 again,
-            } => self.stop(container, *timeout, *again).await.map(|()| vec![]),
+            } => self.stop(container, *timeout, *again).await,
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }

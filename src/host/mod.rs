@@ -11,6 +11,8 @@ use crate::project::Project;
 
 mod create;
 mod error;
+pub mod given;
+mod hook;
 mod machine;
 mod record;
 mod spec;
@@ -19,6 +21,7 @@ mod traffic;
 mod view;
 
 pub use error::HostError;
+pub use given::Given;
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use view::{Published, View, observe, recall, views};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount as SpecMount;
 
-use super::HostError;
 use super::record::ContainerRecord;
+use super::{HostError, given};
 use crate::image::Image;
 use crate::project::{Mount, MountSource, NetworkMode, Service};
 use crate::runtime::{
@@ -66,6 +66,11 @@ pub(super) fn request(
     }
     for (target, volume) in &record.anonymous {
         mounts.volume(target, volume, None, true, false)?;
+    }
+    for (source, target) in given::mounts(&paths, &record.given) {
+        mounts
+            .list
+            .push(bind_mount(&source, &target, &["ro", "rprivate"]));
     }
     let user = service
         .user
@@ -178,11 +183,12 @@ impl Mounts<'_> {
                 path,
                 create_host_path,
                 propagation,
+                ..
             } => {
                 if *create_host_path && !path.exists() {
                     std::fs::create_dir_all(path).map_err(HostError::io("create bind source", path))?;
                 }
-                let mut options = vec![propagation.as_deref().unwrap_or("rprivate")];
+                let mut options = vec![propagation.unwrap_or_default().as_str()];
                 if mount.read_only {
                     options.push("ro");
                 }
@@ -198,6 +204,11 @@ impl Mounts<'_> {
             }
             // By the record: these have names there.
             MountSource::Anonymous => {}
+            MountSource::Image { .. } | MountSource::NamedPipe { .. } | MountSource::Cluster { .. } => {
+                return Err(HostError::Unsupported {
+                    what: format!("the kind of mount at {target}"),
+                });
+            }
             MountSource::Tmpfs { size, mode, options } => {
                 let mut all = options.clone();
                 all.extend(size.map(|size| format!("size={size}")));

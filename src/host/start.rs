@@ -17,7 +17,7 @@ use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF};
 use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, spec};
+use super::{HostError, create, given, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
@@ -25,7 +25,7 @@ use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{NetworkMode, Restart};
+use crate::project::{HostAddress, NetworkMode, Restart};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
@@ -190,6 +190,11 @@ fn prepare(
         NetworkMode::Host => Net::Host,
         NetworkMode::None => Net::Given(loopback_only()?),
         NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
+        NetworkMode::Container(name) | NetworkMode::Other(name) => {
+            return Err(HostError::Unsupported {
+                what: format!("the network of {name}"),
+            });
+        }
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
             for key in in_order(record) {
@@ -228,6 +233,7 @@ fn prepare(
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
     write_files(record, &paths, resolved.as_deref(), &network)?;
+    given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     Ok(Prepared {
         request: spec::request(world, record, image, revive)?,
@@ -304,12 +310,10 @@ fn write_files(
     let mut extra = Vec::new();
     for (name, targets) in &record.config.extra_hosts {
         for target in targets {
-            let address = match (target.as_str(), gateway) {
-                // Docker's word for the address of this machine.
-                ("host-gateway", gateway) => gateway.or(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
-                (address, _) => address.parse().ok(),
+            let address = match target {
+                HostAddress::HostGateway => gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                HostAddress::Address(address) => *address,
             };
-            let address = address.ok_or_else(|| HostError::Address { text: target.clone() })?;
             extra.push((name.clone(), address));
         }
     }
@@ -548,7 +552,7 @@ async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitR
 }
 
 /// Resolves when a process has ended.
-async fn ended_process(process: &Process) {
+pub(super) async fn ended_process(process: &Process) {
     let told = async {
         // A pidfd becomes readable when its process has ended.
         let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;

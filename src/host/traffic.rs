@@ -139,7 +139,7 @@ impl Traffic {
             if !checking {
                 held.remove(&key);
             }
-            let bound = ports::bind(port.host_ip, port.published, transport(port.protocol))?;
+            let bound = ports::bind(port.host_ip, port.published, transport(port.protocol)?)?;
             if !checking {
                 let (target, _) = watch::channel(None);
                 let wanted = port.clone();
@@ -244,7 +244,7 @@ impl Traffic {
                         IpAddr::V6(_) => None,
                     }),
                     host_port: held.port,
-                    transport: transport(protocol),
+                    transport: transport(protocol)?,
                     address,
                     port: target,
                 });
@@ -351,10 +351,13 @@ impl Traffic {
     }
 }
 
-fn transport(protocol: Protocol) -> Transport {
+fn transport(protocol: Protocol) -> Result<Transport, HostError> {
     match protocol {
-        Protocol::Tcp => Transport::Tcp,
-        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Ok(Transport::Tcp),
+        Protocol::Udp => Ok(Transport::Udp),
+        Protocol::Sctp => Err(HostError::Unsupported {
+            what: "publishing SCTP ports".to_owned(),
+        }),
     }
 }
 
@@ -378,6 +381,7 @@ mod tests {
             published: Some((published, published)),
             host_ip: host_ip.map(|ip| ip.parse().unwrap()),
             protocol: Protocol::Tcp,
+            ..Port::default()
         }
     }
 

@@ -240,6 +240,35 @@ impl ImageStore {
         .await
     }
 
+    /// A reference with the digest that its registry has for it now, in full
+    /// (`docker.io/library/nginx:1.27@sha256:…`). References that have a digest
+    /// are only written in full; what is no reference to a registry stays.
+    ///
+    /// # Errors
+    /// [`ImageError`], which names the image and what failed.
+    pub async fn pin(&self, source: &str) -> Result<String, ImageError> {
+        let Source::Registry(reference) = Source::parse(source)? else {
+            return Ok(source.to_owned());
+        };
+        if reference.digest().is_some() {
+            return Ok(reference.to_string());
+        }
+        let (events, _) = mpsc::unbounded_channel();
+        let name: Arc<str> = source.into();
+        let clients = Registry::clients(&name, &reference, &Access::Pull, self.places(), &Events(events))?;
+        let mut last = ImageError::Cancelled {
+            image: source.to_owned(),
+        };
+        // A mirror that cannot tell is passed over.
+        for client in clients {
+            match client.digest(&reference).await {
+                Ok(digest) => return Ok(format!("{reference}@{digest}")),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     async fn pull_source(
         &self,
         source: &Source,

@@ -233,8 +233,7 @@ pub fn alive(records: &[NetworkRecord]) -> Result<Vec<bool>, NetworkError> {
         .collect())
 }
 
-/// Removes networks, all together: the kernel waits once for all bridges (about
-/// 15 ms). Networks that are gone are fine.
+/// Removes networks, all together. Networks that are gone are fine.
 ///
 /// # Errors
 /// [`NetworkError::InUse`] when containers have addresses on one of them
@@ -257,7 +256,7 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
         .map(|record| format!("{}/", record.alias(world)))
         .collect();
     // Ends of containers that have just ended too: the kernel takes its time.
-    delete_links(&mut Links::open()?, |link| {
+    delete_links(|link| {
         (link.kind == "bridge" && names.contains(&link.name.as_str()))
             || marks.iter().any(|mark| link.alias.starts_with(mark))
     })?;
@@ -283,7 +282,7 @@ pub fn sweep(world: &World) -> Result<Vec<String>, NetworkError> {
     firewall::sweep_records(world);
     let records = record::list(world)?;
     let prefix = super::alias_prefix(world);
-    let removed = delete_links(&mut Links::open()?, |link| {
+    let removed = delete_links(|link| {
         let Some(mark) = link.alias.strip_prefix(&prefix) else {
             return false;
         };
@@ -301,11 +300,9 @@ pub fn sweep(world: &World) -> Result<Vec<String>, NetworkError> {
     Ok(removed)
 }
 
-/// Removes all links that `chosen` picks, with one wait of the kernel.
-fn delete_links(
-    links: &mut Links,
-    chosen: impl Fn(&link::Link) -> bool,
-) -> Result<Vec<String>, NetworkError> {
+/// Removes all links that `chosen` picks, in one go.
+fn delete_links(chosen: impl Fn(&link::Link) -> bool) -> Result<Vec<String>, NetworkError> {
+    let mut links = Links::open()?;
     let chosen: Vec<link::Link> = links.all()?.into_iter().filter(|link| chosen(link)).collect();
     if chosen.is_empty() {
         return Ok(Vec::new());
@@ -319,10 +316,10 @@ fn delete_links(
         .map(|link| link::set_group(link.index, &link.name, group))
         .collect();
     batch.push(link::delete_group(group));
-    match links.send(&batch) {
+    match links.remove(batch, chosen.iter().map(|link| link.index).collect()) {
         // A veth pair may vanish with its namespace between the two looks.
         Err(error) if error.is(rustix::io::Errno::NODEV) => {}
-        other => drop(other?),
+        other => other?,
     }
     Ok(chosen.into_iter().map(|link| link.name).collect())
 }

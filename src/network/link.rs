@@ -4,6 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::mpsc;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::pipe::PipeFlags;
 
 use super::pool::Subnet;
 use crate::sys::netlink::{
@@ -21,6 +25,7 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+const RTMGRP_LINK: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -51,6 +56,7 @@ const NDA_LLADDR: u16 = 2;
 const NUD_NOARP: u16 = 0x40;
 const NTF_MASTER: u8 = 0x04;
 const IFF_UP: u32 = 1;
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
@@ -324,6 +330,56 @@ impl Links {
         self.socket.transact(messages)
     }
 
+    /// Sends a batch that removes links, and returns when none of them can be
+    /// seen any more.
+    ///
+    /// The kernel answers only when the last reader of the removed links is
+    /// surely gone: some 40 ms (`rcu_barrier` in `netdev_run_todo`, after the
+    /// announcements and the lock). Nobody has to wait for that: a thread does.
+    pub(super) fn remove(mut self, batch: Vec<Message>, mut indices: Vec<u32>) -> Result<(), NetlinkError> {
+        let mut announcements = Socket::open(Protocol::Route)?;
+        announcements.join(RTMGRP_LINK)?;
+        let Ok((answered, answer)) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC) else {
+            return self.send(&batch).map(drop);
+        };
+        let (tell, told) = mpsc::sync_channel(1);
+        let spawned = std::thread::Builder::new()
+            .name("links".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                let result = self.send(&batch).map(drop);
+                let _ = tell.send(result);
+                drop(answer);
+            });
+        if let Err(source) = spawned {
+            return Err(NetlinkError {
+                operation: "start a thread that removes interfaces".to_owned(),
+                source,
+                text: None,
+            });
+        }
+        loop {
+            let mut waiting = [
+                PollFd::new(&announcements, PollFlags::IN),
+                PollFd::new(&answered, PollFlags::IN),
+            ];
+            let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None));
+            let answered = ready.is_err() || !waiting[1].revents().is_empty();
+            // Some lost: the answer will come.
+            for reply in announcements.announced().unwrap_or_default() {
+                if let Some(gone) = removed(&reply) {
+                    indices.retain(|index| *index != gone);
+                }
+            }
+            if answered {
+                return told.recv().unwrap_or(Ok(()));
+            }
+            if indices.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     /// A link by name; `None` when there is none.
     pub(super) fn find(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         match self.socket.transact(&[get_link(name)]) {
@@ -389,6 +445,13 @@ pub(super) fn link(reply: &Reply) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+/// The link that an announcement says is gone. A bridge announces in its own
+/// family that a port has left it, which is something else.
+fn removed(reply: &Reply) -> Option<u32> {
+    let (header, _) = reply.split(16).filter(|_| reply.kind == RTM_DELLINK)?;
+    (header.first() == Some(&AF_UNSPEC)).then(|| u32_at(header, 4))?
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

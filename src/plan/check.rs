@@ -488,6 +488,7 @@ mod tests {
                 health: None,
                 networks: BTreeMap::from([("front".into(), "n".into())]),
                 volumes: BTreeMap::new(),
+                contents: BTreeMap::new(),
                 created: 1,
             }],
             networks: vec![ObservedNetwork {
@@ -501,6 +502,7 @@ mod tests {
                 alive: true,
             }],
             volumes: Vec::new(),
+            contents: BTreeMap::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
     }

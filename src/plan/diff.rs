@@ -12,15 +12,25 @@ use super::Change;
 use crate::project::{Network, Project, Service};
 
 /// Fields of a service that no container is made from.
-const NOT_COMPARED: [&str; 4] = ["depends_on", "replicas", "profiles", "pull_policy"];
+const NOT_COMPARED: [&str; 8] = [
+    "attach",
+    "build",
+    "depends_on",
+    "develop",
+    "profiles",
+    "pull_policy",
+    "pull_refresh_after",
+    "replicas",
+];
 
 /// Fields that are read from the record when they are needed, so that changing
 /// the record is enough: the supervisor reads `restart` and `healthcheck`, a
-/// stop reads the two of `stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 6] = [
+/// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
+const IN_PLACE: [&str; 7] = [
     "expose",
     "healthcheck",
     "labels",
+    "pre_stop",
     "restart",
     "stop_grace_period",
     "stop_signal",
@@ -46,6 +56,11 @@ const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
 pub fn in_place(field: &str) -> bool {
     let top = field.split(['.', '[']).next().unwrap_or(field);
     IN_PLACE.contains(&top)
+}
+
+/// How a change of content is shown: what it is may be secret.
+pub(super) fn content(digest: &str) -> String {
+    format!("sha256:{}", digest.get(..12).unwrap_or(digest))
 }
 
 /// The changes of a service since `recorded`, the definition a container was
@@ -241,6 +256,7 @@ mod tests {
             published: Some((target, target)),
             host_ip: None,
             protocol: Protocol::Tcp,
+            ..Port::default()
         }
     }
 
@@ -331,6 +347,7 @@ mod tests {
             target: "/data".into(),
             source,
             read_only: false,
+            ..Mount::default()
         };
         let mut before = web();
         before.volumes = vec![mount(MountSource::Anonymous)];
@@ -340,6 +357,8 @@ mod tests {
             path: PathBuf::from("/srv"),
             create_host_path: true,
             propagation: None,
+            recursive: crate::project::BindRecursive::default(),
+            selinux: None,
         };
         after.volumes = vec![mount(bind)];
         let changes = service_changes(&Project::default(), &after, &recorded);

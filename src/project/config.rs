@@ -16,19 +16,32 @@ pub enum Style {
     Json,
 }
 
+/// How values are printed.
+#[derive(Clone, Copy)]
+struct Printing {
+    style: Style,
+    /// `$` is doubled.
+    escaped: bool,
+}
+
 /// The model as a value; `$` is doubled, so that what is printed can be loaded
 /// again.
 pub fn render(model: &Model, style: Style) -> Json {
+    render_as(model, style, true)
+}
+
+fn render_as(model: &Model, style: Style, escaped: bool) -> Json {
+    let style = Printing { style, escaped };
     let mut document = Map::new();
     let shape = STACK_FORM.shape;
     let sections = shape.into_iter().flat_map(|shape| shape.fields);
     let mut names: Vec<&str> = sections.map(|field| field.name).collect();
-    if style == Style::Json {
+    if style.style == Style::Json {
         names.sort_unstable();
     }
     let root = &model.document;
     for name in names {
-        if matches!(name, "version" | "include") || (name == "models" && style == Style::Json) {
+        if matches!(name, "version" | "include") || (name == "models" && style.style == Style::Json) {
             continue;
         }
         let Some(field) = STACK_FORM.field(name) else {
@@ -56,7 +69,16 @@ pub fn render(model: &Model, style: Style) -> Json {
 /// # Errors
 /// What the serialiser says; there is no value it cannot write.
 pub fn yaml(model: &Model) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&render(model, Style::Yaml))
+    yaml_as(model, true)
+}
+
+/// As [`yaml`]; `escaped`: whether `$` is doubled. Values whose variables were
+/// not replaced are printed as they are.
+///
+/// # Errors
+/// As [`yaml`].
+pub fn yaml_as(model: &Model, escaped: bool) -> Result<String, serde_yaml::Error> {
+    serde_yaml::to_string(&render_as(model, Style::Yaml, escaped))
 }
 
 /// The model as indented JSON text, without a line end at its end.
@@ -64,7 +86,23 @@ pub fn yaml(model: &Model) -> Result<String, serde_yaml::Error> {
 /// # Errors
 /// What the serialiser says; there is no value it cannot write.
 pub fn json(model: &Model) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&render(model, Style::Json))
+    json_as(model, true)
+}
+
+/// As [`json`]; `escaped`: whether `$` is doubled.
+///
+/// # Errors
+/// As [`json`].
+pub fn json_as(model: &Model, escaped: bool) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&render_as(model, Style::Json, escaped))
+}
+
+fn escape(text: &str) -> String {
+    if text.contains('$') {
+        text.replace('$', "$$")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn is_empty(value: &Json) -> bool {
@@ -78,13 +116,13 @@ fn is_empty(value: &Json) -> bool {
     }
 }
 
-fn value(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
+fn value(node: &Node, form: Option<&'static Form>, style: Printing) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(number) => Json::Number((*number).into()),
         Value::Float(number) => float(*number),
-        Value::Text(text) => Json::String(text.replace('$', "$$")),
+        Value::Text(text) => Json::String(if style.escaped { escape(text) } else { text.clone() }),
         Value::List(list) => {
             let items = form.and_then(|form| form.items);
             let mut values: Vec<_> = list.iter().map(|item| value(item, items, style)).collect();
@@ -110,7 +148,7 @@ fn value(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
 }
 
 /// A mapping with known keys, in the order of its table.
-fn shaped(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
+fn shaped(node: &Node, form: Option<&'static Form>, style: Printing) -> Json {
     let mut map = Map::new();
     let Some(shape) = form.and_then(|form| form.shape) else {
         return Json::Object(map);
@@ -123,10 +161,10 @@ fn shaped(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
             (Print::Never, _) => None,
             (Print::OrNull, there) => match there {
                 Some(value) => Some(value),
-                None => (style == Style::Json).then_some(Json::Null),
+                None => (style.style == Style::Json).then_some(Json::Null),
             },
             (Print::OrEmpty, Some(Json::Object(map))) => Some(Json::Object(map)),
-            (Print::OrEmpty, _) => match style {
+            (Print::OrEmpty, _) => match style.style {
                 Style::Json => Some(empty(field.form, style)),
                 Style::Yaml => None,
             },
@@ -140,7 +178,7 @@ fn shaped(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
             map.insert(field.name.to_owned(), printed);
         }
     }
-    if style == Style::Yaml {
+    if style.style == Style::Yaml {
         for (key, extension) in node.entries().filter(|(key, _)| key.starts_with("x-")) {
             map.insert(key.to_owned(), value(extension, None, style));
         }
@@ -149,7 +187,7 @@ fn shaped(node: &Node, form: Option<&'static Form>, style: Style) -> Json {
 }
 
 /// What stands for a mapping that is missing and is printed all the same.
-fn empty(form: &'static Form, style: Style) -> Json {
+fn empty(form: &'static Form, style: Printing) -> Json {
     shaped(&Node::map(crate::stack::Place::NOWHERE), Some(form), style)
 }
 

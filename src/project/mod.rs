@@ -8,19 +8,18 @@
 //!
 //! ```text
 //! stack ─▶ normalise ─▶ profiles ─▶ check ─▶ env files ─▶ Model ─▶ decode ─▶ Project
-//! document  names, nets  on or off   undefined,  variables    │     types, refusals
+//! document  names, nets  on or off   undefined,  variables    │      types
 //!                                    exclusive                └─▶ config
 //! ```
 //!
-//! [`load()`] goes all the way; [`load_model`] stops at the [`Model`], the
-//! normalised document, which holds everything the Compose Specification knows.
-//! [`config`] prints that, so that it shows what cannot be run yet too. What
-//! cannot be run is refused by `decode`, with its place and the reason.
+//! [`load()`] goes all the way; [`load_any`] leaves out the last step, the
+//! refusal of what this host cannot run ([`unsupported`], one table);
+//! [`load_model`] stops at the [`Model`], the normalised document, which
+//! [`config`] prints.
 //!
 //! # Known to be weak
 //!
 //! A published port that two services claim is found by the host, not here.
-//! `security_opt` profiles, `host-gateway` and hooks are refused.
 
 mod check;
 pub mod config;
@@ -29,9 +28,11 @@ mod hash;
 mod load;
 mod model;
 mod normalise;
+pub mod provenance;
 #[cfg(test)]
 mod tests;
+pub mod unsupported;
 
 pub use hash::hash;
-pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_model};
+pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_any, load_model};
 pub use model::*;

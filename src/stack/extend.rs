@@ -12,6 +12,7 @@ use super::merge::merge;
 use super::paths;
 use super::read::{display_name, read_file};
 use super::source::{Place, Report};
+use super::trace::Via;
 use super::tree::{Mapping, Node, Tag, Trail};
 
 /// Where a chain of `extends` is.
@@ -95,6 +96,9 @@ impl Assembly<'_> {
         }
         base.take("extends");
         base.settle();
+        if let Some(trace) = self.report.trace() {
+            trace.add_extended(name, extends.place, &base);
+        }
         if service.tag == Tag::None {
             service.take("extends");
         }
@@ -150,7 +154,9 @@ impl Assembly<'_> {
         let document = match context.extended.get(&path) {
             Some(document) => document.clone(),
             None => {
+                let before = self.report.come_by(Via::Extends(place));
                 let document = self.extended_file(&path, context.environment).map(Rc::new);
+                self.report.come_by(before);
                 context.extended.insert(path.clone(), document.clone());
                 document
             }
@@ -196,7 +202,9 @@ impl Assembly<'_> {
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));
         merged.settle();
         let folder = path.parent().unwrap_or(Path::new("/"));
-        paths::resolve(&mut merged, folder, environment.get("HOME").map(String::as_str));
+        if self.report.options().resolve_paths {
+            paths::resolve(&mut merged, folder, environment.get("HOME").map(String::as_str));
+        }
         Some(merged)
     }
 }

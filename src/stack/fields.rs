@@ -1,8 +1,7 @@
 //! The fields of a stack file: the Compose Specification as one table.
 //!
-//! Order within a shape is the order in which docker compose prints it. Fields
-//! that the runtime cannot honour yet carry the reason; `config` shows them,
-//! everything else refuses them.
+//! Order within a shape is the order in which docker compose prints it. What
+//! cannot be run yet is no matter of this table (see `project::unsupported`).
 
 use super::form::{Cast, Field, Form, Format, Identity, Kind, Merge, Print, Shape, field};
 
@@ -252,30 +251,24 @@ const UPDATE: Shape = Shape {
     ],
 };
 
-const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
-
 const DEPLOY: Shape = Shape {
     name: "deploy",
     fields: &[
         field("mode", &TEXT, "`replicated`."),
         field("replicas", &INT, "How many containers.").print(Print::Present),
-        field("labels", &LABELS, "Labels of the service.")
-            .merge(Merge::Assign)
-            .refused("labels of the service as a whole are not kept"),
+        field("labels", &LABELS, "Labels of the service.").merge(Merge::Assign),
         field(
             "update_config",
             &Form::of(&[Kind::Map]).shape(&UPDATE),
             "How changes are rolled out.",
         )
-        .print(Print::Present)
-        .refused("rolling updates are not implemented"),
+        .print(Print::Present),
         field(
             "rollback_config",
             &Form::of(&[Kind::Map]).shape(&UPDATE),
             "How failures are rolled back.",
         )
-        .print(Print::Present)
-        .refused("rolling updates are not implemented"),
+        .print(Print::Present),
         field(
             "resources",
             &Form::of(&[Kind::Map]).shape(&Shape {
@@ -299,16 +292,14 @@ const DEPLOY: Shape = Shape {
                         &Form::of(&[Kind::Map]).shape(&Shape {
                             name: "reservations",
                             fields: &[
-                                field("cpus", &FLOAT, "Processors.")
-                                    .refused("processors cannot be set aside for a container"),
+                                field("cpus", &FLOAT, "Processors."),
                                 field("memory", &BYTES_TEXT, "Memory."),
                                 field(
                                     "devices",
                                     &Form::of(&[Kind::List])
                                         .items(&Form::of(&[Kind::Map]).shape(&DEVICE_REQUEST)),
                                     "Devices.",
-                                )
-                                .refused("device requests are not implemented"),
+                                ),
                                 field(
                                     "generic_resources",
                                     &Form::of(&[Kind::List]).items(
@@ -331,8 +322,7 @@ const DEPLOY: Shape = Shape {
                                         }),
                                     ),
                                     "Resources counted by the user.",
-                                )
-                                .refused(NO_SWARM),
+                                ),
                             ],
                         }),
                         "Amounts set aside.",
@@ -349,17 +339,14 @@ const DEPLOY: Shape = Shape {
                 name: "restart_policy",
                 fields: &[
                     field("condition", &TEXT, "`none`, `on-failure` or `any`."),
-                    field("delay", &DURATION, "Time before a restart.")
-                        .print(Print::Present)
-                        .refused("the time between restarts is not configurable"),
+                    field("delay", &DURATION, "Time before a restart.").print(Print::Present),
                     field("max_attempts", &INT, "Restarts at most.").print(Print::Present),
                     field(
                         "window",
                         &DURATION,
                         "Time after which a restart counts as successful.",
                     )
-                    .print(Print::Present)
-                    .refused("the window of a restart is not configurable"),
+                    .print(Print::Present),
                 ],
             }),
             "When containers are restarted.",
@@ -370,7 +357,7 @@ const DEPLOY: Shape = Shape {
             &Form::of(&[Kind::Map]).shape(&Shape {
                 name: "placement",
                 fields: &[
-                    field("constraints", &TEXT_LIST, "Nodes allowed.").refused(NO_SWARM),
+                    field("constraints", &TEXT_LIST, "Nodes allowed."),
                     field(
                         "preferences",
                         &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
@@ -378,15 +365,14 @@ const DEPLOY: Shape = Shape {
                             fields: &[field("spread", &TEXT, "Label that is spread over.")],
                         })),
                         "Nodes preferred.",
-                    )
-                    .refused(NO_SWARM),
-                    field("max_replicas_per_node", &INT, "Containers a node.").refused(NO_SWARM),
+                    ),
+                    field("max_replicas_per_node", &INT, "Containers a node."),
                 ],
             }),
             "Where containers run.",
         )
         .print(Print::OrEmpty),
-        field("endpoint_mode", &TEXT, "`vip` or `dnsrr`.").refused(NO_SWARM),
+        field("endpoint_mode", &TEXT, "`vip` or `dnsrr`."),
     ],
 };
 
@@ -424,19 +410,16 @@ const ATTACHMENT: Shape = Shape {
     name: "attachment",
     fields: &[
         field("aliases", &TEXT_SET, "Further names on this network.").identity(Identity::BeforeEquals),
-        field("driver_opts", &OPTIONS, "Driver options.").refused("networks have no driver options"),
+        field("driver_opts", &OPTIONS, "Driver options."),
         field(
             "gw_priority",
             &Form::of(&[Kind::Number]),
             "The highest provides the default route.",
         ),
-        field("interface_name", &TEXT, "Name of the interface.")
-            .refused("interfaces are named eth0, eth1, … in the order of their priority"),
+        field("interface_name", &TEXT, "Name of the interface."),
         field("ipv4_address", &TEXT, "Fixed IPv4 address."),
         field("ipv6_address", &TEXT, "Fixed IPv6 address."),
-        field("link_local_ips", &TEXT_SET, "Link-local addresses.")
-            .identity(Identity::BeforeEquals)
-            .refused("link-local addresses cannot be given"),
+        field("link_local_ips", &TEXT_SET, "Link-local addresses.").identity(Identity::BeforeEquals),
         field("mac_address", &TEXT, "Fixed MAC address."),
         field("priority", &Form::of(&[Kind::Number]), "The highest is eth0."),
     ],
@@ -477,16 +460,14 @@ const MOUNT: Shape = Shape {
             &Form::of(&[Kind::Map]).shape(&Shape {
                 name: "bind",
                 fields: &[
-                    field("selinux", &TEXT.one_of(&["z", "Z"]), "SELinux label.")
-                        .refused("SELinux labels are not changed"),
+                    field("selinux", &TEXT.one_of(&["z", "Z"]), "SELinux label."),
                     field("propagation", &TEXT, "Mount propagation."),
                     field("create_host_path", &BOOL, "Make a missing folder.").print(Print::Filled),
                     field(
                         "recursive",
                         &TEXT.one_of(&["enabled", "disabled", "writable", "readonly"]),
                         "What becomes of mounts below.",
-                    )
-                    .refused("mounts below a bind mount always come along"),
+                    ),
                 ],
             }),
             "Options of a bind mount.",
@@ -497,9 +478,7 @@ const MOUNT: Shape = Shape {
             &Form::of(&[Kind::Map]).shape(&Shape {
                 name: "mounted_volume",
                 fields: &[
-                    field("labels", &LABELS, "Labels of an anonymous volume.")
-                        .merge(Merge::Assign)
-                        .refused("anonymous volumes have no labels"),
+                    field("labels", &LABELS, "Labels of an anonymous volume.").merge(Merge::Assign),
                     field(
                         "nocopy",
                         &BOOL,
@@ -539,8 +518,7 @@ const MOUNT: Shape = Shape {
             }),
             "Options of an image mount.",
         )
-        .print(Print::Present)
-        .refused("images cannot be mounted"),
+        .print(Print::Present),
     ],
 };
 
@@ -567,23 +545,13 @@ const DEPENDENCY: Shape = Shape {
     ],
 };
 
-const NO_BUILD: &str = "building images is not supported yet; give an image";
-const NO_HOOKS: &str = "lifecycle hooks are not implemented yet";
-const NO_WINDOWS: &str = "it is for Windows containers";
-const NO_NAMESPACE: &str = "this namespace cannot be shared yet";
-const NO_CPU_TIME: &str = "use `cpus`, `cpu_shares` or `cpuset`";
-
 /// A service.
 pub(super) static SERVICE: Shape = Shape {
     name: "service",
     fields: &[
         field("profiles", &TEXT_SET, "Profiles that enable the service.").identity(Identity::BeforeEquals),
-        field("annotations", &LABELS, "Annotations of the container.")
-            .merge(Merge::Assign)
-            .refused("annotations are not kept"),
-        field("attach", &BOOL, "Whether `up` shows its output.")
-            .print(Print::Present)
-            .refused("choose what is shown with `up --attach`"),
+        field("annotations", &LABELS, "Annotations of the container.").merge(Merge::Assign),
+        field("attach", &BOOL, "Whether `up` shows its output.").print(Print::Present),
         field(
             "build",
             &Form::of(&[Kind::Text, Kind::Map])
@@ -591,8 +559,7 @@ pub(super) static SERVICE: Shape = Shape {
                 .shape(&BUILD),
             "How the image is built.",
         )
-        .print(Print::Present)
-        .refused(NO_BUILD),
+        .print(Print::Present),
         field(
             "develop",
             &Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
@@ -605,20 +572,18 @@ pub(super) static SERVICE: Shape = Shape {
             }),
             "Rules for development.",
         )
-        .print(Print::Present)
-        .refused("watching sources is not implemented yet"),
+        .print(Print::Present),
         field(
             "blkio_config",
             &Form::of(&[Kind::Map]).shape(&BLKIO),
             "Block device limits.",
         )
-        .print(Print::Present)
-        .refused("block device limits are not implemented yet"),
+        .print(Print::Present),
         field("cap_add", &TEXT_SET, "Capabilities added.").identity(Identity::BeforeEquals),
         field("cap_drop", &TEXT_SET, "Capabilities dropped.").identity(Identity::BeforeEquals),
-        field("cgroup_parent", &TEXT, "Parent cgroup.").refused("the place of a container's cgroup is fixed"),
-        field("cgroup", &TEXT.one_of(&["host", "private"]), "Cgroup namespace.").refused(NO_NAMESPACE),
-        field("cpu_count", &INT.least(0), "Processors.").refused(NO_WINDOWS),
+        field("cgroup_parent", &TEXT, "Parent cgroup."),
+        field("cgroup", &TEXT.one_of(&["host", "private"]), "Cgroup namespace."),
+        field("cpu_count", &INT.least(0), "Processors."),
         field(
             "cpu_percent",
             &Form::of(&[Kind::Int, Kind::Text])
@@ -626,21 +591,18 @@ pub(super) static SERVICE: Shape = Shape {
                 .least(0)
                 .most(100),
             "Share of the processors.",
-        )
-        .refused(NO_WINDOWS),
-        field("cpu_period", &NUMBER, "CFS period.").refused(NO_CPU_TIME),
-        field("cpu_quota", &NUMBER, "CFS quota.").refused(NO_CPU_TIME),
-        field("cpu_rt_period", &NUMBER, "Real-time period.").refused(NO_CPU_TIME),
-        field("cpu_rt_runtime", &NUMBER, "Real-time runtime.").refused(NO_CPU_TIME),
+        ),
+        field("cpu_period", &NUMBER, "CFS period."),
+        field("cpu_quota", &NUMBER, "CFS quota."),
+        field("cpu_rt_period", &NUMBER, "Real-time period."),
+        field("cpu_rt_runtime", &NUMBER, "Real-time runtime."),
         field("cpus", &FLOAT, "Processors at most."),
         field("cpuset", &TEXT, "Processors allowed, `0-2,4`."),
         field("cpu_shares", &NUMBER, "Relative processor weight."),
         field("command", &WORDS, "Arguments, in place of the image's.")
             .merge(Merge::Replace)
             .print(Print::OrNull),
-        field("configs", &GRANTS, "Configs mounted.")
-            .identity(Identity::GrantTarget(""))
-            .refused("configs are not implemented yet; use a bind mount"),
+        field("configs", &GRANTS, "Configs mounted.").identity(Identity::GrantTarget("")),
         field("container_name", &TEXT, "A fixed container name."),
         field(
             "credential_spec",
@@ -654,8 +616,7 @@ pub(super) static SERVICE: Shape = Shape {
             }),
             "Windows credentials.",
         )
-        .print(Print::Present)
-        .refused(NO_WINDOWS),
+        .print(Print::Present),
         field(
             "depends_on",
             &Form::of(&[Kind::List, Kind::Map])
@@ -672,8 +633,7 @@ pub(super) static SERVICE: Shape = Shape {
             "Replicas, limits, restarts.",
         )
         .print(Print::Present),
-        field("device_cgroup_rules", &TEXT_SET, "Device rules.")
-            .refused("device rules are not implemented yet"),
+        field("device_cgroup_rules", &TEXT_SET, "Device rules."),
         field(
             "devices",
             &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Text, Kind::Map]).format(Format::Device).shape(
@@ -688,17 +648,10 @@ pub(super) static SERVICE: Shape = Shape {
             )),
             "Devices.",
         )
-        .identity(Identity::Target)
-        .refused("devices are not implemented yet"),
-        field("dns", &TEXTS, "Name servers.")
-            .identity(Identity::BeforeEquals)
-            .refused("the name service cannot be replaced yet"),
-        field("dns_opt", &TEXT_SET, "Resolver options.")
-            .identity(Identity::BeforeEquals)
-            .refused("the name service cannot be replaced yet"),
-        field("dns_search", &TEXTS, "Search domains.")
-            .identity(Identity::BeforeEquals)
-            .refused("the name service cannot be replaced yet"),
+        .identity(Identity::Target),
+        field("dns", &TEXTS, "Name servers.").identity(Identity::BeforeEquals),
+        field("dns_opt", &TEXT_SET, "Resolver options.").identity(Identity::BeforeEquals),
+        field("dns_search", &TEXTS, "Search domains.").identity(Identity::BeforeEquals),
         field("domainname", &TEXT, "NIS domain name."),
         field("entrypoint", &WORDS, "Program, in place of the image's.")
             .merge(Merge::Replace)
@@ -721,8 +674,7 @@ pub(super) static SERVICE: Shape = Shape {
             }),
             "An external provider.",
         )
-        .print(Print::Present)
-        .refused("providers are other programs; none is run"),
+        .print(Print::Present),
         field("environment", &ASSIGNMENTS, "Environment.").merge(Merge::Assign),
         field(
             "env_file",
@@ -733,13 +685,12 @@ pub(super) static SERVICE: Shape = Shape {
                     fields: &[
                         field("path", &TEXT, "The file.").required(),
                         field("format", &TEXT, "`raw`: nothing is interpreted."),
-                        field("required", &BOOL, "`false`: it may be missing."),
+                        field("required", &BOOL, "`false`: it may be missing.").print(Print::Present),
                     ],
                 })),
             "Files with environment variables.",
         )
-        .identity(Identity::FilePath)
-        .print(Print::Never),
+        .identity(Identity::FilePath),
         field("expose", &LOOSE_SET, "Ports that are listened on.").identity(Identity::Whole),
         field(
             "extends",
@@ -755,8 +706,7 @@ pub(super) static SERVICE: Shape = Shape {
             "A service this one builds upon.",
         )
         .print(Print::Present),
-        field("external_links", &TEXT_SET, "Links to other stacks' containers.")
-            .refused("containers of other stacks are out of reach; share a network"),
+        field("external_links", &TEXT_SET, "Links to other stacks' containers."),
         field("extra_hosts", &HOSTS, "Names for /etc/hosts.").identity(Identity::Whole),
         field("group_add", &LOOSE_SET, "Further groups."),
         field(
@@ -766,8 +716,7 @@ pub(super) static SERVICE: Shape = Shape {
                 .one_of(&["all"])
                 .items(&Form::of(&[Kind::Map]).shape(&GPU_REQUEST)),
             "GPUs.",
-        )
-        .refused("device requests are not implemented yet"),
+        ),
         field("hostname", &TEXT, "Host name inside the container."),
         field(
             "healthcheck",
@@ -781,13 +730,11 @@ pub(super) static SERVICE: Shape = Shape {
             "The image: a reference, or oci:, oci-archive:, docker-archive: or rootfs: and a path.",
         ),
         field("init", &BOOL, "An init process as process 1.").print(Print::Present),
-        field("ipc", &TEXT, "IPC namespace.").refused(NO_NAMESPACE),
-        field("isolation", &TEXT, "Isolation technology.").refused(NO_WINDOWS),
+        field("ipc", &TEXT, "IPC namespace."),
+        field("isolation", &TEXT, "Isolation technology."),
         field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
-        field("label_file", &TEXTS, "Files with labels.").print(Print::Never),
-        field("links", &TEXT_SET, "Links to other services.")
-            .identity(Identity::BeforeEquals)
-            .refused("use a network and `aliases`"),
+        field("label_file", &TEXTS, "Files with labels."),
+        field("links", &TEXT_SET, "Links to other services.").identity(Identity::BeforeEquals),
         field(
             "logging",
             &Form::of(&[Kind::Map]).shape(&Shape {
@@ -804,8 +751,7 @@ pub(super) static SERVICE: Shape = Shape {
             "Where output goes.",
         )
         .merge(Merge::Logging)
-        .print(Print::Present)
-        .refused("log drivers are not implemented yet"),
+        .print(Print::Present),
         field("mem_limit", &BYTES, "Memory at most."),
         field(
             "mem_reservation",
@@ -821,9 +767,8 @@ pub(super) static SERVICE: Shape = Shape {
             "mem_swappiness",
             &Form::of(&[Kind::Int, Kind::Text]).format(Format::Bytes),
             "How readily memory is swapped.",
-        )
-        .refused("swappiness is not implemented yet"),
-        field("mac_address", &TEXT, "MAC address.").refused("use `mac_address` of a network"),
+        ),
+        field("mac_address", &TEXT, "MAC address."),
         field(
             "models",
             &Form::of(&[Kind::List, Kind::Map])
@@ -839,8 +784,7 @@ pub(super) static SERVICE: Shape = Shape {
                 .unique()
                 .names(),
             "Models used.",
-        )
-        .refused("models are not implemented"),
+        ),
         field("network_mode", &TEXT, "`none`, `host` or `service:NAME`."),
         field(
             "networks",
@@ -852,15 +796,13 @@ pub(super) static SERVICE: Shape = Shape {
                 .names(),
             "Networks the service is on.",
         ),
-        field("oom_kill_disable", &BOOL, "Never killed for memory.")
-            .refused("the kernel's memory killer cannot be kept away"),
+        field("oom_kill_disable", &BOOL, "Never killed for memory."),
         field(
             "oom_score_adj",
             &INT.least(-1000).most(1000),
             "Preference of the kernel's memory killer.",
-        )
-        .refused("the score is not implemented yet"),
-        field("pid", &Form::of(&[Kind::Null, Kind::Text]), "Process namespace.").refused(NO_NAMESPACE),
+        ),
+        field("pid", &Form::of(&[Kind::Null, Kind::Text]), "Process namespace."),
         field(
             "pids_limit",
             &NUMBER,
@@ -883,19 +825,16 @@ pub(super) static SERVICE: Shape = Shape {
             &TEXT,
             "Age after which the image is fetched again.",
         )
-        .print(Print::Never)
-        .refused("images are not refreshed by age"),
+        .print(Print::Never),
         field("read_only", &BOOL, "Root file system read-only."),
         field(
             "restart",
             &TEXT,
             "`no`, `always`, `on-failure[:N]` or `unless-stopped`.",
         ),
-        field("runtime", &TEXT, "OCI runtime.").refused("containers run on the built-in runtime"),
+        field("runtime", &TEXT, "OCI runtime."),
         field("scale", &INT, "How many containers.").print(Print::Present),
-        field("secrets", &GRANTS, "Secrets mounted.")
-            .identity(Identity::GrantTarget("/run/secrets"))
-            .refused("secrets are not implemented yet; use a bind mount"),
+        field("secrets", &GRANTS, "Secrets mounted.").identity(Identity::GrantTarget("/run/secrets")),
         field("security_opt", &TEXT_SET, "Security options."),
         field("shm_size", &BYTES, "Size of /dev/shm."),
         field("stdin_open", &BOOL, "Standard input kept open."),
@@ -910,8 +849,7 @@ pub(super) static SERVICE: Shape = Shape {
             "storage_opt",
             &Form::of(&[Kind::Map]).format(Format::Options).values(&SCALAR),
             "Storage driver options.",
-        )
-        .refused("the writable layer has no options"),
+        ),
         field("sysctls", &LABELS, "Kernel parameters.").merge(Merge::Assign),
         field("tmpfs", &TEXTS, "tmpfs mounts, `PATH[:OPTIONS]`.").identity(Identity::BeforeEquals),
         field("tty", &BOOL, "A pseudo-terminal."),
@@ -920,11 +858,10 @@ pub(super) static SERVICE: Shape = Shape {
             "use_api_socket",
             &Form::of(&[Kind::Bool]),
             "The engine's socket inside.",
-        )
-        .refused("there is no engine socket"),
+        ),
         field("user", &TEXT, "`USER[:GROUP]`."),
-        field("userns_mode", &TEXT, "User namespace.").refused("user namespaces are not implemented yet"),
-        field("uts", &TEXT, "UTS namespace.").refused(NO_NAMESPACE),
+        field("userns_mode", &TEXT, "User namespace."),
+        field("uts", &TEXT, "UTS namespace."),
         field(
             "volumes",
             &Form::of(&[Kind::List])
@@ -937,17 +874,15 @@ pub(super) static SERVICE: Shape = Shape {
             "Mounts.",
         )
         .identity(Identity::Target),
-        field("volumes_from", &TEXT_SET, "Mounts of another service.")
-            .refused("name the volumes in both services"),
+        field("volumes_from", &TEXT_SET, "Mounts of another service."),
         field("working_dir", &TEXT, "Working directory."),
         field(
             "pre_start",
             &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&HOOK_PRE_START)),
             "Run before the start.",
-        )
-        .refused(NO_HOOKS),
-        field("post_start", &HOOKS, "Run after the start.").refused(NO_HOOKS),
-        field("pre_stop", &HOOKS, "Run before the stop.").refused(NO_HOOKS),
+        ),
+        field("post_start", &HOOKS, "Run after the start."),
+        field("pre_stop", &HOOKS, "Run before the stop."),
     ],
 };
 
@@ -967,7 +902,7 @@ const NETWORK: Shape = Shape {
     fields: &[
         field("name", &TEXT, "Name on the host."),
         field("driver", &TEXT, "`bridge`."),
-        field("driver_opts", &OPTIONS, "Driver options.").refused("networks have no driver options"),
+        field("driver_opts", &OPTIONS, "Driver options."),
         field(
             "ipam",
             &Form::of(&[Kind::Map]).shape(&Shape {
@@ -976,22 +911,19 @@ const NETWORK: Shape = Shape {
                     field("driver", &TEXT, "`default`."),
                     field(
                         "config",
-                        &Form::of(&[Kind::List]).items(
-                            &Form::of(&[Kind::Map]).shape(&Shape {
-                                name: "pool",
-                                fields: &[
-                                    field("subnet", &TEXT, "The subnet, `172.28.0.0/16`."),
-                                    field("gateway", &TEXT, "The bridge's address."),
-                                    field("ip_range", &TEXT, "Where containers get addresses from."),
-                                    field(
-                                        "aux_addresses",
-                                        &Form::of(&[Kind::Map]).values(&TEXT),
-                                        "Addresses that are taken.",
-                                    )
-                                    .refused("addresses cannot be set aside yet; use `ip_range`"),
-                                ],
-                            }),
-                        ),
+                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
+                            name: "pool",
+                            fields: &[
+                                field("subnet", &TEXT, "The subnet, `172.28.0.0/16`."),
+                                field("gateway", &TEXT, "The bridge's address."),
+                                field("ip_range", &TEXT, "Where containers get addresses from."),
+                                field(
+                                    "aux_addresses",
+                                    &Form::of(&[Kind::Map]).values(&TEXT),
+                                    "Addresses that are taken.",
+                                ),
+                            ],
+                        })),
                         "Address pools.",
                     )
                     .merge(Merge::Pools),
@@ -999,8 +931,7 @@ const NETWORK: Shape = Shape {
                         "options",
                         &Form::of(&[Kind::Map]).values(&TEXT),
                         "Driver options.",
-                    )
-                    .refused("address pools have no driver options"),
+                    ),
                 ],
             }),
             "Addresses.",
@@ -1008,8 +939,7 @@ const NETWORK: Shape = Shape {
         .print(Print::OrEmpty),
         field("external", &EXTERNAL, "Made by someone else."),
         field("internal", &BOOL, "No way out."),
-        field("attachable", &BOOL, "Other containers may be attached.")
-            .refused("containers of other stacks cannot be attached"),
+        field("attachable", &BOOL, "Other containers may be attached."),
         field("labels", &LABELS, "Labels.").merge(Merge::Assign),
         field("enable_ipv4", &BOOL, "IPv4.").print(Print::Present),
         field("enable_ipv6", &BOOL, "IPv6 as well.").print(Print::Present),
@@ -1021,7 +951,7 @@ const VOLUME: Shape = Shape {
     fields: &[
         field("name", &TEXT, "Name on the host."),
         field("driver", &TEXT, "`local`."),
-        field("driver_opts", &OPTIONS, "Driver options.").refused("volumes have no driver options yet"),
+        field("driver_opts", &OPTIONS, "Driver options."),
         field("external", &EXTERNAL, "Made by someone else."),
         field("labels", &LABELS, "Labels.").merge(Merge::Assign),
     ],

@@ -1,8 +1,7 @@
 //! What a value may be: the vocabulary of the field tables in `fields`.
 //!
 //! One table says, for every value of the Compose Specification, its type, its
-//! short forms, how it merges, how it prints and whether this program can run
-//! it. Validation, "did you mean", interpolation casts, the long form, merging,
+//! short forms, how it merges and how it prints. Validation, "did you mean", interpolation casts, the long form, merging,
 //! `config` and the JSON schema all read that one table.
 
 /// A kind of value.
@@ -159,8 +158,6 @@ pub struct Field {
     pub identity: Identity,
     /// When it is printed.
     pub print: Print,
-    /// Why this program cannot run it yet; `None` when it can.
-    pub refused: Option<&'static str>,
     /// It must be there.
     pub required: bool,
     /// What it is, for the JSON schema.
@@ -307,7 +304,7 @@ impl Form {
     }
 }
 
-/// A field that merges deeply, prints when filled and can be run.
+/// A field that merges deeply and prints when filled.
 pub(super) const fn field(name: &'static str, form: &'static Form, about: &'static str) -> Field {
     Field {
         name,
@@ -315,7 +312,6 @@ pub(super) const fn field(name: &'static str, form: &'static Form, about: &'stat
         merge: Merge::Deep,
         identity: Identity::None,
         print: Print::Filled,
-        refused: None,
         required: false,
         about,
     }
@@ -337,12 +333,6 @@ impl Field {
     /// With another rule for printing.
     pub(super) const fn print(mut self, print: Print) -> Self {
         self.print = print;
-        self
-    }
-
-    /// That cannot be run yet.
-    pub(super) const fn refused(mut self, why: &'static str) -> Self {
-        self.refused = Some(why);
         self
     }
 

@@ -32,14 +32,7 @@ fn object(shape: &'static Shape, definitions: &mut Map<String, Json>) -> Json {
     for field in shape.fields {
         let mut value = of(field.form, definitions);
         if let Json::Object(map) = &mut value {
-            let about = match field.refused {
-                Some(why) => format!("{} Not supported: {why}.", field.about),
-                None => field.about.to_owned(),
-            };
-            map.insert("description".into(), json!(about));
-            if field.refused.is_some() {
-                map.insert("deprecated".into(), json!(true));
-            }
+            map.insert("description".into(), json!(field.about));
         }
         properties.insert(field.name.into(), value);
         if field.required {

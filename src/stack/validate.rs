@@ -19,6 +19,9 @@ pub(super) fn check(node: &mut Node, form: &'static Form, trail: &Trail<'_>, rep
     if node.tag == Tag::Reset || node.is_null() {
         return true;
     }
+    if node.as_text().is_some_and(|text| report.keeps(text)) {
+        return true;
+    }
     if !check_kind(node, form, trail, report) {
         return false;
     }

@@ -43,7 +43,7 @@ use tokio::sync::mpsc;
 
 use crate::host::{HostError, Machine};
 use crate::plan::{Intent, Up};
-use crate::project::{LoadRequest, Project};
+use crate::project::LoadRequest;
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
 use crate::store::{Lock, World, read_record, remove_record, write_record};
@@ -59,7 +59,7 @@ mod load;
 pub mod protocol;
 mod supervised;
 
-use apply::{Applied, Step};
+use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
 use keeper::{Keeper, Told};
 pub use load::load;
@@ -69,6 +69,9 @@ use supervised::Supervised;
 /// The hidden first argument that makes a process a supervisor; the project's
 /// name and the state root follow.
 pub const ROLE: &str = "__supervisor";
+
+/// Room for descriptors that is made at the start: some ten a container.
+const DESCRIPTORS: usize = 4096;
 
 /// The socket of a stack's supervisor.
 pub fn socket_path(world: &World, project: &str) -> PathBuf {
@@ -131,6 +134,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     let world = World::new(Some(state));
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
+    crate::sys::fd::reserve(DESCRIPTORS);
     let first = connection::from_stdin();
     let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
         return Ok(());
@@ -212,7 +216,7 @@ struct Supervisor {
     watch: Option<Watch>,
     /// The model that the stack was last brought to: a save that changes
     /// nothing in it asks for nothing.
-    model: Option<Arc<Project>>,
+    model: Option<Model>,
 }
 
 impl Supervisor {
@@ -405,7 +409,7 @@ impl Supervisor {
 
     fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
         let Applied {
-            project,
+            model,
             inputs,
             errors,
             diagnostics,
@@ -417,8 +421,8 @@ impl Supervisor {
             if let Some(load) = load {
                 self.standing.load = Some(*load);
             }
-            if project.is_some() {
-                self.model = project;
+            if model.is_some() {
+                self.model = model;
             }
             let path = standing_path(&self.world, &self.project);
             if let Err(error) = write_record(&path, &self.standing) {

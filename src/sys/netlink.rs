@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -321,6 +321,39 @@ impl Socket {
         })
     }
 
+    /// Joins multicast groups (a set of bits, `RTMGRP_*` of rtnetlink(7)), whose
+    /// announcements [`Socket::announced`] then reads. Such a socket asks
+    /// nothing itself.
+    ///
+    /// # Errors
+    /// What bind(2) says.
+    pub fn join(&self, groups: u32) -> Result<(), NetlinkError> {
+        let address = rustix::net::netlink::SocketAddrNetlink::new(0, groups);
+        rustix::net::bind(&self.fd, &address)
+            .map_err(|error| NetlinkError::new("listen to the kernel's announcements", error))
+    }
+
+    /// Announcements of the groups joined that wait to be read; none is no
+    /// error.
+    ///
+    /// # Errors
+    /// What recv(2) says: `ENOBUFS` when some were lost.
+    pub fn announced(&mut self) -> Result<Vec<Reply>, NetlinkError> {
+        let mut replies = Vec::new();
+        loop {
+            match self.receive(RecvFlags::DONTWAIT, "read the kernel's announcements") {
+                Ok(datagram) => each(datagram, |received| {
+                    replies.push(Reply {
+                        kind: received.kind,
+                        payload: received.payload.to_vec(),
+                    });
+                }),
+                Err(error) if error.is(rustix::io::Errno::AGAIN) => return Ok(replies),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Sends requests, in order, and returns what the kernel answered beside
     /// acknowledgements. All of them are carried out even when one fails.
     ///
@@ -471,6 +504,12 @@ impl Socket {
                 }
             });
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -178,6 +178,7 @@ fn service(
                 subpath: None,
             },
             read_only: false,
+            ..Mount::default()
         })
         .collect();
     if choice.anonymous {
@@ -185,6 +186,7 @@ fn service(
             target: "/anon".into(),
             source: MountSource::Anonymous,
             read_only: false,
+            ..Mount::default()
         });
     }
     let port = u16::try_from(8000 + (at + shift) % NAMES.len()).unwrap();
@@ -203,6 +205,7 @@ fn service(
                 published: Some((port, port)),
                 host_ip: None,
                 protocol: Protocol::Tcp,
+                ..Port::default()
             })
             .into_iter()
             .collect(),

@@ -27,6 +27,7 @@ pub(crate) fn read(text: &str) -> Project {
             name: string(&value, "name").unwrap_or_else(|| format!("shop_{key}")),
             external: flag(&value, "external"),
             labels: BTreeMap::new(),
+            ..Volume::default()
         };
         project.volumes.insert(key, volume);
     }
@@ -129,6 +130,7 @@ fn service(name: &str, value: &Value) -> Service {
                 target: target.into(),
                 source,
                 read_only: false,
+                ..Mount::default()
             }
         })
         .collect();
@@ -136,6 +138,7 @@ fn service(name: &str, value: &Value) -> Service {
         target,
         source: MountSource::Anonymous,
         read_only: false,
+        ..Mount::default()
     }));
     Service {
         name: name.into(),
@@ -187,6 +190,7 @@ fn port(text: &str) -> Port {
         published: Some((published, published)),
         host_ip: None,
         protocol: Protocol::Tcp,
+        ..Port::default()
     }
 }
 

@@ -303,6 +303,7 @@ impl World {
             health: None,
             networks,
             volumes,
+            contents: BTreeMap::new(),
             created,
         });
     }
@@ -539,6 +540,7 @@ impl World {
                             .map(|network| (network.owner.clone().unwrap().key, network.id.clone()))
                             .collect(),
                         volumes: BTreeMap::new(),
+                        contents: BTreeMap::new(),
                         created: started,
                     });
                 }

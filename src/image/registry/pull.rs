@@ -83,6 +83,13 @@ impl Registry {
         Err(self.document("index", "holds only indexes".to_owned()))
     }
 
+    /// The digest that the registry has for a reference now.
+    pub(in crate::image) async fn digest(&self, reference: &Reference) -> Result<Digest, ImageError> {
+        let wanted = reference.digest().copied();
+        let (_, digest) = self.manifest(&reference.version(), wanted).await?;
+        Ok(digest)
+    }
+
     /// A manifest by tag or digest: its bytes as they came, and their digest.
     async fn manifest(&self, version: &str, wanted: Option<Digest>) -> Result<(Vec<u8>, Digest), ImageError> {
         let path = format!("manifests/{version}");

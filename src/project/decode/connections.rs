@@ -5,32 +5,27 @@ use std::net::IpAddr;
 
 use super::known;
 use super::reader::Reader;
-use crate::project::model::{Attachment, Network, NetworkMode, Port, Protocol, Service};
+use crate::project::model::{
+    Attachment, ExternalLink, HostAddress, Link, Network, NetworkMode, Port, PortMode, Protocol, Service,
+};
 use crate::stack::{Code, Node, Place, Report, parse_port_range};
 
-pub(super) fn network_mode(name: &str, reader: &mut Reader<'_>) -> NetworkMode {
+pub(super) fn network_mode(reader: &Reader<'_>) -> NetworkMode {
     let Some(node) = reader.get("network_mode") else {
         return NetworkMode::Networks;
     };
     match node.as_text().unwrap_or_default() {
+        "" => NetworkMode::Networks,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
         mode => {
             if let Some(other) = mode.strip_prefix("service:") {
-                if other == name {
-                    let message = "a service cannot share its own network namespace";
-                    reader.fail(node.place, Code::Reference, "network_mode", message, None);
-                }
                 return NetworkMode::Service(other.to_owned());
             }
-            reader.fail(
-                node.place,
-                Code::Unsupported,
-                "network_mode",
-                &format!("{mode:?} is not supported"),
-                Some("use `none`, `host`, `service:NAME`, or `networks`"),
-            );
-            NetworkMode::None
+            if let Some(container) = mode.strip_prefix("container:") {
+                return NetworkMode::Container(container.to_owned());
+            }
+            NetworkMode::Other(mode.to_owned())
         }
     }
 }
@@ -55,6 +50,34 @@ pub(super) fn attachments(
             ..Attachment::default()
         };
         let prefix = format!("networks.{key}");
+        attachment.interface_name = at("interface_name")
+            .and_then(Node::as_text)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned);
+        if let Some(name) = &attachment.interface_name
+            && !known::is_interface_name(name)
+            && let Some(node) = at("interface_name")
+        {
+            let message = format!("invalid interface name {name:?}: at most 15 bytes, no `/`, no space");
+            let path = format!("{prefix}.interface_name");
+            reader.fail(node.place, Code::Schema, &path, &message, None);
+        }
+        for item in at("link_local_ips").into_iter().flat_map(Node::items) {
+            let text = item.as_text().unwrap_or_default();
+            match text.parse() {
+                Ok(address) => attachment.link_local_ips.push(address),
+                Err(_) => {
+                    let path = format!("{prefix}.link_local_ips");
+                    let message = format!("invalid address: {text}");
+                    reader.fail(item.place, Code::Schema, &path, &message, None);
+                }
+            }
+        }
+        attachment.driver_opts = at("driver_opts")
+            .into_iter()
+            .flat_map(Node::entries)
+            .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
+            .collect();
         for (field, priority) in [
             ("priority", &mut attachment.priority),
             ("gw_priority", &mut attachment.gw_priority),
@@ -156,7 +179,7 @@ pub(super) fn ports(reader: &mut Reader<'_>, replicas: u32, mode: &NetworkMode) 
     let items = reader.get("ports").map(|node| node.items().collect::<Vec<_>>());
     for (index, item) in items.into_iter().flatten().enumerate() {
         let path = format!("ports.{index}");
-        if *mode != NetworkMode::Networks {
+        if !matches!(mode, NetworkMode::Networks | NetworkMode::Other(_)) {
             let mode = reader.text("network_mode").unwrap_or_default();
             reader.fail(
                 item.place,
@@ -188,26 +211,27 @@ pub(super) fn ports(reader: &mut Reader<'_>, replicas: u32, mode: &NetworkMode) 
         {
             "" | "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             other => {
                 reader.fail(
                     item.place,
-                    Code::Unsupported,
+                    Code::Schema,
                     &path,
-                    &format!("protocol {other:?} is not supported"),
-                    Some("use tcp or udp"),
+                    &format!("unknown protocol {other:?}"),
+                    Some("use tcp, udp or sctp"),
                 );
                 continue;
             }
         };
-        if !matches!(item.text_of("mode"), None | Some("" | "ingress" | "host")) {
-            reader.fail(
-                item.place,
-                Code::Schema,
-                &path,
-                "mode must be `ingress` or `host`",
-                None,
-            );
-        }
+        let port_mode = match item.text_of("mode") {
+            None | Some("" | "ingress") => PortMode::Ingress,
+            Some("host") => PortMode::Host,
+            Some(_) => {
+                let message = "mode must be `ingress` or `host`";
+                reader.fail(item.place, Code::Schema, &path, message, None);
+                PortMode::Ingress
+            }
+        };
         let published = match item.text_of("published").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => {
@@ -242,9 +266,19 @@ pub(super) fn ports(reader: &mut Reader<'_>, replicas: u32, mode: &NetworkMode) 
             // A malformed address has been reported with the document.
             host_ip: item.text_of("host_ip").and_then(|text| text.parse().ok()),
             protocol,
+            name: said(item, "name"),
+            mode: port_mode,
+            app_protocol: said(item, "app_protocol"),
         });
     }
     ports
+}
+
+/// The text of a field, unless it is empty.
+fn said(node: &Node, field: &str) -> Option<String> {
+    node.text_of(field)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
 }
 
 pub(super) fn expose(reader: &mut Reader<'_>) -> Vec<String> {
@@ -267,8 +301,9 @@ pub(super) fn expose(reader: &mut Reader<'_>) -> Vec<String> {
     reader.texts("expose")
 }
 
-pub(super) fn extra_hosts(reader: &mut Reader<'_>) -> BTreeMap<String, Vec<String>> {
-    let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// `extra_hosts` of a service or a build.
+pub(super) fn hosts(reader: &mut Reader<'_>) -> BTreeMap<String, Vec<HostAddress>> {
+    let mut hosts: BTreeMap<String, Vec<HostAddress>> = BTreeMap::new();
     let Some(node) = reader.get("extra_hosts") else {
         return hosts;
     };
@@ -276,15 +311,74 @@ pub(super) fn extra_hosts(reader: &mut Reader<'_>) -> BTreeMap<String, Vec<Strin
         let Some((host, address)) = item.as_text().and_then(|text| text.split_once('=')) else {
             continue;
         };
-        if address == "host-gateway" {
-            let message = "`host-gateway` is not supported: write the host's address";
-            reader.fail(item.place, Code::Unsupported, "extra_hosts", message, None);
-        } else if address.parse::<IpAddr>().is_err() {
-            let message = format!("invalid ip address: {address}");
-            reader.fail(item.place, Code::Schema, "extra_hosts", &message, None);
-        } else {
-            hosts.entry(host.to_owned()).or_default().push(address.to_owned());
+        match address.parse() {
+            Ok(address) => hosts.entry(host.to_owned()).or_default().push(address),
+            Err(_) => {
+                let message = format!("invalid ip address: {address}");
+                reader.fail(item.place, Code::Schema, "extra_hosts", &message, None);
+            }
         }
     }
     hosts
+}
+
+/// Name servers.
+pub(super) fn dns(reader: &mut Reader<'_>) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for item in reader.get("dns").into_iter().flat_map(Node::items) {
+        let text = item.as_text().unwrap_or_default();
+        match text.parse() {
+            Ok(address) => servers.push(address),
+            Err(_) => {
+                let message = format!("invalid ip address: {text}");
+                reader.fail(item.place, Code::Schema, "dns", &message, None);
+            }
+        }
+    }
+    servers
+}
+
+/// `NAME[:ALIAS]` items of a field.
+fn aliased(field: &str, reader: &mut Reader<'_>) -> Vec<(String, String)> {
+    let mut links = Vec::new();
+    for item in reader.get(field).into_iter().flat_map(Node::items) {
+        let text = item.as_text().unwrap_or_default();
+        let (name, alias) = text.split_once(':').unwrap_or((text, text));
+        if name.is_empty() || alias.is_empty() || alias.contains(':') {
+            let message = format!("invalid link {text:?}");
+            reader.fail(
+                item.place,
+                Code::Schema,
+                field,
+                &message,
+                Some("links are written NAME[:ALIAS]"),
+            );
+        } else {
+            links.push((name.to_owned(), alias.to_owned()));
+        }
+    }
+    links
+}
+
+pub(super) fn links(reader: &mut Reader<'_>) -> Vec<Link> {
+    let links = aliased("links", reader).into_iter();
+    links.map(|(service, alias)| Link { service, alias }).collect()
+}
+
+pub(super) fn external_links(reader: &mut Reader<'_>) -> Vec<ExternalLink> {
+    let links = aliased("external_links", reader).into_iter();
+    links
+        .map(|(container, alias)| ExternalLink { container, alias })
+        .collect()
+}
+
+pub(super) fn mac_address(reader: &mut Reader<'_>) -> Option<String> {
+    let node = reader.get("mac_address")?;
+    let text = node.as_text().filter(|text| !text.is_empty())?;
+    let address = known::mac_address(text);
+    if address.is_none() {
+        let message = format!("invalid address: {text}");
+        reader.fail(node.place, Code::Schema, "mac_address", &message, None);
+    }
+    address
 }

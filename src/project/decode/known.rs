@@ -135,6 +135,13 @@ pub(super) fn mac_address(text: &str) -> Option<String> {
     (parts.len() == 6 && parts.iter().all(octet)).then_some(lower)
 }
 
+/// Whether a text can name a network interface, as netdevice(7) does.
+pub(super) fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
 /// A subnet, `172.28.0.0/16`: an address in it, and its length.
 pub(super) fn subnet(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
@@ -159,6 +166,27 @@ pub(super) fn contains((network, length): (IpAddr, u8), address: IpAddr) -> bool
     }
 }
 
+/// Whether a text says what may be done with a device: letters of `rwm`.
+pub(in crate::project) fn is_device_permissions(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
+}
+
+/// Whether a text names a device of the Container Device Interface,
+/// `vendor.com/class=name`.
+pub(super) fn is_cdi_device(text: &str) -> bool {
+    let word = |text: &str, more: &[u8]| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    text.split_once('=').is_some_and(|(kind, name)| {
+        kind.split_once('/')
+            .is_some_and(|(vendor, class)| word(vendor, b"_.-") && word(class, b"_-"))
+            && word(name, b"_.:-")
+    })
+}
+
 /// This machine's platform as images name it.
 pub(super) fn this_platform() -> String {
     let architecture = match std::env::consts::ARCH {
@@ -170,7 +198,7 @@ pub(super) fn this_platform() -> String {
 }
 
 /// Whether a platform is this machine's.
-pub(super) fn is_this_platform(text: &str) -> bool {
+pub(in crate::project) fn is_this_platform(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let ours = this_platform();
     let text = text.replace("x86_64", "amd64").replace("aarch64", "arm64");

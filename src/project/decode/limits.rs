@@ -30,6 +30,13 @@ pub(super) fn resources(reader: &mut Reader<'_>) -> Resources {
         &[&["pids_limit"], &["deploy", "resources", "limits", "pids"]],
         "resources.pids",
     );
+    let quota = reader.either(&[&["cpu_quota"]], "resources.cpu_quota");
+    let period = reader.either(&[&["cpu_period"]], "resources.cpu_period");
+    let rt_runtime = reader.either(&[&["cpu_rt_runtime"]], "resources.cpu_rt_runtime");
+    let rt_period = reader.either(&[&["cpu_rt_period"]], "resources.cpu_rt_period");
+    let count = reader.either(&[&["cpu_count"]], "resources.cpu_count");
+    let swappiness = reader.either(&[&["mem_swappiness"]], "resources.memory_swappiness");
+    let percent = reader.float("cpu_percent");
     let mut amount = |node: Option<&Node>, field: &str, least: i64| {
         let number: i64 = reader.whole(node, field)?;
         if number < least
@@ -52,6 +59,14 @@ pub(super) fn resources(reader: &mut Reader<'_>) -> Resources {
             .filter(|text| !text.is_empty())
             .map(str::to_owned),
         pids: amount(pids, "pids_limit", -1),
+        cpu_quota: amount(quota, "cpu_quota", -1),
+        cpu_period: amount(period, "cpu_period", 0).and_then(|period| u64::try_from(period).ok()),
+        cpu_rt_runtime: amount(rt_runtime, "cpu_rt_runtime", -1),
+        cpu_rt_period: amount(rt_period, "cpu_rt_period", 0).and_then(|period| u64::try_from(period).ok()),
+        cpu_count: amount(count, "cpu_count", 0).and_then(|count| u64::try_from(count).ok()),
+        cpu_percent: percent.filter(|percent| *percent != 0.0),
+        memory_swappiness: swappiness_of(swappiness, reader),
+        oom_kill_disable: reader.flag("oom_kill_disable"),
     };
     if let (Some(text), Some(node)) = (&resources.cpuset, cpuset)
         && !known::is_cpu_list(text)
@@ -92,14 +107,30 @@ pub(super) fn resources(reader: &mut Reader<'_>) -> Resources {
         let message = "must not be more than the memory limit";
         reader.fail(place, Code::Conflict, "mem_reservation", message, None);
     }
+    if let (Some(cpus), true) = (cpus, quota.is_some() || period.is_some()) {
+        let message = "conflicting options: cpus and cpu_quota or cpu_period; use one of them";
+        reader.fail(cpus.place, Code::Conflict, "cpus", message, None);
+    }
     Resources {
         cpus_milli: cpus.and_then(|node| milli(node, reader)),
         ..resources
     }
 }
 
+/// How readily memory is swapped; -1 is as the machine does.
+fn swappiness_of(node: Option<&Node>, reader: &mut Reader<'_>) -> Option<u64> {
+    let number: i64 = reader.whole(node, "mem_swappiness")?;
+    if !(-1..=100).contains(&number)
+        && let Some(node) = node
+    {
+        let message = "must be from 0 to 100";
+        reader.fail(node.place, Code::Schema, "mem_swappiness", message, None);
+    }
+    u64::try_from(number).ok()
+}
+
 /// Processors as thousandths.
-fn milli(node: &Node, reader: &mut Reader<'_>) -> Option<u64> {
+pub(super) fn milli(node: &Node, reader: &mut Reader<'_>) -> Option<u64> {
     #[expect(clippy::cast_precision_loss, reason = "processors are few")]
     let number = match &node.value {
         Value::Int(number) => *number as f64,

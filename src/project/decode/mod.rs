@@ -1,11 +1,15 @@
-//! A model to a [`Project`]: types, the checks that running asks for, and the
-//! refusal of what cannot be run yet.
+//! A model to a [`Project`]: types, and what values must be beyond their kind.
+//! Everything that the Compose Specification knows has a type here, whether or
+//! not it can be run.
 //!
 //! The document has been checked against the field table, so kinds are known
 //! here; what is checked is what values mean. Each function reads one field or
 //! one group of fields through a [`Reader`], which knows their path.
 
+mod build;
 mod connections;
+mod deploy;
+mod devices;
 mod known;
 mod limits;
 mod mounts;
@@ -16,20 +20,20 @@ mod service;
 use std::collections::BTreeMap;
 
 use connections::fixed_addresses;
+pub(super) use known::{is_device_permissions, is_this_platform};
 use reader::Reader;
-use resource::{network, volume};
+pub(super) use reader::plain;
 use service::service;
 
 use super::check;
 use super::load::{Model, origins};
 use super::model::Project;
-use crate::stack::{Code, Diagnostic, Entry, Form, Node, Print, Report, STACK_FORM, Trail, Value};
+use crate::stack::{Node, Report};
 
-/// Makes the project; what cannot be run is in the report.
+/// Makes the project; what is wrong with it is in the report.
 pub(super) fn project(model: &Model, report: &mut Report) -> Project {
     let document = &model.document;
     let mut origins = origins(document, report);
-    refuse(document, &STACK_FORM, &Trail::Root, report);
     let mut services = BTreeMap::new();
     for (name, entry) in document
         .get("services")
@@ -53,13 +57,29 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
     let mut networks = BTreeMap::new();
     for (key, node) in check::section(document, "networks") {
         let mut reader = Reader::new(format!("networks.{key}"), node, report);
-        networks.insert(key.to_owned(), network(&mut reader));
+        networks.insert(key.to_owned(), resource::network(&mut reader));
     }
     let mut volumes = BTreeMap::new();
     for (key, node) in check::section(document, "volumes") {
         let mut reader = Reader::new(format!("volumes.{key}"), node, report);
-        volumes.insert(key.to_owned(), volume(&mut reader));
+        volumes.insert(key.to_owned(), resource::volume(&mut reader));
     }
+    let mut configs = BTreeMap::new();
+    for (key, node) in check::section(document, "configs") {
+        let mut reader = Reader::new(format!("configs.{key}"), node, report);
+        configs.insert(key.to_owned(), resource::config(&mut reader, &model.environment));
+    }
+    let mut secrets = BTreeMap::new();
+    for (key, node) in check::section(document, "secrets") {
+        let mut reader = Reader::new(format!("secrets.{key}"), node, report);
+        secrets.insert(key.to_owned(), resource::secret(&mut reader, &model.environment));
+    }
+    let mut models = BTreeMap::new();
+    for (key, node) in check::section(document, "models") {
+        let mut reader = Reader::new(format!("models.{key}"), node, report);
+        models.insert(key.to_owned(), resource::model(key, &mut reader));
+    }
+    let extensions = Reader::new(String::new(), document, report).extensions();
     fixed_addresses(document, &services, &networks, report);
     Project {
         name: model.name.clone(),
@@ -70,67 +90,10 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
         disabled_services: model.disabled.clone(),
         networks,
         volumes,
+        configs,
+        secrets,
+        models,
+        extensions,
         origins,
     }
-}
-
-/// Reports every value that is there and cannot be run.
-fn refuse(node: &Node, form: &'static Form, trail: &Trail<'_>, report: &mut Report) {
-    match &node.value {
-        Value::List(list) => {
-            for (index, item) in list.iter().enumerate() {
-                if let Some(items) = form.items {
-                    refuse(item, items, &trail.index(index), report);
-                }
-            }
-        }
-        Value::Map(map) => {
-            for (key, entry) in map {
-                let below = trail.key(key);
-                let field = form.field(key);
-                if let Some(reason) = field.and_then(|field| field.refused) {
-                    if says_something(key, &entry.node, field.map(|field| field.print)) {
-                        refuse_field(key, entry, reason, &below, report);
-                    }
-                    continue;
-                }
-                if let Some(form) = form.below(key) {
-                    refuse(&entry.node, form, &below, report);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Whether a value differs from leaving it out.
-fn says_something(key: &str, node: &Node, print: Option<Print>) -> bool {
-    match (&node.value, key) {
-        (Value::Null, _) | (Value::Bool(true), "attach") => false,
-        (Value::Bool(value), _) => *value || print == Some(Print::Present),
-        (Value::Text(text), "cgroup" | "ipc") => text != "private" && !text.is_empty(),
-        (Value::Text(text), "isolation") => text != "default" && !text.is_empty(),
-        (Value::Text(text), _) => !text.is_empty(),
-        (Value::List(list), _) => !list.is_empty(),
-        (Value::Map(map), _) => !map.is_empty(),
-        _ => true,
-    }
-}
-
-fn refuse_field(key: &str, entry: &Entry, reason: &str, trail: &Trail<'_>, report: &mut Report) {
-    // Rules for development say nothing about how a service runs, and labels
-    // nothing where SELinux is not enforced.
-    if matches!(key, "develop" | "selinux") {
-        report.warning(entry.key, format!("{trail} has no effect: {reason}"));
-        return;
-    }
-    if let Some(service) = trail.service() {
-        report.mark_incomplete(service);
-    }
-    let message = if reason.contains("not supported") {
-        format!("{trail}: {reason}")
-    } else {
-        format!("{trail} is not supported: {reason}")
-    };
-    report.push_at(entry.key, Diagnostic::error(Code::Unsupported, message));
 }

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::build::{mode, owner};
 use super::reader::Reader;
-use crate::project::model::{Mount, MountSource};
+use crate::project::model::{
+    BindRecursive, Consistency, Grant, Mount, MountSource, Propagation, Selinux, VolumesFrom, VolumesOf,
+};
 use crate::stack::{Code, Node, clean_path, parse_amount};
 
 /// Everything mounted, in the order it is written, `tmpfs` last.
@@ -36,21 +39,14 @@ fn target(node: &Node, text: Option<&str>, path: &str, reader: &mut Reader<'_>) 
 
 fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
     let kind = node.text_of("type").unwrap_or_default();
-    if !matches!(kind, "bind" | "volume" | "tmpfs") {
-        let message = format!("mounts of type {kind:?} are not supported");
-        reader.fail(
-            node.place,
-            Code::Unsupported,
-            path,
-            &message,
-            Some("use bind, volume or tmpfs"),
-        );
-        return None;
-    }
-    let target = target(node, node.text_of("target"), path, reader)?;
+    let target = match (kind, node.text_of("target")) {
+        // A pipe of Windows has no path of ours.
+        ("npipe", Some(target)) => target.to_owned(),
+        (_, text) => target(node, text, path, reader)?,
+    };
     let read_only = node.get("read_only").and_then(Node::as_bool) == Some(true);
     let source = node.text_of("source").filter(|source| !source.is_empty());
-    for other in ["bind", "volume", "tmpfs"] {
+    for other in ["bind", "volume", "tmpfs", "image"] {
         if other != kind
             && let Some(options) = node.get(other)
             && options.as_map().is_some_and(|map| !map.is_empty())
@@ -63,22 +59,30 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
         "bind" => {
             let options = node.get("bind");
             let option = |key: &str| options?.get(key).filter(|node| !node.is_null());
-            if let Some(propagation) = option("propagation")
-                && !matches!(
-                    propagation.as_text(),
-                    Some("" | "rprivate" | "private" | "rshared" | "shared" | "rslave" | "slave")
-                )
-            {
+            let propagation = option("propagation").filter(|node| node.as_text() != Some(""));
+            let known = propagation.and_then(|node| {
+                let mut all = Propagation::ALL.into_iter();
+                all.find(|known| node.as_text() == Some(known.as_str()))
+            });
+            if let (Some(node), None) = (propagation, known) {
                 let message = "propagation must be rprivate, private, rshared, shared, rslave or slave";
-                reader.fail(propagation.place, Code::Schema, path, message, None);
+                reader.fail(node.place, Code::Schema, path, message, None);
             }
             MountSource::Bind {
                 path: PathBuf::from(clean_path(source?)),
                 create_host_path: option("create_host_path").and_then(Node::as_bool) != Some(false),
-                propagation: option("propagation")
-                    .and_then(Node::as_text)
-                    .filter(|text| !text.is_empty())
-                    .map(str::to_owned),
+                propagation: known,
+                recursive: match option("recursive").and_then(Node::as_text) {
+                    Some("disabled") => BindRecursive::Disabled,
+                    Some("writable") => BindRecursive::Writable,
+                    Some("readonly") => BindRecursive::Readonly,
+                    _ => BindRecursive::Enabled,
+                },
+                selinux: match option("selinux").and_then(Node::as_text) {
+                    Some("z") => Some(Selinux::Shared),
+                    Some("Z") => Some(Selinux::Private),
+                    _ => None,
+                },
             }
         }
         "volume" => {
@@ -101,14 +105,28 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
                     subpath,
                 },
                 None => {
-                    if nocopy || subpath.is_some() {
-                        let message = "nocopy and subpath need a named volume";
-                        reader.fail(node.place, Code::Unsupported, path, message, None);
+                    if let Some(options) = options.filter(|_| subpath.is_some()) {
+                        let message = "volume.subpath needs a named volume";
+                        reader.fail(options.place, Code::Conflict, path, message, None);
                     }
                     MountSource::Anonymous
                 }
             }
         }
+        "image" => MountSource::Image {
+            image: source.unwrap_or_default().to_owned(),
+            subpath: node
+                .get("image")
+                .and_then(|options| options.text_of("subpath"))
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned),
+        },
+        "npipe" => MountSource::NamedPipe {
+            path: source.unwrap_or_default().to_owned(),
+        },
+        "cluster" => MountSource::Cluster {
+            volume: source.unwrap_or_default().to_owned(),
+        },
         _ => {
             if source.is_some() {
                 let message = "a tmpfs has no source";
@@ -124,11 +142,93 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
             }
         }
     };
+    if matches!(kind, "image" | "npipe" | "cluster") && node.text_of("source").is_none_or(str::is_empty) {
+        let message = format!("a mount of type `{kind}` needs a source");
+        reader.fail(node.place, Code::Schema, path, &message, None);
+    }
+    let volume_labels = node.get("volume").and_then(|options| options.get("labels"));
     Some(Mount {
         target,
         source,
         read_only,
+        consistency: consistency(node, path, reader),
+        volume_labels: volume_labels
+            .into_iter()
+            .flat_map(Node::entries)
+            .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
+            .collect(),
     })
+}
+
+fn consistency(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Consistency> {
+    let field = node.get("consistency")?;
+    match field.as_text().unwrap_or_default() {
+        "" | "default" => None,
+        "consistent" => Some(Consistency::Consistent),
+        "cached" => Some(Consistency::Cached),
+        "delegated" => Some(Consistency::Delegated),
+        other => {
+            let message = format!("consistency {other:?} is none of consistent, cached, delegated");
+            reader.fail(field.place, Code::Schema, path, &message, None);
+            None
+        }
+    }
+}
+
+/// What a service is given below a folder: `configs` or `secrets`.
+pub(super) fn grants(field: &str, folder: &str, reader: &mut Reader<'_>) -> Vec<Grant> {
+    let mut grants = Vec::new();
+    for (index, node) in reader.get(field).into_iter().flat_map(Node::items).enumerate() {
+        let mut reader = reader.below(&format!("{field}.{index}"), node);
+        let source = reader.text("source").unwrap_or_default();
+        let target = reader.text("target").unwrap_or_else(|| source.clone());
+        let target = clean_path(&format!(
+            "{}{target}",
+            if target.starts_with('/') { "" } else { folder }
+        ));
+        if source.is_empty() || target == "/" {
+            let message = "a source and a path inside the container are needed";
+            reader.fail(node.place, Code::Schema, "target", message, None);
+            continue;
+        }
+        grants.push(Grant {
+            source,
+            target,
+            uid: owner(&mut reader, "uid"),
+            gid: owner(&mut reader, "gid"),
+            mode: mode(&mut reader),
+        });
+    }
+    grants
+}
+
+/// `SERVICE[:ro|rw]`, `container:NAME[:ro|rw]`
+pub(super) fn volumes_from(reader: &mut Reader<'_>) -> Vec<VolumesFrom> {
+    let mut all = Vec::new();
+    for item in reader.get("volumes_from").into_iter().flat_map(Node::items) {
+        let text = item.as_text().unwrap_or_default();
+        let (container, rest) = match text.strip_prefix("container:") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (name, access) = rest.split_once(':').unwrap_or((rest, "rw"));
+        if name.is_empty() || !matches!(access, "rw" | "ro") {
+            let message = format!("invalid source of mounts {text:?}");
+            let hint = "write [container:]NAME[:ro|:rw]";
+            reader.fail(item.place, Code::Schema, "volumes_from", &message, Some(hint));
+            continue;
+        }
+        let name = name.to_owned();
+        all.push(VolumesFrom {
+            source: if container {
+                VolumesOf::Container(name)
+            } else {
+                VolumesOf::Service(name)
+            },
+            read_only: access == "ro",
+        });
+    }
+    all
 }
 
 /// Mount options of a tmpfs that are passed on as they are.
@@ -195,5 +295,6 @@ fn short_tmpfs(node: &Node, reader: &mut Reader<'_>) -> Option<Mount> {
             options,
         },
         read_only,
+        ..Mount::default()
     })
 }

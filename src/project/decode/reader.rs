@@ -1,13 +1,19 @@
 //! Fields of one mapping, read by what they are.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use super::known::nearest;
+use crate::project::model::Extensions;
 use crate::stack::{Code, Diagnostic, Node, Place, Report, Value, parse_duration};
 
 /// Reads the fields of one mapping whose kinds have been checked.
 pub(super) struct Reader<'a> {
     path: String,
+    /// The service that this is (a part of).
+    service: Option<String>,
     pub(super) node: &'a Node,
     report: &'a mut Report,
     /// Paths of the project whose values are written elsewhere in the file.
@@ -17,9 +23,21 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(path: String, node: &'a Node, report: &'a mut Report) -> Self {
         Self {
+            service: path.strip_prefix("services.").map(str::to_owned),
             path,
             node,
             report,
+            aliases: Vec::new(),
+        }
+    }
+
+    /// A reader of a mapping inside of this one.
+    pub(super) fn below<'b>(&'b mut self, field: &str, node: &'b Node) -> Reader<'b> {
+        Reader {
+            path: format!("{}.{field}", self.path),
+            service: self.service.clone(),
+            node,
+            report: &mut *self.report,
             aliases: Vec::new(),
         }
     }
@@ -67,13 +85,90 @@ impl<'a> Reader<'a> {
         Some(items.filter_map(Node::scalar_text).collect())
     }
 
+    /// Variables, of which some have no value.
+    pub(super) fn variables(&self, key: &str) -> BTreeMap<String, Option<String>> {
+        let entries = self.get(key).into_iter().flat_map(Node::entries);
+        entries
+            .map(|(key, node)| {
+                let value = if node.is_null() { None } else { node.scalar_text() };
+                (key.to_owned(), value)
+            })
+            .collect()
+    }
+
+    /// A whole number of a field of this mapping.
+    pub(super) fn number<T: TryFrom<i64>>(&mut self, field: &str) -> Option<T> {
+        self.whole(self.get(field), field)
+    }
+
+    /// A number of a field of this mapping.
+    pub(super) fn float(&self, field: &str) -> Option<f64> {
+        match &self.get(field)?.value {
+            #[expect(clippy::cast_precision_loss, reason = "such numbers are small")]
+            Value::Int(number) => Some(*number as f64),
+            Value::Float(number) => Some(*number),
+            Value::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A length of time of a field of this mapping.
+    pub(super) fn time(&self, field: &str) -> Option<Duration> {
+        self.duration(self.get(field))
+    }
+
+    /// A path of a field of this mapping.
+    pub(super) fn path(&self, field: &str) -> Option<PathBuf> {
+        self.text(field).map(PathBuf::from)
+    }
+
+    /// The extensions of this mapping.
+    pub(super) fn extensions(&self) -> Extensions {
+        let entries = self.node.entries().filter(|(key, _)| key.starts_with("x-"));
+        entries.map(|(key, node)| (key.to_owned(), plain(node))).collect()
+    }
+
+    /// One of several texts of a field of this mapping.
+    pub(super) fn choice<T: Copy>(&mut self, field: &str, known: &[(&'static str, T)]) -> Option<T> {
+        let node = self.get(field)?;
+        let text = node.scalar_text().filter(|text| !text.is_empty())?;
+        let found = known
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value);
+        if found.is_none() {
+            let names: Vec<&'static str> = known.iter().map(|(name, _)| *name).collect();
+            let message = format!("{text:?} is none of {}", names.join(", "));
+            let hint = nearest(&text, &names).map(|near| format!("did you mean `{near}`?"));
+            self.fail(node.place, Code::Schema, field, &message, hint.as_deref());
+        }
+        found
+    }
+
+    /// What a text of a field of this mapping stands for.
+    pub(super) fn parse<T>(&mut self, field: &str) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let node = self.get(field)?;
+        let text = node.scalar_text().filter(|text| !text.is_empty())?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fail(node.place, Code::Schema, field, &error.to_string(), None);
+                None
+            }
+        }
+    }
+
     pub(super) fn duration(&self, node: Option<&Node>) -> Option<Duration> {
         parse_duration(node?.as_text()?).ok()
     }
 
     /// An error about a value of a field.
     pub(super) fn fail(&mut self, place: Place, code: Code, field: &str, message: &str, hint: Option<&str>) {
-        if let Some(service) = self.path.strip_prefix("services.") {
+        if let Some(service) = &self.service {
             self.report.poison(service);
         }
         let mut diagnostic = Diagnostic::error(code, format!("{}.{field}: {message}", self.path));
@@ -110,5 +205,22 @@ impl<'a> Reader<'a> {
         let node = paths.iter().find_map(|path| self.at(path))?;
         self.aliases.push((alias, node.place));
         Some(node)
+    }
+}
+
+/// A value of an extension, without its places.
+pub(in crate::project) fn plain(node: &Node) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(number) => Json::from(*number),
+        Value::Float(number) => Json::from(*number),
+        Value::Text(text) => Json::String(text.clone()),
+        Value::List(list) => list.iter().map(plain).collect(),
+        Value::Map(map) => map
+            .iter()
+            .map(|(key, entry)| (key.clone(), plain(&entry.node)))
+            .collect(),
     }
 }

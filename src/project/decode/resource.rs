@@ -1,11 +1,12 @@
-//! Networks and volumes.
+//! Networks, volumes, configs, secrets and models.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::known;
 use super::reader::Reader;
-use crate::project::model::{IpamPool, Network, Volume};
-use crate::stack::{Code, Node};
+use crate::project::model::{Config, FileSource, IpamPool, Network, Secret, ServedModel, Volume};
+use crate::stack::{Code, Environment, Node};
 
 /// The name of a resource on the host: it becomes part of file names.
 fn resource_name(reader: &mut Reader<'_>) -> String {
@@ -30,30 +31,10 @@ fn external(reader: &mut Reader<'_>, others: &[&str]) -> bool {
     external
 }
 
-fn driver(reader: &mut Reader<'_>, path: &[&str], known: &[&str], field: &str) {
-    if let Some(node) = reader.at(path)
-        && let Some(driver) = node.as_text()
-        && !driver.is_empty()
-        && !known.contains(&driver)
-    {
-        let message = format!("{driver:?} is not supported");
-        let hint = format!("use {} or leave it out", known.join(" or "));
-        reader.fail(node.place, Code::Unsupported, field, &message, Some(&hint));
-    }
-}
-
 pub(super) fn network(reader: &mut Reader<'_>) -> Network {
     let name = resource_name(reader);
     let others = ["driver", "ipam", "internal", "labels", "enable_ipv6"];
     let external = external(reader, &others);
-    driver(reader, &["driver"], &["bridge", "default"], "driver");
-    driver(reader, &["ipam", "driver"], &["default"], "ipam.driver");
-    if let Some(node) = reader.get("enable_ipv4")
-        && node.as_bool() == Some(false)
-    {
-        let message = "a network without IPv4 is not supported";
-        reader.fail(node.place, Code::Unsupported, "enable_ipv4", message, None);
-    }
     let pools = reader.at(&["ipam", "config"]).into_iter().flat_map(Node::items);
     let ipam = pools.filter_map(|node| pool(node, reader)).collect();
     Network {
@@ -63,6 +44,22 @@ pub(super) fn network(reader: &mut Reader<'_>) -> Network {
         enable_ipv6: reader.flag("enable_ipv6"),
         ipam,
         labels: reader.table("labels"),
+        driver: reader.text("driver"),
+        driver_opts: reader.table("driver_opts"),
+        attachable: reader.flag("attachable"),
+        enable_ipv4: reader.get("enable_ipv4").and_then(Node::as_bool),
+        ipam_driver: reader
+            .at(&["ipam", "driver"])
+            .and_then(Node::as_text)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned),
+        ipam_options: reader
+            .at(&["ipam", "options"])
+            .into_iter()
+            .flat_map(Node::entries)
+            .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
+            .collect(),
+        extensions: reader.extensions(),
     }
 }
 
@@ -101,14 +98,107 @@ fn pool(node: &Node, reader: &mut Reader<'_>) -> Option<IpamPool> {
         subnet: text("subnet").map(str::to_owned),
         ip_range: text("ip_range").map(str::to_owned),
         gateway,
+        aux_addresses: aux_addresses(node, reader),
     })
 }
 
+/// Addresses that others have.
+fn aux_addresses(node: &Node, reader: &mut Reader<'_>) -> BTreeMap<String, IpAddr> {
+    let mut addresses = BTreeMap::new();
+    for (name, node) in node.get("aux_addresses").into_iter().flat_map(Node::entries) {
+        let text = node.as_text().unwrap_or_default();
+        match text.parse() {
+            Ok(address) => {
+                addresses.insert(name.to_owned(), address);
+            }
+            Err(_) => {
+                let message = format!("invalid address: {text}");
+                reader.fail(
+                    node.place,
+                    Code::Schema,
+                    "ipam.config.aux_addresses",
+                    &message,
+                    None,
+                );
+            }
+        }
+    }
+    addresses
+}
+
 pub(super) fn volume(reader: &mut Reader<'_>) -> Volume {
-    driver(reader, &["driver"], &["local", "default"], "driver");
     Volume {
         name: resource_name(reader),
-        external: external(reader, &["labels"]),
+        external: reader.flag("external"),
         labels: reader.table("labels"),
+        driver: reader.text("driver"),
+        driver_opts: reader.table("driver_opts"),
+        extensions: reader.extensions(),
+    }
+}
+
+/// Where the content of a config or secret comes from.
+fn file_source(reader: &mut Reader<'_>, environment: &Environment) -> FileSource {
+    if reader.flag("external") {
+        FileSource::External
+    } else if let Some(path) = reader.path("file") {
+        FileSource::File(path)
+    } else if let Some(variable) = reader.text("environment") {
+        FileSource::Environment {
+            value: environment.get(&variable).cloned(),
+            variable,
+        }
+    } else if let Some(content) = reader.get("content").and_then(Node::as_text) {
+        FileSource::Content(content.to_owned())
+    } else if reader.text("driver").is_some() {
+        FileSource::External
+    } else {
+        let place = reader.node.place;
+        let message = "nothing says where its content comes from";
+        reader.fail(
+            place,
+            Code::Schema,
+            "file",
+            message,
+            Some("give it a `file` or an `environment`"),
+        );
+        FileSource::External
+    }
+}
+
+/// The name of a config or secret; it is no part of a file name.
+fn granted_name(reader: &Reader<'_>) -> String {
+    reader.text("name").unwrap_or_default()
+}
+
+pub(super) fn config(reader: &mut Reader<'_>, environment: &Environment) -> Config {
+    Config {
+        name: granted_name(reader),
+        source: file_source(reader, environment),
+        labels: reader.table("labels"),
+        template_driver: reader.text("template_driver"),
+        extensions: reader.extensions(),
+    }
+}
+
+pub(super) fn secret(reader: &mut Reader<'_>, environment: &Environment) -> Secret {
+    Secret {
+        name: granted_name(reader),
+        source: file_source(reader, environment),
+        driver: reader.text("driver"),
+        driver_opts: reader.table("driver_opts"),
+        labels: reader.table("labels"),
+        template_driver: reader.text("template_driver"),
+        extensions: reader.extensions(),
+    }
+}
+
+pub(super) fn model(key: &str, reader: &mut Reader<'_>) -> ServedModel {
+    ServedModel {
+        name: reader.text("name").unwrap_or_else(|| key.to_owned()),
+        model: reader.text("model").unwrap_or_default(),
+        context_size: reader.number("context_size"),
+        runtime_flags: reader.texts("runtime_flags"),
+        extensions: reader.extensions(),
     }
 }

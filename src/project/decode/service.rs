@@ -1,12 +1,16 @@
 //! Fields of a service that stand alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::connections::{attachments, expose, extra_hosts, network_mode, ports};
-use super::known;
+use super::connections::{
+    attachments, dns, expose, external_links, hosts, links, mac_address, network_mode, ports,
+};
+use super::deploy::deploy;
 use super::limits::{resources, ulimits};
-use super::mounts::mounts;
+use super::mounts::{grants, mounts, volumes_from};
 use super::reader::Reader;
+use super::{build, devices, known};
 use crate::project::model::{Condition, Dependency, HealthTest, Healthcheck, PullPolicy, Restart, Service};
 use crate::stack::{Code, Entry, Node, parse_duration};
 
@@ -45,8 +49,14 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         }
     }
     let replicas = replicas(reader);
-    let network_mode = network_mode(name, reader);
+    let network_mode = network_mode(reader);
     let ports = ports(reader, replicas, &network_mode);
+    let own = ["build", "provider"]
+        .iter()
+        .any(|field| reader.get(field).is_some());
+    if image.is_empty() && !own && !reader.is_incomplete(name) {
+        reader.fail(entry.key, Code::Schema, "image", "an image is needed", None);
+    }
     Service {
         name: name.to_owned(),
         image,
@@ -64,7 +74,7 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         network_mode,
         ports,
         expose: expose(reader),
-        extra_hosts: extra_hosts(reader),
+        extra_hosts: hosts(reader),
         depends_on: depends_on(reader, document),
         healthcheck: healthcheck(reader),
         restart: restart(reader),
@@ -80,7 +90,7 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         group_add: reader.texts("group_add"),
         sysctls: reader.table("sysctls"),
         ulimits: ulimits(reader),
-        security_opt: security_options(reader),
+        security_opt: reader.texts("security_opt"),
         shm_size: reader
             .get("shm_size")
             .and_then(|node| reader.whole(Some(node), "shm_size"))
@@ -89,42 +99,45 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         stop_grace_period: reader.duration(reader.get("stop_grace_period")),
         pull_policy: pull_policy(reader),
         profiles: reader.texts("profiles"),
-    }
-    .checked(reader, entry)
-}
-
-impl Service {
-    /// What is decided by several fields together.
-    fn checked(self, reader: &mut Reader<'_>, entry: &Entry) -> Self {
-        if let Some(platform) = reader.get("platform")
-            && !platform.as_text().is_some_and(known::is_this_platform)
-        {
-            reader.fail(
-                platform.place,
-                Code::Unsupported,
-                "platform",
-                &format!(
-                    "is not supported: containers run as this machine's {}",
-                    known::this_platform()
-                ),
-                None,
-            );
-        }
-        if let Some(mode) = reader.at(&["deploy", "mode"])
-            && !matches!(mode.as_text(), Some("" | "replicated"))
-        {
-            reader.fail(
-                mode.place,
-                Code::Unsupported,
-                "deploy.mode",
-                "is not supported: only `replicated` is",
-                None,
-            );
-        }
-        if self.image.is_empty() && !reader.is_incomplete(&self.name) {
-            reader.fail(entry.key, Code::Schema, "image", "an image is needed", None);
-        }
-        self
+        build: build::build(reader),
+        provider: build::provider(reader),
+        develop: build::develop(reader),
+        deploy: deploy(reader),
+        platform: build::platform(reader),
+        pull_refresh_after: refresh_after(reader),
+        attach: reader.get("attach").and_then(Node::as_bool),
+        annotations: reader.table("annotations"),
+        configs: grants("configs", "/", reader),
+        secrets: grants("secrets", "/run/secrets/", reader),
+        models: build::models(reader),
+        devices: devices::devices(reader),
+        device_cgroup_rules: devices::device_rules(reader),
+        gpus: devices::device_requests("gpus", reader),
+        dns: dns(reader),
+        dns_search: reader.texts("dns_search"),
+        dns_opt: reader.texts("dns_opt"),
+        links: links(reader),
+        external_links: external_links(reader),
+        mac_address: mac_address(reader),
+        volumes_from: volumes_from(reader),
+        logging: build::logging(reader),
+        pre_start: build::pre_start(reader),
+        post_start: build::hooks("post_start", reader),
+        pre_stop: build::hooks("pre_stop", reader),
+        ipc: devices::ipc(reader),
+        pid: devices::pid(reader),
+        uts: devices::uts(reader),
+        cgroup: devices::cgroup(reader),
+        userns_mode: devices::userns(reader),
+        cgroup_parent: reader.text("cgroup_parent"),
+        isolation: reader.text("isolation"),
+        blkio_config: devices::blkio_config(reader),
+        oom_score_adj: reader.number("oom_score_adj"),
+        runtime: reader.text("runtime"),
+        storage_opt: reader.table("storage_opt"),
+        use_api_socket: reader.flag("use_api_socket"),
+        credential_spec: devices::credential_spec(reader),
+        extensions: reader.extensions(),
     }
 }
 
@@ -254,24 +267,9 @@ fn restart(reader: &mut Reader<'_>) -> Restart {
         return match condition {
             "none" => Restart::No,
             "on-failure" => Restart::OnFailure { max_retries },
-            "any" | "" if attempts.is_none() => Restart::UnlessStopped,
-            "any" | "" => {
-                let place = attempts.map_or(policy.place, |node| node.place);
-                reader.fail(
-                    place,
-                    Code::Unsupported,
-                    "deploy.restart_policy.max_attempts",
-                    "is not supported with condition `any`",
-                    Some("use condition `on-failure`"),
-                );
-                Restart::No
-            }
-            other => {
-                let message = format!("{other:?} is none of none, on-failure, any");
-                let field = "deploy.restart_policy.condition";
-                reader.fail(policy.place, Code::Schema, field, &message, None);
-                Restart::No
-            }
+            "any" | "" => Restart::UnlessStopped,
+            // Reported with `deploy.restart_policy`.
+            _ => Restart::No,
         };
     }
     let Some(node) = reader.get("restart") else {
@@ -314,32 +312,6 @@ fn capabilities(field: &str, reader: &mut Reader<'_>) -> Vec<String> {
     capabilities
 }
 
-fn security_options(reader: &mut Reader<'_>) -> Vec<String> {
-    let mut options = Vec::new();
-    for item in reader.get("security_opt").into_iter().flat_map(Node::items) {
-        let text = item.as_text().unwrap_or_default();
-        let (name, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
-        match (name, value) {
-            ("no-new-privileges", "" | "true" | "false")
-            | ("seccomp" | "apparmor" | "systempaths", "unconfined")
-            | ("label", "disable") => options.push(text.to_owned()),
-            _ => {
-                let message = format!("{text:?} is not supported");
-                let hint = "no-new-privileges, seccomp=unconfined, apparmor=unconfined, systempaths=unconfined \
-                            and label=disable are";
-                reader.fail(
-                    item.place,
-                    Code::Unsupported,
-                    "security_opt",
-                    &message,
-                    Some(hint),
-                );
-            }
-        }
-    }
-    options
-}
-
 fn stop_signal(reader: &mut Reader<'_>) -> Option<String> {
     let node = reader.get("stop_signal")?;
     let text = node.as_text().filter(|text| !text.is_empty())?;
@@ -356,24 +328,51 @@ fn stop_signal(reader: &mut Reader<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// The age of `pull_policy: refresh`; its notation has not been checked.
+fn refresh_after(reader: &mut Reader<'_>) -> Option<Duration> {
+    let node = reader.get("pull_refresh_after")?;
+    let text = node.as_text().filter(|text| !text.is_empty())?;
+    match parse_duration(text) {
+        Ok(age) => Some(age),
+        Err(error) => {
+            let hint = Some("write it as 12h or 1d");
+            reader.fail(
+                node.place,
+                Code::Schema,
+                "pull_refresh_after",
+                &error.to_string(),
+                hint,
+            );
+            None
+        }
+    }
+}
+
 fn pull_policy(reader: &mut Reader<'_>) -> PullPolicy {
     let Some(node) = reader.get("pull_policy") else {
         return PullPolicy::Missing;
     };
+    let day = Duration::from_secs(24 * 60 * 60);
     match node.as_text().unwrap_or_default() {
         "" | "missing" | "if_not_present" => PullPolicy::Missing,
         "always" => PullPolicy::Always,
         "never" => PullPolicy::Never,
+        "build" => PullPolicy::Build,
+        "refresh" => PullPolicy::Refresh {
+            after: reader.time("pull_refresh_after"),
+        },
+        "daily" => PullPolicy::Refresh { after: Some(day) },
+        "weekly" => PullPolicy::Refresh { after: Some(day * 7) },
         other => {
-            let known =
-                matches!(other, "build" | "refresh" | "daily" | "weekly") || other.starts_with("every_");
-            let (code, message) = if known {
-                (Code::Unsupported, format!("{other:?} is not supported"))
-            } else {
-                (Code::Schema, format!("unknown pull policy {other:?}"))
-            };
-            let hint = "use missing, always or never";
-            reader.fail(node.place, code, "pull_policy", &message, Some(hint));
+            let after = other
+                .strip_prefix("every_")
+                .and_then(|time| parse_duration(time).ok());
+            if after.is_some() {
+                return PullPolicy::Refresh { after };
+            }
+            let message = format!("unknown pull policy {other:?}");
+            let hint = "use missing, always, never, build, daily, weekly, every_DURATION or refresh";
+            reader.fail(node.place, Code::Schema, "pull_policy", &message, Some(hint));
             PullPolicy::Missing
         }
     }
