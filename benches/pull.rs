@@ -51,7 +51,9 @@ fn main() -> Result<()> {
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let folder = tempfile::tempdir()?;
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=6g", "none"]).arg(folder.path()))?;
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=6g", "none"])
+        .arg(folder.path()))?;
     let result = measure(folder.path(), if quick { 3 } else { 7 });
     // What podman may have left mounted goes with the namespace.
     let _ = Command::new("umount").arg("-l").arg(folder.path()).status();
@@ -62,11 +64,19 @@ fn measure(folder: &Path, rounds: usize) -> Result<()> {
     let layout = folder.join("layout");
     let blobs = make_image(&layout)?;
     let archive = folder.join("image.tar");
-    run(Command::new("tar").arg("-C").arg(&layout).arg("-cf").arg(&archive).arg("."))?;
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(&layout)
+        .arg("-cf")
+        .arg(&archive)
+        .arg("."))?;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images");
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let registry = folder.join("registry");
-    run(Command::new(scripts.join("registry")).arg("start").arg(&registry).arg(port.to_string()))?;
+    run(Command::new(scripts.join("registry"))
+        .arg("start")
+        .arg(&registry)
+        .arg(port.to_string()))?;
     let reference = format!("127.0.0.1:{port}/bench:latest");
     let result = rounds_of(folder, &layout, &archive, &blobs, &reference, &scripts, rounds);
     run(Command::new(scripts.join("registry")).arg("stop").arg(&registry))?;
@@ -86,7 +96,9 @@ fn rounds_of(
     let own = |source: String| {
         move |at: &Path| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
-            command.args(["image", "pull", "-q", &source]).env("RCOMPOSE_STATE_ROOT", at);
+            command
+                .args(["image", "pull", "-q", &source])
+                .env("RCOMPOSE_STATE_ROOT", at);
             run(&mut command)
         }
     };
@@ -106,7 +118,10 @@ fn rounds_of(
     type Task<'a> = Box<dyn Fn(&Path) -> Result<()> + 'a>;
     let mut tasks: Vec<(&str, Task<'_>)> = vec![
         ("rcompose, registry", Box::new(own(reference.to_owned()))),
-        ("rcompose, archive", Box::new(own(format!("oci-archive:{}", archive.display())))),
+        (
+            "rcompose, archive",
+            Box::new(own(format!("oci-archive:{}", archive.display()))),
+        ),
         ("floor", Box::new(|at| floor(blobs, at))),
     ];
     // First, while no other child has taken more.
@@ -115,8 +130,15 @@ fn rounds_of(
     let memory = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
     fs::remove_dir_all(&at)?;
     if installed("podman") {
-        let pull = ["pull", "-q", "--tls-verify=false", reference].map(str::to_owned).to_vec();
-        let load = ["pull".to_owned(), "-q".to_owned(), format!("oci-archive:{}", archive.display())].to_vec();
+        let pull = ["pull", "-q", "--tls-verify=false", reference]
+            .map(str::to_owned)
+            .to_vec();
+        let load = [
+            "pull".to_owned(),
+            "-q".to_owned(),
+            format!("oci-archive:{}", archive.display()),
+        ]
+        .to_vec();
         tasks.push(("podman, registry", Box::new(podman(pull))));
         tasks.push(("podman, archive", Box::new(podman(load))));
     }
@@ -189,7 +211,10 @@ fn processor() -> Result<Duration> {
 
 fn installed(program: &str) -> bool {
     let mut command = Command::new(program);
-    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -298,7 +323,10 @@ fn floor(blobs: &[PathBuf], at: &Path) -> Result<()> {
     let pending = Mutex::new(blobs.to_vec());
     let work = || -> Result<()> {
         loop {
-            let next = pending.lock().map(|mut pending| pending.pop()).unwrap_or_default();
+            let next = pending
+                .lock()
+                .map(|mut pending| pending.pop())
+                .unwrap_or_default();
             let Some(blob) = next else { return Ok(()) };
             let packed = Hashed(File::open(&blob)?, Sha256::new());
             let packed = std::io::BufReader::with_capacity(128 << 10, packed);
@@ -321,8 +349,10 @@ fn floor(blobs: &[PathBuf], at: &Path) -> Result<()> {
     let threads = std::thread::available_parallelism()?.get();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread has failed".into())))
+        threads.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err("a thread has failed".into()))
+        })
     })
 }
