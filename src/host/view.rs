@@ -112,6 +112,7 @@ pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<
         && matches!(runtime::probe(running)?, Liveness::Running { .. })
     {
         return Ok(ContainerState::Running {
+            paused: running.fixed.cgroup.is_frozen(),
             started: running.started_at,
         });
     }

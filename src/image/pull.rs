@@ -253,20 +253,20 @@ impl ImageStore {
         if reference.digest().is_some() {
             return Ok(reference.to_string());
         }
-        let (events, _) = mpsc::unbounded_channel();
+        let (sender, _) = mpsc::unbounded_channel();
         let name: Arc<str> = source.into();
-        let clients = Registry::clients(&name, &reference, &Access::Pull, self.places(), &Events(events))?;
-        let mut last = ImageError::Cancelled {
-            image: source.to_owned(),
-        };
-        // A mirror that cannot tell is passed over.
-        for client in clients {
+        let events = Events(sender);
+        let mut failure = None;
+        for client in Registry::clients(&name, &reference, &Access::Pull, self.places(), &events)? {
             match client.digest(&reference).await {
                 Ok(digest) => return Ok(format!("{reference}@{digest}")),
-                Err(error) => last = error,
+                Err(error) => failure = Some(error),
             }
         }
-        Err(last)
+        Err(failure.unwrap_or_else(|| ImageError::NotFound {
+            image: source.to_owned(),
+            registry: reference.registry().to_owned(),
+        }))
     }
 
     async fn pull_source(

@@ -71,6 +71,9 @@ pub enum ContainerState {
     Running {
         /// Nanoseconds since the epoch.
         started: u64,
+        /// Its processes are frozen.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paused: bool,
     },
     /// Ended.
     Exited {
@@ -84,6 +87,11 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Whether it runs and is frozen.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, Self::Running { paused: true, .. })
+    }
+
     /// Whether process 1 is alive.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })

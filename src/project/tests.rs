@@ -425,8 +425,6 @@ fn network_modes() {
 fn what_cannot_be_run_is_refused_and_config_shows_it() {
     for fields in [
         "build: .",
-        "secrets: [s]",
-        "configs: [s]",
         "devices: [/dev/null]",
         "dns: 1.1.1.1",
         "logging: {driver: none}",

@@ -19,6 +19,8 @@ pub mod netns;
 pub mod pidfd;
 pub mod process;
 pub mod readiness;
+pub mod schedule;
+pub mod shared;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

@@ -4,9 +4,6 @@
 //! OCI spec), rules become a program ([`compile`]). Programs are made by the
 //! process that asks for a container, once for each set of capabilities, and
 //! handed to the init stage as bytes.
-//!
-//! Weak: a program that hands out descriptors for notification
-//! (`SCMP_ACT_NOTIFY`) is refused.
 
 mod compile;
 mod table;
@@ -14,7 +11,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +74,15 @@ fn native() -> &'static [Architecture] {
         &[Architecture::Aarch64, Architecture::Arm]
     } else {
         &[Architecture::X86_64, Architecture::I386, Architecture::X32]
+    }
+}
+
+/// The architectures filters can be made for here, as the OCI spec names them.
+pub fn architectures() -> &'static [&'static str] {
+    if cfg!(target_arch = "aarch64") {
+        &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    } else {
+        &["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
     }
 }
 
@@ -161,19 +167,6 @@ const ARM_PRIVATE: u32 = 0xf_0000;
 
 /// The rules of a profile in an OCI spec.
 fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>, SeccompError> {
-    if profile.listener_path().is_some() {
-        return Err(SeccompError::Unsupported("listenerPath".into()));
-    }
-    for flag in profile.flags().iter().flatten() {
-        // One thread at that point; and SPEC_ALLOW is what we always do.
-        if !matches!(
-            flag,
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-                | LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow
-        ) {
-            return Err(SeccompError::Unsupported(format!("flag {flag:?}")));
-        }
-    }
     let otherwise = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut architectures: Vec<Architecture> = native().iter().take(1).copied().collect();
     for named in profile.architectures().iter().flatten() {
@@ -280,7 +273,7 @@ fn verdict(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Seccom
         LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | errno,
         LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
         LinuxSeccompAction::ScmpActAllow => compile::ALLOW,
-        LinuxSeccompAction::ScmpActNotify => return Err(SeccompError::Unsupported("SCMP_ACT_NOTIFY".into())),
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
     })
 }
 
