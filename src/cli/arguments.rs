@@ -124,6 +124,18 @@ pub(super) enum Command {
     Start(Start),
     /// Stop and start containers
     Restart(Restart),
+    /// Create containers, networks and volumes without starting anything
+    Create(Create),
+    /// Send a signal to running containers
+    Kill(Kill),
+    /// Freeze all processes of containers
+    Pause(Pause),
+    /// Let paused containers go on
+    Unpause(Pause),
+    /// Remove containers that do not run
+    Rm(Rm),
+    /// Set the number of containers of services
+    Scale(Scale),
     /// Print the stack file as it is understood
     #[command(alias = "convert")]
     Config(Config),
@@ -397,6 +409,79 @@ pub(super) struct Restart {
     /// Seconds that containers get to stop before they are killed
     #[arg(short, long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Create {
+    /// Services to create, with what they depend on [default: all]
+    pub(super) services: Vec<String>,
+    /// Replace containers even if nothing changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub(super) force_recreate: bool,
+    /// Keep containers even if their definition changed
+    #[arg(long)]
+    pub(super) no_recreate: bool,
+    /// Remove containers of services that the stack file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+    /// Number of containers of a service
+    #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+    /// Accepted for scripts: there is nothing to confirm
+    #[arg(short, long, hide = true)]
+    pub(super) yes: bool,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub(super) struct Kill {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+    /// The signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    pub(super) signal: String,
+    /// Containers of services that the stack file does not have, too
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+}
+
+/// `pause`, `unpause`.
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+}
+
+/// `rm`.
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) force: bool,
+    /// Stop those that run first
+    #[arg(short, long)]
+    pub(super) stop: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    pub(super) volumes: bool,
+    /// Accepted for scripts: it is what is done
+    #[arg(short, long, hide = true)]
+    pub(super) all: bool,
+}
+
+/// `scale`.
+#[derive(Debug, Args)]
+pub(super) struct Scale {
+    /// Number of containers of a service; repeat it for several
+    #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+    /// Without the services that these depend on
+    #[arg(long)]
+    pub(super) no_deps: bool,
 }
 
 /// `config`.

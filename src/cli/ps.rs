@@ -141,7 +141,11 @@ fn json(list: &[View], project: &Project, now: Duration) -> Result<String, Failu
 pub(super) fn describe(view: &View, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running { started } => match view.health {
+        ContainerState::Running {
+            started,
+            paused: true,
+        } => format!("Up {} (Paused)", ago(now, *started)),
+        ContainerState::Running { started, .. } => match view.health {
             None => format!("Up {}", ago(now, *started)),
             Some(Health::Starting) => format!("Up {} (health: starting)", ago(now, *started)),
             Some(_) => format!("Up {} ({})", ago(now, *started), health(view.health)),

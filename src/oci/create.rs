@@ -160,6 +160,21 @@ fn make(
         console.fits(process.terminal() == Some(true))?;
         listening_descriptors(process);
     }
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let bind = mount.typ().as_deref() == Some("bind")
+            || mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        if let Some(source) = mount
+            .source()
+            .clone()
+            .filter(|source| bind && source.is_relative())
+        {
+            mount.set_source(Some(place.join(source)));
+        }
+    }
     let request = BundleRequest {
         id: &folder.id,
         spec: &spec,

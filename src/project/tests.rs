@@ -425,8 +425,6 @@ fn network_modes() {
 fn what_cannot_be_run_is_refused_and_config_shows_it() {
     for fields in [
         "build: .",
-        "secrets: [s]",
-        "configs: [s]",
         "devices: [/dev/null]",
         "dns: 1.1.1.1",
         "logging: {driver: none}",
@@ -435,7 +433,7 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
         "deploy: {update_config: {order: start-first}}",
         "deploy: {restart_policy: {condition: on-failure, delay: 5s}}",
         "deploy: {mode: global}",
-        "pull_policy: daily",
+        "pull_policy: build",
         "platform: linux/s390x",
         "ports: [80/sctp]",
         "volumes: [{type: image, source: x, target: /x}]",

@@ -177,7 +177,7 @@ fn inspected(view: &View) -> Value {
     let record = &view.record;
     let (code, started, finished) = match &view.state {
         ContainerState::Created => (0, 0, 0),
-        ContainerState::Running { started } => (0, *started, 0),
+        ContainerState::Running { started, .. } => (0, *started, 0),
         ContainerState::Exited { code, finished, .. } => (*code, 0, *finished),
     };
     let time = |nanoseconds: u64| match nanoseconds {

@@ -266,7 +266,7 @@ impl Blueprint {
     pub(crate) fn new(request: &RunRequest, given_network: bool) -> Result<Self, SpecError> {
         let spec = &request.spec;
         if spec.hooks().is_some() {
-            return Err(SpecError::Unsupported("hooks in a stack".into()));
+            return Err(SpecError::Unsupported("hooks".into()));
         }
         let mut process = process::plan(spec.process().as_ref().ok_or(SpecError::Missing("process"))?)?;
         process.user.clone_from(&request.user);
