@@ -382,7 +382,10 @@ impl World {
                 found.name
             );
         }
-        found.state = ContainerState::Running { started, paused: false };
+        found.state = ContainerState::Running {
+            started,
+            paused: false,
+        };
         let checked = found
             .config
             .get("healthcheck")
@@ -563,7 +566,10 @@ impl World {
                         number: *number,
                         config: serde_json::to_value(service).unwrap(),
                         image: self.observed.images[&service.image].clone(),
-                        state: ContainerState::Running { started, paused: false },
+                        state: ContainerState::Running {
+                            started,
+                            paused: false,
+                        },
                         health: None,
                         networks: networks
                             .map(|network| (network.owner.clone().unwrap().key, network.id.clone()))
