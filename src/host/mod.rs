@@ -11,6 +11,7 @@ use crate::project::Project;
 
 mod create;
 mod error;
+mod look;
 mod machine;
 mod record;
 mod spec;
@@ -19,6 +20,7 @@ mod traffic;
 mod view;
 
 pub use error::HostError;
+pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use view::{Published, View, observe, recall, views};

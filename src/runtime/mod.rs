@@ -43,6 +43,7 @@ mod request;
 pub mod seccomp;
 mod spec;
 mod start;
+mod usage;
 
 pub use self::blueprint::ProcessPlan;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
@@ -58,6 +59,7 @@ pub use self::spec::{
     tmpfs_mount,
 };
 pub use self::start::{MONITOR_ROLE, Started, check_machine, link, retrieve_kept, start};
+pub use self::usage::Usage;
 
 pub(crate) use self::init::ROLE as INIT_ROLE;
 pub(crate) use self::init::report::{Beginning, Report};

@@ -127,6 +127,9 @@ impl Keeper {
         let health = started.healthcheck.as_ref().map(|_| Health::Starting);
         self.board
             .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
+        if let Some(machine) = self.machine() {
+            machine.note_restarting(&started.id, false);
+        }
         let mut kept = self.kept();
         let slot = kept
             .entry(started.id.clone())
@@ -189,6 +192,9 @@ impl Keeper {
         let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
         let restarting = matches!(effect, Effect::RestartAt(_));
+        if let Some(machine) = self.machine() {
+            machine.note_restarting(id, restarting);
+        }
         if let (Effect::RestartAt(due), Some(machine)) = (effect, self.machine()) {
             let id = id.to_owned();
             let task = tokio::spawn(async move {
