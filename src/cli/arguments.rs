@@ -104,6 +104,8 @@ pub(super) enum Command {
     Stats(super::stats::Stats),
     /// List volumes
     Volumes(super::volumes::Volumes),
+    /// Show what happens to containers
+    Events(super::events::Events),
     /// Wait until the containers of services have ended
     Wait(super::wait::Wait),
     /// Run a command in a running container

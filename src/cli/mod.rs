@@ -18,6 +18,7 @@ mod arguments;
 mod choose;
 mod config;
 mod context;
+mod events;
 mod exec;
 mod failure;
 mod follow;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
             Command::Top(typed) => top::top(&context, typed),
             Command::Stats(typed) => stats::stats(&context, typed),
             Command::Volumes(typed) => volumes::volumes(&context, typed),
+            Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::record::{ContainerRecord, folders};
+use super::record::{ContainerRecord, folders, lease_key};
+use super::start::stop_signal;
 use super::view::{View, views};
 use super::{HostError, Machine};
 use crate::plan::ContainerState;
@@ -87,5 +88,27 @@ impl Machine {
         if let Err(error) = noted {
             tracing::warn!(%error, "that a container waits for its restart was not noted");
         }
+    }
+
+    /// The record of a container; `None` when there is none, or it cannot be read.
+    pub fn record_by_id(&self, id: &str) -> Option<ContainerRecord> {
+        self.record(id).ok().flatten()
+    }
+
+    /// The record of the newest container of a service with this number.
+    pub fn newest(&self, service: &str, number: u32) -> Option<ContainerRecord> {
+        let holders = self.holders().of(&lease_key(&self.project, service, number));
+        let records = holders.iter().filter_map(|id| self.record_by_id(id));
+        records.max_by_key(|record| record.created)
+    }
+
+    /// How the last run of a container ended.
+    pub fn exit_of(&self, record: &ContainerRecord) -> Option<ExitRecord> {
+        last_exit(&self.world, record).ok().flatten()
+    }
+
+    /// The number of the signal that stops a container.
+    pub fn stop_signal(&self, record: &ContainerRecord) -> i32 {
+        stop_signal(record)
     }
 }
