@@ -5,8 +5,11 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::Stdio;
 
 use serde_json::Value;
+use support::stack::{Foreground, Role};
 use support::{World, wait_for};
 
 /// Serves until SIGTERM.
@@ -358,4 +361,271 @@ fn long_id(world: &World, name: &str) -> String {
     let short = world.id_of(name);
     let ids = out(world, &["ps", "-aq"]);
     ids.lines().find(|id| id.starts_with(&short)).unwrap().to_owned()
+}
+
+/// The past events of the stack.
+#[track_caller]
+fn past(world: &World) -> Vec<Value> {
+    objects(&out(
+        world,
+        &["events", "--json", "--since", "1h", "--until", "0s"],
+    ))
+}
+
+/// The actions on a container, in order.
+fn actions(events: &[Value], id: &str) -> Vec<String> {
+    let of = events.iter().filter(|event| event["id"] == id);
+    of.map(|event| event["action"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn events_tell_the_life_of_containers() {
+    let Some(world) = stack(
+        "name: e
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    labels: {color: blue}
+    healthcheck: {test: 'true', interval: 1h}
+  once: {image: BUSYBOX, command: [sh, -c, 'exit 4']}
+volumes: {unused: }
+",
+    ) else {
+        return;
+    };
+    let mut following = Foreground::start(&mut world.rcompose(&["events", "--json"]));
+    let mut only = Foreground::start(&mut world.rcompose(&["events", "web"]));
+    world.run(&["up", "-d", "--wait", "web"]).ok();
+    following.wait_for("health_status: healthy");
+    let id = long_id(&world, "e-web-1");
+    world.run(&["up", "-d"]).ok();
+    wait_for("the end of once", || {
+        out(&world, &["ps", "-a", "--status", "exited"])
+            .contains("e-once-1")
+            .then_some(())
+    });
+    let once = long_id(&world, "e-once-1");
+    let events = past(&world);
+    assert_eq!(
+        actions(&events, &id),
+        ["create", "start", "health_status: healthy"]
+    );
+    assert_eq!(actions(&events, &once), ["create", "start", "die"]);
+    assert_eq!(actions(&events, "e_default"), ["create"]);
+    let start = events.iter().find(|event| event["id"] == id.as_str()).unwrap();
+    assert_eq!(
+        (&start["type"], &start["service"]),
+        (&"container".into(), &"web".into())
+    );
+    assert_eq!(
+        start["attributes"],
+        serde_json::json!({"color": "blue", "image": world.busybox(), "name": "e-web-1"})
+    );
+    let died = events.iter().find(|event| event["action"] == "die").unwrap();
+    assert_eq!(died["attributes"]["exitCode"], "4");
+    let keys: Vec<&String> = died.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["action", "attributes", "id", "service", "time", "type"]);
+
+    world.run(&["exec", "-T", "web", "true"]).ok();
+    world.run(&["restart", "web"]).ok();
+    let now = actions(&past(&world), &id);
+    assert_eq!(
+        now[3..],
+        [
+            "exec_create: true",
+            "exec_start: true",
+            "exec_die",
+            "kill",
+            "die",
+            "stop",
+            "start",
+            "restart"
+        ]
+        .map(str::to_owned),
+        "{now:?}"
+    );
+    // A supervisor that is killed misses nothing that another one cannot find out.
+    for pid in world.of_role(Role::Supervisor) {
+        support::stack::kill(pid);
+    }
+    let pid = world.of_role(Role::Monitor);
+    assert_eq!(pid.len(), 1);
+    wait_for("another supervisor", || world.of_role(Role::Supervisor).pop());
+    world.run(&["exec", "-T", "web", "kill", "-KILL", "1"]);
+    world.run(&["stop", "-t", "0"]).ok();
+    wait_for("the end that was missed", || {
+        let now = actions(&past(&world), &id);
+        let count = |action: &str| now.iter().filter(|one| *one == action).count();
+        (count("die") == 2 && count("start") == 2 && count("create") == 1).then_some(())
+    });
+    world.run(&["down", "-v", "-t", "2"]).ok();
+    following.wait_for("\"action\":\"destroy\"");
+    following.signal(rustix::process::Signal::KILL);
+    let (_, said) = following.finish();
+    let all: Vec<Value> = said
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(actions(&all, &id).last().unwrap(), "destroy");
+    let times: Vec<&str> = all.iter().map(|event| event["time"].as_str().unwrap()).collect();
+    assert!(
+        times.iter().all(|time| time.len() == 30 && time.ends_with('Z')),
+        "{times:?}"
+    );
+    let line = only.wait_for("container create");
+    assert!(line.ends_with(&format!(
+        "container create {id} (color=blue, image={}, name=e-web-1)",
+        world.busybox()
+    )));
+    only.signal(rustix::process::Signal::KILL);
+    assert!(only.finish().1.iter().all(|line| line.contains("e-web-1")));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn attached_clients_see_and_type() {
+    let Some(world) = stack(
+        "name: a
+services:
+  say:
+    image: BUSYBOX
+    stdin_open: true
+    command: [sh, -c, 'while read line; do echo got $$line; echo err $$line >&2; test $$line = end && exit 7; done']
+  deaf: {image: BUSYBOX, command: [sh, -c, \"trap 'exit 9' TERM; while :; do echo tick; sleep 0.1 & wait; done\"]}
+",
+    ) else {
+        return;
+    };
+    assert_eq!(world.run(&["attach", "say"]).code, 1);
+    world.run(&["up", "-d"]).ok();
+    let mut watching = world.rcompose(&["attach", "--no-stdin", "say"]);
+    let mut watching = Foreground::start(&mut watching);
+    let mut typing = world
+        .rcompose(&["attach", "say"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = typing.stdin.take().unwrap();
+    wait_for("the connection of both", || {
+        writeln!(stdin, "again").unwrap();
+        watching.try_for("got again").then_some(())
+    });
+    writeln!(stdin, "end").unwrap();
+    watching.wait_for("got end");
+    let ended = typing.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(7));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&ended.stdout), text(&ended.stderr));
+    assert!(
+        stdout.ends_with("got again\ngot end\n") && !stdout.contains("err"),
+        "{stdout}"
+    );
+    assert!(stderr.ends_with("err again\nerr end\n"), "{stderr}");
+    assert_eq!(watching.end(), 7);
+
+    let mut passing = Foreground::start(&mut world.rcompose(&["attach", "deaf"]));
+    passing.wait_for("tick");
+    let keeping = world
+        .rcompose(&["attach", "--sig-proxy=false", "deaf"])
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut keeping = keeping.unwrap();
+    let mut first = [0; 5];
+    std::io::Read::read_exact(keeping.stdout.as_mut().unwrap(), &mut first).unwrap();
+    keeping.kill().unwrap();
+    keeping.wait().unwrap();
+    passing.wait_for("tick");
+    passing.signal(rustix::process::Signal::TERM);
+    assert_eq!(passing.end(), 9);
+    assert_eq!(world.run(&["attach", "--index", "2", "deaf"]).code, 1);
+    assert_eq!(world.run(&["attach", "--detach-keys", "xx", "deaf"]).code, 1);
+    down(&world);
+}
+
+#[test]
+fn a_terminal_is_joined_and_left() {
+    let Some(world) = stack(
+        "name: y
+services:
+  shell:
+    image: BUSYBOX
+    tty: true
+    stdin_open: true
+    command: [sh, -c, \"while read line; do echo =$$line=; stty size; done\"]
+",
+    ) else {
+        return;
+    };
+    world.run(&["up", "-d"]).ok();
+    let master =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let slave = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let size = rustix::termios::Winsize {
+        ws_row: 31,
+        ws_col: 97,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&slave, size).unwrap();
+    let before = rustix::termios::tcgetattr(&slave).unwrap();
+    let end = || Stdio::from(slave.try_clone().unwrap());
+    let mut attached = world.rcompose(&["attach", "shell"]);
+    let mut attached = attached.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    let mut master = std::fs::File::from(master);
+    wait_for("raw mode", || {
+        let now = rustix::termios::tcgetattr(&slave).unwrap();
+        (!now.local_modes.contains(rustix::termios::LocalModes::ICANON)).then_some(())
+    });
+    master.write_all(b"hello\r").unwrap();
+    let mut shown = String::new();
+    let mut buffer = [0; 1024];
+    while !shown.contains("31 97") {
+        let count = std::io::Read::read(&mut master, &mut buffer).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    assert!(shown.contains("=hello="), "{shown}");
+    master.write_all(&[16, 17]).unwrap();
+    assert_eq!(attached.wait().unwrap().code(), Some(0));
+    let after = rustix::termios::tcgetattr(&slave).unwrap();
+    assert_eq!(after.local_modes, before.local_modes);
+    assert!(out(&world, &["ps"]).contains("y-shell-1"));
+    down(&world);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_up() {
+    let Some(world) = stack(
+        "name: z
+services:
+  much:
+    image: BUSYBOX
+    command: [sh, -c, 'while ! test -e /go; do sleep 0.05; done; head -c 16000000 /dev/zero | tr \"\\\\0\" x | fold; exit 6']
+",
+    ) else {
+        return;
+    };
+    world.run(&["up", "-d"]).ok();
+    let mut stuck = world
+        .rcompose(&["attach", "much"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    out(&world, &["exec", "-T", "much", "touch", "/go"]);
+    assert_eq!(world.run(&["wait", "much"]).code, 6);
+    assert!(stuck.try_wait().unwrap().is_none());
+    stuck.kill().unwrap();
+    stuck.wait().unwrap();
+    down(&world);
 }

@@ -104,6 +104,8 @@ pub(super) enum Command {
     Stats(super::stats::Stats),
     /// List volumes
     Volumes(super::volumes::Volumes),
+    /// Join a running container: its output, and its input
+    Attach(super::attach::Attach),
     /// Show what happens to containers
     Events(super::events::Events),
     /// Wait until the containers of services have ended

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod arguments;
+mod attach;
 mod choose;
 mod config;
 mod context;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
             Command::Top(typed) => top::top(&context, typed),
             Command::Stats(typed) => stats::stats(&context, typed),
             Command::Volumes(typed) => volumes::volumes(&context, typed),
+            Command::Attach(typed) => attach::attach(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),

@@ -58,10 +58,11 @@ pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
     tmpfs_mount,
 };
-pub use self::start::{MONITOR_ROLE, Started, check_machine, link, retrieve_kept, start};
+pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
 pub use self::usage::Usage;
 
 pub(crate) use self::init::ROLE as INIT_ROLE;
 pub(crate) use self::init::report::{Beginning, Report};
 pub(crate) use self::record::now;
 pub(crate) use self::recover::reserve;
+pub(crate) use self::start::CLIENT;
