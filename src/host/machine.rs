@@ -135,7 +135,7 @@ impl Holders {
         }
     }
 
-    fn of(&self, key: &str) -> Vec<String> {
+    pub(super) fn of(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
     }
 }

@@ -13,6 +13,7 @@ mod create;
 mod error;
 pub mod given;
 mod hook;
+mod look;
 mod machine;
 mod record;
 mod spec;
@@ -22,6 +23,7 @@ mod view;
 
 pub use error::HostError;
 pub use given::Given;
+pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use view::{Published, View, observe, recall, views};

@@ -46,6 +46,7 @@ mod request;
 pub mod seccomp;
 mod spec;
 mod start;
+mod usage;
 
 pub use self::blueprint::ProcessPlan;
 pub(crate) use self::error::describe;
@@ -61,9 +62,11 @@ pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
     tmpfs_mount,
 };
-pub use self::start::{MONITOR_ROLE, Started, check_machine, link, retrieve_kept, start};
+pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
+pub use self::usage::Usage;
 
 pub(crate) use self::init::report::Beginning;
 pub(crate) use self::launch::Launch;
 pub(crate) use self::record::now;
 pub(crate) use self::recover::reserve;
+pub(crate) use self::start::CLIENT;
