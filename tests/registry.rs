@@ -72,7 +72,12 @@ impl Own {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(password.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         Output {
             code: output.status.code().unwrap(),
@@ -84,7 +89,12 @@ impl Own {
     /// Loads a test image and tags it.
     fn load(&self, name: &str, tags: &[&str]) -> String {
         self.ok(&["image", "load", "-q", "-i", images().join(name).to_str().unwrap()]);
-        let id = self.ok(&["image", "ls", "-q", "--no-trunc"]).lines().next().unwrap().to_owned();
+        let id = self
+            .ok(&["image", "ls", "-q", "--no-trunc"])
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned();
         for tag in tags {
             self.ok(&["image", "tag", &id, tag]);
         }
@@ -110,9 +120,13 @@ fn certificates(registry: &RealRegistry) -> tempfile::TempDir {
 }
 
 fn layout_manifest(layout: &Path) -> serde_json::Value {
-    let read = |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let read =
+        |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let index = read(layout.join("index.json"));
-    let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let digest = index["manifests"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .replace(':', "/");
     read(layout.join("blobs").join(digest))
 }
 
@@ -155,7 +169,11 @@ fn with_login(tokens: bool) {
     assert_eq!(pushed.lines().count(), 2, "{pushed}");
     let certificates = certificates(&registry);
     let manifest = inspected(&one, certificates.path(), "test:secret");
-    assert_eq!(manifest, layout_manifest(&images().join("redis")), "the manifest as it was");
+    assert_eq!(
+        manifest,
+        layout_manifest(&images().join("redis")),
+        "the manifest as it was"
+    );
     assert_eq!(inspected(&latest, certificates.path(), "test:secret"), manifest);
 
     // Again: everything is there. Elsewhere: everything is mounted.
@@ -172,15 +190,29 @@ fn with_login(tokens: bool) {
         Command::new("skopeo")
             .args(["copy", "-q", "--src-creds", "test:secret", "--src-cert-dir"])
             .arg(certificates.path())
-            .args([format!("docker://{other}"), format!("oci:{}", copy.path().display())]),
+            .args([
+                format!("docker://{other}"),
+                format!("oci:{}", copy.path().display()),
+            ]),
     )
     .ok();
     let theirs = format!("{}/skopeo/busybox:1", registry.host);
     finish(
         Command::new("skopeo")
-            .args(["copy", "-q", "--format", "v2s2", "--dest-creds", "test:secret", "--dest-cert-dir"])
+            .args([
+                "copy",
+                "-q",
+                "--format",
+                "v2s2",
+                "--dest-creds",
+                "test:secret",
+                "--dest-cert-dir",
+            ])
             .arg(certificates.path())
-            .args([format!("oci:{}", images().join("busybox").display()), format!("docker://{theirs}")]),
+            .args([
+                format!("oci:{}", images().join("busybox").display()),
+                format!("docker://{theirs}"),
+            ]),
     )
     .ok();
     let fresh = Own::new(Some(&registry));
@@ -229,7 +261,10 @@ fn a_credential_helper_is_asked() {
     assert_eq!(own.run(&["image", "push", &name]).code, 1);
     own.login(&registry, "secret").ok();
     let secret = fs::read_to_string(&kept).unwrap();
-    assert!(secret.contains(&registry.host) && secret.contains("secret"), "{secret}");
+    assert!(
+        secret.contains(&registry.host) && secret.contains("secret"),
+        "{secret}"
+    );
     let config = fs::read_to_string(own.at("home/.docker/config.json")).unwrap();
     assert!(!config.contains("\"auth\""), "{config}");
     own.ok(&["image", "push", &name]);
@@ -259,13 +294,18 @@ fn authorities_of_certs_d_are_trusted() {
     };
     let folder = tempfile::tempdir().unwrap();
     let error = pull(&store(folder.path()), &name).unwrap_err().to_string();
-    assert!(error.contains("certificate") || error.contains("UnknownIssuer"), "{error}");
+    assert!(
+        error.contains("certificate") || error.contains("UnknownIssuer"),
+        "{error}"
+    );
     let at = settings.path().join("etc/docker/certs.d").join(&registry.host);
     fs::create_dir_all(&at).unwrap();
     fs::copy(registry.authority(), at.join("ca.crt")).unwrap();
     // The token server is another host, with the same authority.
     let port = fs::read_to_string(registry.authority().with_file_name("token.port")).unwrap();
-    let tokens = settings.path().join(format!("etc/docker/certs.d/127.0.0.1:{port}"));
+    let tokens = settings
+        .path()
+        .join(format!("etc/docker/certs.d/127.0.0.1:{port}"));
     fs::create_dir_all(&tokens).unwrap();
     fs::copy(registry.authority(), tokens.join("ca.crt")).unwrap();
     pull(&store(folder.path()), &name).unwrap();
@@ -295,7 +335,9 @@ fn mirrors_are_asked_first_and_passed_over() {
     if !root() {
         return;
     }
-    let noise: Vec<u8> = (0..200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..200_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
     let layers = [archive(&[("data", &noise)])];
     let broken = FakeRegistry::start(|asked, mut answer| {
         if asked.path.contains("/blobs/") && answer.body.len() > 100_000 {
@@ -334,9 +376,20 @@ fn mirrors_are_asked_first_and_passed_over() {
     let warnings = warnings.into_inner().unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(broken.count("/manifests/latest"), 1);
-    assert_eq!(whole.count("/manifests/latest"), 0, "the mirror has said what it is");
-    let rest: Vec<_> = whole.asked().into_iter().filter(|asked| asked.path.contains(&digests[0])).collect();
-    assert!(rest[0].headers["range"].starts_with("bytes="), "it goes on where the mirror stopped");
+    assert_eq!(
+        whole.count("/manifests/latest"),
+        0,
+        "the mirror has said what it is"
+    );
+    let rest: Vec<_> = whole
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.path.contains(&digests[0]))
+        .collect();
+    assert!(
+        rest[0].headers["range"].starts_with("bytes="),
+        "it goes on where the mirror stopped"
+    );
 }
 
 /// What podman and skopeo save is loaded, and what is saved they load.
@@ -350,7 +403,15 @@ fn archives_go_both_ways() {
     own.load("busybox", &["busybox:1.35"]);
     let saved = own.at("saved.tar");
     let saved = saved.to_str().unwrap();
-    own.ok(&["image", "save", "-o", saved, "example.test/redis:7", "example.test/redis:latest", "busybox:1.35"]);
+    own.ok(&[
+        "image",
+        "save",
+        "-o",
+        saved,
+        "example.test/redis:7",
+        "example.test/redis:latest",
+        "busybox:1.35",
+    ]);
     // As a docker archive, as an OCI archive, and by podman.
     let listed = finish(Command::new("skopeo").args([
         "inspect",
@@ -362,12 +423,24 @@ fn archives_go_both_ways() {
     let oci = format!("oci-archive:{saved}:1.35");
     let oci = finish(Command::new("skopeo").args(["inspect", "--raw", &oci])).ok();
     let busybox = layout_manifest(&images().join("busybox"));
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&oci.stdout).unwrap(), busybox);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&oci.stdout).unwrap(),
+        busybox
+    );
     let podman = |arguments: &[&str]| {
         let at = own.at("podman");
         let (root, run) = (at.join("root"), at.join("run"));
         let (root, run) = (root.to_str().unwrap(), run.to_str().unwrap());
-        let mut all = vec!["--root", root, "--runroot", run, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"];
+        let mut all = vec![
+            "--root",
+            root,
+            "--runroot",
+            run,
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+        ];
         all.extend(arguments);
         finish(Command::new("podman").args(all))
     };
@@ -379,17 +452,41 @@ fn archives_go_both_ways() {
     for format in ["docker-archive", "oci-archive"] {
         let file = own.at(format);
         let file = file.to_str().unwrap();
-        podman(&["save", "-q", "--format", format, "-o", file, "example.test/redis:7"]).ok();
+        podman(&[
+            "save",
+            "-q",
+            "--format",
+            format,
+            "-o",
+            file,
+            "example.test/redis:7",
+        ])
+        .ok();
         let fresh = Own::new(None);
         let out = fresh.ok(&["image", "load", "-i", file]);
-        assert!(out.contains("Loaded image: example.test/redis:7"), "{format}: {out}");
-        let known = fresh.ok(&["image", "inspect", "--format", "{{.Id}} {{len .RootFS.Layers}}", "example.test/redis:7"]);
+        assert!(
+            out.contains("Loaded image: example.test/redis:7"),
+            "{format}: {out}"
+        );
+        let known = fresh.ok(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{.Id}} {{len .RootFS.Layers}}",
+            "example.test/redis:7",
+        ]);
         // podman writes a configuration of its own into an OCI archive.
         let (theirs, layers) = known.trim().split_once(' ').unwrap();
         assert_eq!(layers, "3", "{format}");
         assert!(format == "oci-archive" || theirs == id, "{format}: {known}");
         // And again from there.
-        fresh.ok(&["image", "save", "-o", fresh.at("again").to_str().unwrap(), "example.test/redis:7"]);
+        fresh.ok(&[
+            "image",
+            "save",
+            "-o",
+            fresh.at("again").to_str().unwrap(),
+            "example.test/redis:7",
+        ]);
     }
     podman(&["image", "rm", "-a", "-f"]).ok();
     // A stream, compressed.
@@ -416,41 +513,80 @@ fn the_commands_of_docker() {
     let id = own.load("busybox", &["busybox:1.35", "r.test:5000/a/busybox:x"]);
     let short = &id["sha256:".len()..][..12];
     let list = own.ok(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]);
-    assert_eq!(list, format!("busybox:1.35 {short}\nr.test:5000/a/busybox:x {short}\n"));
+    assert_eq!(
+        list,
+        format!("busybox:1.35 {short}\nr.test:5000/a/busybox:x {short}\n")
+    );
     let table = own.ok(&["image", "ls", "busybox"]);
     assert!(table.starts_with("REPOSITORY   TAG    IMAGE ID"), "{table}");
     assert_eq!(table.lines().count(), 2);
-    let json: serde_json::Value =
-        serde_json::from_str(own.ok(&["image", "ls", "--format", "json", "--filter", "reference=r.test*/*/*"]).trim())
-            .unwrap();
+    let json: serde_json::Value = serde_json::from_str(
+        own.ok(&[
+            "image",
+            "ls",
+            "--format",
+            "json",
+            "--filter",
+            "reference=r.test*/*/*",
+        ])
+        .trim(),
+    )
+    .unwrap();
     assert_eq!(json["Repository"], "r.test:5000/a/busybox");
     let history = own.ok(&["image", "history", "-q", "--no-trunc", short]);
     assert!(history.starts_with(&id), "{history}");
-    let inspect: serde_json::Value = serde_json::from_str(&own.ok(&["image", "inspect", &short[..6]])).unwrap();
+    let inspect: serde_json::Value =
+        serde_json::from_str(&own.ok(&["image", "inspect", &short[..6]])).unwrap();
     assert_eq!(inspect[0]["Id"], id.as_str());
-    assert_eq!(inspect[0]["RepoTags"], serde_json::json!(["busybox:1.35", "r.test:5000/a/busybox:x"]));
+    assert_eq!(
+        inspect[0]["RepoTags"],
+        serde_json::json!(["busybox:1.35", "r.test:5000/a/busybox:x"])
+    );
 
     let refused = own.run(&["image", "rm", short]);
     assert!(refused.stderr.contains("several names"), "{refused:?}");
-    assert_eq!(own.ok(&["image", "rm", "busybox:1.35"]), "Untagged: busybox:1.35\n");
+    assert_eq!(
+        own.ok(&["image", "rm", "busybox:1.35"]),
+        "Untagged: busybox:1.35\n"
+    );
     let gone = own.ok(&["image", "rm", "r.test:5000/a/busybox:x"]);
     assert!(gone.contains(&format!("Deleted: {id}\n")), "{gone}");
     assert_eq!(own.ok(&["image", "ls", "-q"]), "");
     assert_eq!(fs::read_dir(own.at("state/images/layers")).unwrap().count(), 0);
-    assert_eq!(fs::read_dir(own.at("state/images/blobs/sha256")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(own.at("state/images/blobs/sha256")).unwrap().count(),
+        0
+    );
 
     let tar = own.at("root.tar");
     fs::write(&tar, archive(&[("bin/", b""), ("bin/x", b"program")])).unwrap();
     let tar = tar.to_str().unwrap();
-    let imported = own.ok(&["image", "import", "-c", "CMD [\"/bin/x\"]", "-c", "ENV A=b", "-m", "why", tar, "own:1"]);
+    let imported = own.ok(&[
+        "image",
+        "import",
+        "-c",
+        "CMD [\"/bin/x\"]",
+        "-c",
+        "ENV A=b",
+        "-m",
+        "why",
+        tar,
+        "own:1",
+    ]);
     let details = own.ok(&["image", "inspect", "-f", "{{json .Config}} {{.Comment}}", "own:1"]);
     assert_eq!(details, "{\"Cmd\":[\"/bin/x\"],\"Env\":[\"A=b\"]} why\n");
     own.ok(&["image", "import", tar]);
     let all = own.ok(&["image", "ls"]);
     assert!(all.contains("<none>"), "{all}");
     let pruned = own.ok(&["image", "prune", "-f"]);
-    assert!(pruned.contains("deleted: sha256:") && pruned.contains("Total reclaimed space"), "{pruned}");
-    assert!(own.ok(&["image", "ls", "-q", "--no-trunc"]).contains(imported.trim()));
+    assert!(
+        pruned.contains("deleted: sha256:") && pruned.contains("Total reclaimed space"),
+        "{pruned}"
+    );
+    assert!(
+        own.ok(&["image", "ls", "-q", "--no-trunc"])
+            .contains(imported.trim())
+    );
     let df = own.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}}"]);
     assert_eq!(df, "Images 1\nContainers 0\nLocal Volumes 0\n");
     own.ok(&["system", "prune", "-a", "-f"]);
@@ -471,7 +607,9 @@ fn pushes_go_on_after_faults() {
     let store = ImageStore::open(folder.path().join("images"))
         .with_docker_config(folder.path().join("config.json"))
         .with_settings_below(folder.path().to_owned());
-    let noise: Vec<u8> = (0..6_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..6_000_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
     let tar = folder.path().join("noise.tar");
     fs::write(&tar, archive(&[("noise", &noise)])).unwrap();
     let name = format!("{}/app:1", server.host);
@@ -488,7 +626,8 @@ fn pushes_go_on_after_faults() {
     }
     // It is what was sent.
     let other = tempfile::tempdir().unwrap();
-    let fresh = ImageStore::open(other.path().join("images")).with_docker_config(other.path().join("config.json"));
+    let fresh =
+        ImageStore::open(other.path().join("images")).with_docker_config(other.path().join("config.json"));
     let image = on_runtime(fresh.pull(&name, |_| {})).unwrap();
     assert_eq!(fs::read(image.layers[0].join("noise")).unwrap(), noise);
 }
@@ -502,8 +641,12 @@ fn pulls_and_prunes_at_once_leave_a_whole_store() {
     }
     let registry = FakeRegistry::start(|_, answer| answer);
     let shared = archive(&[("shared", &[1; 300_000])]);
-    let one = registry.image("one", &[shared.clone(), archive(&[("one", &[2; 100_000])])]).0;
-    let two = registry.image("two", &[shared, archive(&[("two", &[3; 100_000])])]).0;
+    let one = registry
+        .image("one", &[shared.clone(), archive(&[("one", &[2; 100_000])])])
+        .0;
+    let two = registry
+        .image("two", &[shared, archive(&[("two", &[3; 100_000])])])
+        .0;
     let folder = tempfile::tempdir().unwrap();
     let store = || {
         ImageStore::open(folder.path().join("images")).with_docker_config(folder.path().join("config.json"))
@@ -537,8 +680,15 @@ fn pulls_and_prunes_at_once_leave_a_whole_store() {
         }
     });
     store().prune(&BTreeSet::new()).unwrap();
-    let names = |part: &str| fs::read_dir(folder.path().join("images").join(part)).unwrap().count();
-    assert_eq!((names("layers"), names("records"), names("ingest"), names("trash")), (3, 2, 0, 0));
+    let names = |part: &str| {
+        fs::read_dir(folder.path().join("images").join(part))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(
+        (names("layers"), names("records"), names("ingest"), names("trash")),
+        (3, 2, 0, 0)
+    );
     assert_eq!(names("blobs/sha256"), 3 + 2 + 2);
 }
 
@@ -550,8 +700,12 @@ fn a_full_disk_harms_nothing() {
         return;
     }
     let registry = FakeRegistry::start(|_, answer| answer);
-    let noise: Vec<u8> = (0..100_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    let layers: Vec<_> = (0..3).map(|n| archive(&[(&*format!("file{n}"), &noise), ("x/", b"")])).collect();
+    let noise: Vec<u8> = (0..100_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let layers: Vec<_> = (0..3)
+        .map(|n| archive(&[(&*format!("file{n}"), &noise), ("x/", b"")]))
+        .collect();
     let (reference, _) = registry.image("latest", &layers);
     for size in (100..3600).step_by(250) {
         let folder = tempfile::tempdir().unwrap();
@@ -570,7 +724,12 @@ fn a_full_disk_harms_nothing() {
             folder.path().display(),
             env!("CARGO_BIN_EXE_rcompose"),
         );
-        let output = finish(Command::new("unshare").args(["-m", "sh", "-c", &more]).env("HOME", "/nonexistent")).ok();
+        let output = finish(
+            Command::new("unshare")
+                .args(["-m", "sh", "-c", &more])
+                .env("HOME", "/nonexistent"),
+        )
+        .ok();
         let lines: Vec<_> = output.stdout.lines().rev().take(2).collect();
         assert_eq!(lines, ["0", "3"], "{size} KiB: {output:?}");
     }
@@ -592,25 +751,56 @@ fn containers_become_images() {
     );
     world.run(&["up", "-d"]).ok();
     wait_for("the changes", || {
-        let output = world.run(&["exec", "-T", "web", "sh", "-c", "test -d /d && ! test -e /etc/passwd"]);
+        let output = world.run(&[
+            "exec",
+            "-T",
+            "web",
+            "sh",
+            "-c",
+            "test -d /d && ! test -e /etc/passwd",
+        ]);
         (output.code == 0).then_some(())
     });
-    let list = world.run(&["container", "ls", "--format", "{{.Names}} {{.State}}"]).ok();
+    let list = world
+        .run(&["container", "ls", "--format", "{{.Names}} {{.State}}"])
+        .ok();
     assert_eq!(list.stdout, "made-web-1 running\n");
-    let inspect = world.run(&["container", "inspect", "-f", "{{.State.Running}}", "made-web-1"]).ok();
+    let inspect = world
+        .run(&["container", "inspect", "-f", "{{.State.Running}}", "made-web-1"])
+        .ok();
     assert_eq!(inspect.stdout, "true\n");
-    world.run(&["commit", "-m", "why", "-c", "LABEL x=y", "web", "made:1"]).ok();
+    world
+        .run(&["commit", "-m", "why", "-c", "LABEL x=y", "web", "made:1"])
+        .ok();
     world.run(&["export", "-o", "tree.tar", "web"]).ok();
     let tree = finish(Command::new("tar").arg("-tf").arg(world.work().join("tree.tar"))).ok();
     assert!(tree.stdout.lines().any(|line| line == "new"), "{tree:?}");
     assert!(!tree.stdout.lines().any(|line| line == "etc/passwd"), "{tree:?}");
-    assert!(tree.stdout.lines().any(|line| line == "etc/group" || line == "bin/busybox"), "{tree:?}");
-    let used = world.run(&["image", "rm", "-f", &format!("oci:{}", layout.display())]).ok();
+    assert!(
+        tree.stdout
+            .lines()
+            .any(|line| line == "etc/group" || line == "bin/busybox"),
+        "{tree:?}"
+    );
+    let used = world
+        .run(&["image", "rm", "-f", &format!("oci:{}", layout.display())])
+        .ok();
     assert!(!used.stdout.contains("Deleted"), "its container runs: {used:?}");
     world.run(&["down"]).ok();
     // The new image is one layer on top, and runs.
-    let env = world.run(&["image", "inspect", "-f", "{{json .Config.Env}} {{.Config.Labels.x}}", "made:1"]).ok();
-    assert!(env.stdout.contains("A=b") && env.stdout.ends_with("y\n"), "{env:?}");
+    let env = world
+        .run(&[
+            "image",
+            "inspect",
+            "-f",
+            "{{json .Config.Env}} {{.Config.Labels.x}}",
+            "made:1",
+        ])
+        .ok();
+    assert!(
+        env.stdout.contains("A=b") && env.stdout.ends_with("y\n"),
+        "{env:?}"
+    );
     world.write(
         "compose.yaml",
         "name: made\nservices:\n  web:\n    image: made:1\n    command: [sh, -c, 'cat /new; test -e /etc/passwd || echo gone']\n",
@@ -629,13 +819,16 @@ fn a_load_and_a_pull_share_layers() {
     let registry = RealRegistry::start();
     let reference = registry.push(&images().join("nginx"), "nginx");
     let folder = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(folder.path().join("images")).with_docker_config(folder.path().join("config.json"));
+    let store =
+        ImageStore::open(folder.path().join("images")).with_docker_config(folder.path().join("config.json"));
     on_runtime(store.load(Input::Path(images().join("nginx")), None, |_| {})).unwrap();
     let events = std::sync::Mutex::new(Vec::new());
     on_runtime(store.pull(&reference, |event| events.lock().unwrap().push(event))).unwrap();
     let events = events.into_inner().unwrap();
     assert!(
-        events.iter().all(|event| !matches!(event, Progress::Downloaded { .. })),
+        events
+            .iter()
+            .all(|event| !matches!(event, Progress::Downloaded { .. })),
         "{events:?}"
     );
     // Asked again it is one request: nothing has changed.

@@ -88,7 +88,9 @@ impl Template {
         while let Some(start) = rest.find("{{") {
             let (before, after) = rest.split_at(start);
             let after = after.get(2..).unwrap_or_default();
-            let left = after.strip_prefix('-').filter(|rest| rest.starts_with(char::is_whitespace));
+            let left = after
+                .strip_prefix('-')
+                .filter(|rest| rest.starts_with(char::is_whitespace));
             let before = if trim { before.trim_start() } else { before };
             let before = if left.is_some() { before.trim_end() } else { before };
             pieces.push(Piece::Text(before.to_owned()));
@@ -96,14 +98,18 @@ impl Template {
             let end = end_of_action(inside)?;
             let (action, after) = inside.split_at(end);
             rest = after.get(2..).unwrap_or_default();
-            let right = action.strip_suffix('-').filter(|rest| rest.ends_with(char::is_whitespace));
+            let right = action
+                .strip_suffix('-')
+                .filter(|rest| rest.ends_with(char::is_whitespace));
             trim = right.is_some();
             let action = right.unwrap_or(action).trim();
             if !(action.starts_with("/*") && action.ends_with("*/")) {
                 pieces.push(Piece::Action(action.to_owned()));
             }
         }
-        pieces.push(Piece::Text(if trim { rest.trim_start() } else { rest }.to_owned()));
+        pieces.push(Piece::Text(
+            if trim { rest.trim_start() } else { rest }.to_owned(),
+        ));
         let mut parser = Parser {
             pieces: pieces.into_iter(),
             depth: 0,
@@ -137,8 +143,12 @@ enum Piece {
 fn end_of_action(text: &str) -> Result<usize> {
     if let Some(comment) = text.trim_start().strip_prefix("/*") {
         let skipped = text.len() - comment.len();
-        let end = comment.find("*/").and_then(|end| Some(end + comment.get(end..)?.find("}}")?));
-        return end.map(|end| skipped + end).ok_or(TemplateError("a comment is not closed".to_owned()));
+        let end = comment
+            .find("*/")
+            .and_then(|end| Some(end + comment.get(end..)?.find("}}")?));
+        return end
+            .map(|end| skipped + end)
+            .ok_or(TemplateError("a comment is not closed".to_owned()));
     }
     let mut quote = None;
     let mut escaped = false;
@@ -247,7 +257,11 @@ fn tokens(text: &str) -> Result<Vec<Token>> {
             ',' => (Token::Comma, after),
             '(' => (Token::Open, after),
             ')' => {
-                let (fields, next) = if after.starts_with('.') { fields(after) } else { (vec![], after) };
+                let (fields, next) = if after.starts_with('.') {
+                    fields(after)
+                } else {
+                    (vec![], after)
+                };
                 (Token::Close(fields), next)
             }
             ':' if after.starts_with('=') => (Token::Assign, after.get(1..).unwrap_or_default()),
@@ -259,7 +273,11 @@ fn tokens(text: &str) -> Result<Vec<Token>> {
             '$' => {
                 let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
                 let (name, next) = after.split_at(end);
-                let (fields, next) = if next.starts_with('.') { fields(next) } else { (vec![], next) };
+                let (fields, next) = if next.starts_with('.') {
+                    fields(next)
+                } else {
+                    (vec![], next)
+                };
                 (Token::Variable(name.to_owned(), fields), next)
             }
             '"' => {
@@ -283,7 +301,9 @@ fn tokens(text: &str) -> Result<Vec<Token>> {
                 (Token::Constant(inside.into()), next)
             }
             c if c.is_ascii_digit() || c == '-' || c == '+' => {
-                let end = after.find(|c: char| !(c.is_alphanumeric() || c == '.')).unwrap_or(after.len());
+                let end = after
+                    .find(|c: char| !(c.is_alphanumeric() || c == '.'))
+                    .unwrap_or(after.len());
                 let (digits, next) = after.split_at(end);
                 let number = format!("{first}{digits}");
                 let number = number.trim_start_matches('+');
@@ -318,7 +338,9 @@ fn fields(text: &str) -> (Vec<String>, &str) {
     let mut fields = Vec::new();
     let mut rest = text;
     while let Some(after) = rest.strip_prefix('.') {
-        let end = after.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .unwrap_or(after.len());
         let (name, next) = after.split_at(end);
         rest = next;
         if name.is_empty() {
@@ -515,7 +537,9 @@ impl State<'_> {
         match first {
             Operand::Function(name) => call(name, arguments),
             // docker's rows have a method that takes the name of a label.
-            Operand::Field(fields) if fields.len() == 1 && fields.first().is_some_and(|name| name == "Label") => {
+            Operand::Field(fields)
+                if fields.len() == 1 && fields.first().is_some_and(|name| name == "Label") =>
+            {
                 match arguments.as_slice() {
                     [Value::String(name)] => Ok(label(dot, name)),
                     _ => wrong(".Label wants the name of a label"),
@@ -568,7 +592,9 @@ fn label(row: &Value, name: &str) -> Value {
     match row.get("Labels") {
         Some(Value::Object(labels)) => labels.get(name).cloned().unwrap_or_else(|| "".into()),
         Some(Value::String(labels)) => {
-            let found = labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix('='));
+            let found = labels
+                .split(',')
+                .find_map(|label| label.strip_prefix(name)?.strip_prefix('='));
             found.unwrap_or_default().into()
         }
         _ => "".into(),
@@ -585,7 +611,10 @@ fn text(value: &Value) -> String {
             format!("[{}]", items.join(" "))
         }
         Value::Object(map) => {
-            let mut items: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", text(value))).collect();
+            let mut items: Vec<_> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", text(value)))
+                .collect();
             items.sort();
             format!("map[{}]", items.join(" "))
         }
@@ -639,7 +668,11 @@ fn call(name: &str, arguments: Vec<Value>) -> Result<Value> {
         "split" => {
             let (whole, separator) = two()?;
             let (whole, separator) = (text(whole), text(separator));
-            whole.split(&separator).map(Value::from).collect::<Vec<_>>().into()
+            whole
+                .split(&separator)
+                .map(Value::from)
+                .collect::<Vec<_>>()
+                .into()
         }
         "pad" => match arguments.as_slice() {
             [value, before, after] => {
@@ -650,7 +683,11 @@ fn call(name: &str, arguments: Vec<Value>) -> Result<Value> {
         },
         "truncate" => {
             let (value, length) = two()?;
-            text(value).chars().take(number(length)?).collect::<String>().into()
+            text(value)
+                .chars()
+                .take(number(length)?)
+                .collect::<String>()
+                .into()
         }
         "print" => arguments.iter().map(text).collect::<Vec<_>>().join(" ").into(),
         "println" => (arguments.iter().map(text).collect::<Vec<_>>().join(" ") + "\n").into(),
@@ -740,7 +777,9 @@ fn printf(form: &str, values: &[Value]) -> Result<String> {
     let mut rest = form;
     while let Some((before, after)) = rest.split_once('%') {
         out.push_str(before);
-        let end = after.find(|c: char| c.is_alphabetic() || c == '%').unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_alphabetic() || c == '%')
+            .unwrap_or(after.len());
         let (flags, tail) = after.split_at(end);
         let Some(verb) = tail.chars().next() else {
             return wrong("printf: the format ends in the middle");
@@ -767,7 +806,11 @@ fn printf(form: &str, values: &[Value]) -> Result<String> {
             Ok(limit) => shown.chars().take(limit).collect(),
             Err(_) => shown,
         };
-        let width = flags.trim_start_matches(['-', '0', '+', ' ']).parse::<usize>().unwrap_or(0).min(1000);
+        let width = flags
+            .trim_start_matches(['-', '0', '+', ' '])
+            .parse::<usize>()
+            .unwrap_or(0)
+            .min(1000);
         let fill = width.saturating_sub(shown.chars().count());
         if flags.starts_with('-') {
             out.push_str(&shown);
@@ -809,7 +852,11 @@ pub(super) fn list(format: &str, columns: &[(&str, &str)], rows: &[Value]) -> Re
                 let mut names: serde_json::Map<String, Value> = words
                     .map(|(field, _)| (field.clone(), heading_of(field).into()))
                     .collect();
-                names.extend(columns.iter().map(|(field, heading)| ((*field).to_owned(), (*heading).into())));
+                names.extend(
+                    columns
+                        .iter()
+                        .map(|(field, heading)| ((*field).to_owned(), (*heading).into())),
+                );
                 // Without rows nobody can say which fields there are.
                 match template.render(&Value::Object(names)) {
                     Ok(line) => lines.push(line),
@@ -913,13 +960,22 @@ mod tests {
 
     #[test]
     fn lists_in_each_format() {
-        let rows = [json!({"ID": "1", "Size": "2MB"}), json!({"ID": "22", "Size": "3kB"})];
+        let rows = [
+            json!({"ID": "1", "Size": "2MB"}),
+            json!({"ID": "22", "Size": "3kB"}),
+        ];
         let columns = [("ID", "IMAGE ID"), ("Size", "SIZE")];
         let of = |format: &str| list(format, &columns, &rows).unwrap();
         assert_eq!(of("table"), "IMAGE ID   SIZE\n1          2MB\n22         3kB\n");
-        assert_eq!(of("json"), "{\"ID\":\"1\",\"Size\":\"2MB\"}\n{\"ID\":\"22\",\"Size\":\"3kB\"}\n");
+        assert_eq!(
+            of("json"),
+            "{\"ID\":\"1\",\"Size\":\"2MB\"}\n{\"ID\":\"22\",\"Size\":\"3kB\"}\n"
+        );
         assert_eq!(of("{{.ID}}:{{.Size}}"), "1:2MB\n22:3kB\n");
-        assert_eq!(of("table {{.Size}}\\t{{.ID}}"), "SIZE   IMAGE ID\n2MB    1\n3kB    22\n");
+        assert_eq!(
+            of("table {{.Size}}\\t{{.ID}}"),
+            "SIZE   IMAGE ID\n2MB    1\n3kB    22\n"
+        );
     }
 
     proptest! {

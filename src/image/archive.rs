@@ -166,7 +166,9 @@ impl<'a> Archive<'a> {
             return Ok(images);
         }
         if !self.contents.has("oci-layout") {
-            return Err(self.wrong("holds no images: neither manifest.json nor oci-layout is in it".to_owned()));
+            return Err(
+                self.wrong("holds no images: neither manifest.json nor oci-layout is in it".to_owned())
+            );
         }
         let mut images = Vec::new();
         let mut by_name: std::collections::BTreeMap<Option<String>, Vec<Descriptor>> =

@@ -137,7 +137,11 @@ impl ImageStore {
                 .filter_map(|pointer| {
                     let reference = Reference::parse(&pointer.source).ok()?;
                     let top = pointer.top?;
-                    Some(format!("{}/{}@{top}", reference.registry(), reference.repository()))
+                    Some(format!(
+                        "{}/{}@{top}",
+                        reference.registry(),
+                        reference.repository()
+                    ))
                 })
                 .collect();
             digests.sort();
@@ -186,12 +190,16 @@ impl ImageStore {
         self.summaries()?
             .into_iter()
             .find(|summary| summary.id == id)
-            .ok_or_else(|| ImageError::Absent { name: name.to_owned() })
+            .ok_or_else(|| ImageError::Absent {
+                name: name.to_owned(),
+            })
     }
 
     /// The id that a name stands for, and the source when it is one.
     pub(super) fn id_of(&self, name: &str) -> Result<(Digest, Option<Source>), ImageError> {
-        let absent = || ImageError::Absent { name: name.to_owned() };
+        let absent = || ImageError::Absent {
+            name: name.to_owned(),
+        };
         if let Some(id) = Digest::parse(name) {
             return self.record(&id)?.map(|_| (id, None)).ok_or_else(absent);
         }
@@ -216,7 +224,9 @@ impl ImageStore {
             }
         }
         let digits = name.strip_prefix("sha256:").unwrap_or(name);
-        let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let plain = digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !plain || digits.len() < PREFIX || digits.len() > 64 {
             return Err(absent());
         }
@@ -237,7 +247,9 @@ impl ImageStore {
     /// As [`ImageStore::find`].
     pub fn details(&self, name: &str) -> Result<Details, ImageError> {
         let summary = self.find(name)?;
-        let absent = || ImageError::Absent { name: name.to_owned() };
+        let absent = || ImageError::Absent {
+            name: name.to_owned(),
+        };
         let id = Digest::parse(&summary.id).ok_or_else(absent)?;
         let record = self.record(&id)?.ok_or_else(absent)?;
         let config = self.read_blob(&id)?.ok_or_else(absent)?;
@@ -321,7 +333,11 @@ impl ImageStore {
         if let Some(user) = user.filter(|_| last)
             && (!force || (user.running && source.is_none()))
         {
-            let how = if user.running { "running container" } else { "stopped container" };
+            let how = if user.running {
+                "running container"
+            } else {
+                "stopped container"
+            };
             return Err(refuse(format!("{how} {} uses it", user.container)));
         }
         let mut removed = Removed::default();

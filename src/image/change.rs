@@ -63,7 +63,11 @@ pub(super) fn change(config: &mut Map<String, Value>, text: &str) -> Result<(), 
             }
         }
         "ONBUILD" => {
-            let mut lines = config.get("OnBuild").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut lines = config
+                .get("OnBuild")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             lines.push(rest.into());
             put(config, "OnBuild", lines.into());
         }
@@ -88,7 +92,11 @@ fn put(config: &mut Map<String, Value>, key: &str, value: Value) {
 /// Changes an object below a key.
 fn set<'a>(config: &'a mut Map<String, Value>, key: &str) -> Entry<'a> {
     Entry {
-        object: config.get(key).and_then(Value::as_object).cloned().unwrap_or_default(),
+        object: config
+            .get(key)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default(),
         key: key.to_owned(),
         config,
     }
@@ -164,8 +172,12 @@ fn healthcheck(text: &str) -> Result<Value, String> {
     let mut check = Map::new();
     let mut rest = text;
     while let Some(option) = rest.strip_prefix("--") {
-        let (option, after) = option.split_once(char::is_whitespace).ok_or("the command is missing")?;
-        let (name, value) = option.split_once('=').ok_or_else(|| format!("--{option} has no value"))?;
+        let (option, after) = option
+            .split_once(char::is_whitespace)
+            .ok_or("the command is missing")?;
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| format!("--{option} has no value"))?;
         let key = match name {
             "interval" => "Interval",
             "timeout" => "Timeout",
@@ -175,7 +187,9 @@ fn healthcheck(text: &str) -> Result<Value, String> {
             _ => return Err(format!("--{name} is no option")),
         };
         let number = if name == "retries" {
-            value.parse::<u64>().map_err(|_| format!("{value} is no number"))?
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("{value} is no number"))?
         } else {
             let span: jiff::SignedDuration = value.parse().map_err(|_| format!("{value} is no duration"))?;
             u64::try_from(span.as_nanos()).map_err(|_| format!("{value} is no duration"))?

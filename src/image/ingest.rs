@@ -155,7 +155,8 @@ pub(super) fn receive(
             let mut options = File::options();
             options.create(true).write(true).truncate(false).mode(0o600);
             let file = options.open(&path).map_err(ImageError::io("create", &path))?;
-            file.set_len(have).map_err(ImageError::io("set the length of", &path))?;
+            file.set_len(have)
+                .map_err(ImageError::io("set the length of", &path))?;
             let mut stream = Keeping {
                 inner: stream,
                 file,

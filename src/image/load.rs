@@ -90,7 +90,12 @@ impl ImageStore {
             },
             reference: None,
         };
-        let name: Arc<str> = source.path().unwrap_or(Path::new("")).display().to_string().into();
+        let name: Arc<str> = source
+            .path()
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string()
+            .into();
         let found = {
             let (ingest, image, platform) = (self.ingest(), Arc::clone(&name), platform.clone());
             let work = move || {
@@ -126,7 +131,10 @@ impl ImageStore {
                 events: events.clone(),
             };
             // What it pointed at in its registry is not known.
-            let candidate = Candidate { top: None, ..candidate };
+            let candidate = Candidate {
+                top: None,
+                ..candidate
+            };
             let image = self.obtain(&work, candidate, &sources, None).await?;
             loaded.push(LoadedImage {
                 id: image.id,
@@ -186,7 +194,8 @@ impl ImageStore {
                 digest: Some(blob),
                 place: Place::Slice(Arc::new(file), 0, blob.1),
             };
-            self.author(document, vec![layer], diff, authored, "imported", events).await
+            self.author(document, vec![layer], diff, authored, "imported", events)
+                .await
         })
         .await
     }
@@ -210,7 +219,9 @@ impl ImageStore {
     ) -> Result<Image, ImageError> {
         reporting(progress, |events| async move {
             self.prepare()?;
-            let absent = || ImageError::Absent { name: base.to_owned() };
+            let absent = || ImageError::Absent {
+                name: base.to_owned(),
+            };
             let id = Digest::parse(base).ok_or_else(absent)?;
             let record = self.record(&id)?.ok_or_else(absent)?;
             let config = self.read_blob(&id)?.ok_or_else(absent)?;
@@ -251,7 +262,8 @@ impl ImageStore {
                 digest: Some(blob),
                 place: Place::Slice(Arc::new(file), 0, blob.1),
             });
-            self.author(document, layers, diff, authored, "committed", events).await
+            self.author(document, layers, diff, authored, "committed", events)
+                .await
         })
         .await
     }
@@ -270,7 +282,9 @@ impl ImageStore {
             Some(text) => Some(Reference::parse(text)?),
             None => None,
         };
-        let name = reference.as_ref().map_or_else(|| format!("{verb} image"), Reference::familiar);
+        let name = reference
+            .as_ref()
+            .map_or_else(|| format!("{verb} image"), Reference::familiar);
         let wrong = |reason: String| ImageError::Settings {
             image: name.clone(),
             reason,
@@ -372,7 +386,9 @@ fn seekable(mut stream: File, scratch: &Path) -> Result<File, ImageError> {
         return Ok(stream);
     }
     let mut file = nameless(scratch)?;
-    let limit = super::unpack::Limits::of(&open_folder(scratch)?).map_err(io)?.bytes;
+    let limit = super::unpack::Limits::of(&open_folder(scratch)?)
+        .map_err(io)?
+        .bytes;
     let count = io::copy(&mut Read::by_ref(&mut stream).take(limit), &mut file).map_err(io)?;
     if count == limit {
         return Err(io(io::ErrorKind::StorageFull.into()));

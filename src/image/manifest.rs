@@ -102,7 +102,12 @@ impl Platform {
             [os, architecture, variant] => (*os, *architecture, Some(*variant)),
             _ => return None,
         };
-        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        let plain = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
         if !plain(os) || !plain(architecture) || !variant.is_none_or(plain) {
             return None;
         }

@@ -119,7 +119,13 @@ impl<W: Write> Packer<W> {
     }
 
     /// Writes one entry; the layers of a folder to go on in.
-    fn entry(&mut self, level: &Level, name: &CStr, first: usize, path: &[u8]) -> io::Result<Option<Vec<OwnedFd>>> {
+    fn entry(
+        &mut self,
+        level: &Level,
+        name: &CStr,
+        first: usize,
+        path: &[u8],
+    ) -> io::Result<Option<Vec<OwnedFd>>> {
         let look = |folder: &OwnedFd| rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let Some(folder) = level.layers.get(first) else {
             return Ok(None);
@@ -231,7 +237,8 @@ impl<W: Write> Packer<W> {
             }
             _ => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(at(path, "open"))?;
+                let file =
+                    rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(at(path, "open"))?;
                 header.attributes = attributes(&file);
                 // What the open file is, whatever has its name by now.
                 let now = rustix::fs::fstat(&file).map_err(at(path, "look at"))?;
@@ -303,9 +310,13 @@ impl<W: Write> Packer<W> {
             record(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
         if !pax.is_empty() {
-            let name = b"PaxHeaders/".iter().chain(header.path.iter().rev().take(80).rev()).copied();
+            let name = b"PaxHeaders/"
+                .iter()
+                .chain(header.path.iter().rev().take(80).rev())
+                .copied();
             let name: Vec<u8> = name.filter(u8::is_ascii).collect();
-            self.out.write_all(&block(&name, b"", b'x', pax.len() as u64, None))?;
+            self.out
+                .write_all(&block(&name, b"", b'x', pax.len() as u64, None))?;
             self.out.write_all(&pax)?;
             self.pad(pax.len() as u64)?;
         }
@@ -362,8 +373,14 @@ fn block(path: &[u8], link: &[u8], kind: u8, size: u64, found: Option<&Stat>) ->
     put(0, path.get(..100).unwrap_or(path));
     let mode = found.map_or(0o644, |found| found.st_mode & 0o7777);
     put(100, octal(mode.into(), 7).as_bytes());
-    put(108, octal(found.map_or(0, |found| found.st_uid).into(), 7).as_bytes());
-    put(116, octal(found.map_or(0, |found| found.st_gid).into(), 7).as_bytes());
+    put(
+        108,
+        octal(found.map_or(0, |found| found.st_uid).into(), 7).as_bytes(),
+    );
+    put(
+        116,
+        octal(found.map_or(0, |found| found.st_gid).into(), 7).as_bytes(),
+    );
     put(124, octal(size, 11).as_bytes());
     let modified = found.map_or(0, |found| u64::try_from(found.st_mtime).unwrap_or(0));
     put(136, octal(modified, 11).as_bytes());

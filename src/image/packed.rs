@@ -109,17 +109,15 @@ impl ImageStore {
                         });
                     }
                 };
-                done.push(PackedLayer {
-                    digest,
-                    packed,
-                    kind,
-                });
+                done.push(PackedLayer { digest, packed, kind });
             }
             // The manifest as it came is good for the layers as they came.
-            let same = manifest.as_deref().and_then(|bytes| match manifest::parse(bytes) {
-                Ok(Document::Manifest { layers, .. }) => Some(layers),
-                _ => None,
-            });
+            let same = manifest
+                .as_deref()
+                .and_then(|bytes| match manifest::parse(bytes) {
+                    Ok(Document::Manifest { layers, .. }) => Some(layers),
+                    _ => None,
+                });
             let same = same.is_some_and(|layers| {
                 layers.len() == done.len() && layers.iter().zip(&done).all(|(a, b)| a.digest == b.digest)
             });
@@ -224,7 +222,8 @@ impl ImageStore {
             return Ok(None);
         };
         for pointer in self.pointers()?.into_iter().filter(|pointer| pointer.id == id) {
-            let (Ok(Source::Registry(reference)), true) = (Source::parse(&pointer.source), pointer.top.is_some())
+            let (Ok(Source::Registry(reference)), true) =
+                (Source::parse(&pointer.source), pointer.top.is_some())
             else {
                 continue;
             };
@@ -234,7 +233,10 @@ impl ImageStore {
                 let mut file = nameless(&self.ingest())?;
                 let ingest = self.ingest();
                 let write = tokio::task::spawn_blocking(move || {
-                    while let Some(data) = receiver.blocking_recv().filter(|data: &hyper::body::Bytes| !data.is_empty()) {
+                    while let Some(data) = receiver
+                        .blocking_recv()
+                        .filter(|data: &hyper::body::Bytes| !data.is_empty())
+                    {
                         file.write_all(&data).map_err(ImageError::io("write", &ingest))?;
                     }
                     file.rewind().map_err(ImageError::io("read", &ingest))?;
@@ -401,7 +403,9 @@ fn made(id: Digest, config: &[u8], layers: &[PackedLayer]) -> Vec<u8> {
 
 /// The platform that a configuration is for, as an index has it.
 pub(super) fn platform_of(config: &[u8]) -> serde_json::Value {
-    let parsed = config::parse(config).map(|(config, _)| config).unwrap_or_default();
+    let parsed = config::parse(config)
+        .map(|(config, _)| config)
+        .unwrap_or_default();
     let mut platform = json!({"architecture": parsed.architecture, "os": parsed.os});
     if let Some(object) = platform.as_object_mut().filter(|_| !parsed.variant.is_empty()) {
         object.insert("variant".to_owned(), parsed.variant.into());

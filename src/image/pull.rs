@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::future::Future;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -290,8 +290,7 @@ impl ImageStore {
         };
         let (candidate, stamp) = match source {
             Source::Registry(reference) => {
-                let clients =
-                    Registry::clients(&name, reference, &Access::Pull, self.places(), &events)?;
+                let clients = Registry::clients(&name, reference, &Access::Pull, self.places(), &events)?;
                 let mut found = None;
                 for (at, client) in clients.iter().enumerate() {
                     if let Some(image) = self.is_current(client, source, reference, platform).await? {
@@ -516,7 +515,9 @@ impl ImageStore {
                 return blocking(Arc::clone(name), move || {
                     let layers = stack.names_for_overlay()?;
                     let parts = stack.parts()?;
-                    let manifest = manifest.as_ref().map(|(digest, bytes)| (digest, bytes.as_slice()));
+                    let manifest = manifest
+                        .as_ref()
+                        .map(|(digest, bytes)| (digest, bytes.as_slice()));
                     store.commit(&id, &config, manifest, layers, parts)?;
                     let image = finish();
                     drop(held);
@@ -621,7 +622,10 @@ impl ImageStore {
                                     match &result {
                                         Err(error) if registry.is_mirror() && !sender.is_closed() => {
                                             events.send(Progress::Warning {
-                                                text: format!("mirror {} passed over: {error}", registry.name()),
+                                                text: format!(
+                                                    "mirror {} passed over: {error}",
+                                                    registry.name()
+                                                ),
                                             });
                                         }
                                         _ => break,

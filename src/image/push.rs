@@ -55,7 +55,9 @@ impl ImageStore {
         };
         self.prepare()?;
         let Source::Registry(reference) = Source::parse(name)? else {
-            return Err(wrong("only an image with the name of a registry can be pushed: tag it first"));
+            return Err(wrong(
+                "only an image with the name of a registry can be pushed: tag it first",
+            ));
         };
         if reference.digest().is_some() {
             return Err(wrong("an image is pushed by its tag, not by a digest"));
@@ -71,7 +73,9 @@ impl ImageStore {
                 continue;
             };
             let wanted = if all_tags {
-                repository(&known) == repository(&reference) && known.tag().is_some() && known.digest().is_none()
+                repository(&known) == repository(&reference)
+                    && known.tag().is_some()
+                    && known.digest().is_none()
             } else {
                 known == reference
             };
@@ -80,7 +84,9 @@ impl ImageStore {
             }
         }
         if tags.is_empty() {
-            return Err(ImageError::Absent { name: name.to_owned() });
+            return Err(ImageError::Absent {
+                name: name.to_owned(),
+            });
         }
         let image: Arc<str> = name.into();
         let mut pushed = Vec::new();
@@ -155,7 +161,10 @@ impl ImageStore {
                 .push_manifest(&reference.version(), &packed.manifest_kind, &packed.manifest)
                 .await?;
             let using = self.shared().await?;
-            if self.pointed(&Source::Registry(reference.clone()))?.is_some_and(|(now, _)| now == id) {
+            if self
+                .pointed(&Source::Registry(reference.clone()))?
+                .is_some_and(|(now, _)| now == id)
+            {
                 self.point(&Source::Registry(reference.clone()), id, None, Some(digest))?;
             }
             drop(using);
@@ -176,13 +185,21 @@ impl ImageStore {
                 continue;
             };
             // Without a digest it is only a name that somebody has given here.
-            let other = known.registry() == reference.registry() && known.repository() != reference.repository();
+            let other =
+                known.registry() == reference.registry() && known.repository() != reference.repository();
             if !other || pointer.top.is_none() {
                 continue;
             }
-            for part in self.record(&pointer.id)?.map(|record| record.parts).unwrap_or_default() {
+            for part in self
+                .record(&pointer.id)?
+                .map(|record| record.parts)
+                .unwrap_or_default()
+            {
                 if let Some((digest, _)) = part.blob {
-                    found.entry(digest).or_default().push(known.repository().to_owned());
+                    found
+                        .entry(digest)
+                        .or_default()
+                        .push(known.repository().to_owned());
                 }
             }
         }

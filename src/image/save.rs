@@ -69,9 +69,11 @@ impl ImageStore {
                         out.blob(&layer.digest, &layer.packed).map_err(failed)?;
                     }
                     let platform = platform_of(&image.config);
-                    out.blob(&image.id, &Packed::Bytes(image.config.into())).map_err(failed)?;
+                    out.blob(&image.id, &Packed::Bytes(image.config.into()))
+                        .map_err(failed)?;
                     let size = image.manifest.len();
-                    out.blob(&manifest, &Packed::Bytes(image.manifest.into())).map_err(failed)?;
+                    out.blob(&manifest, &Packed::Bytes(image.manifest.into()))
+                        .map_err(failed)?;
                     let descriptor = json!({
                         "mediaType": image.manifest_kind,
                         "digest": manifest.to_string(),
@@ -151,7 +153,10 @@ impl<W: Write> Out<W> {
                 let slice = super::layer::Slice::new(Arc::clone(file), *offset, *length);
                 let count = io::copy(&mut slice.take(size), &mut self.out)?;
                 if count < size {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} is cut off")));
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("{name} is cut off"),
+                    ));
                 }
             }
         }

@@ -80,7 +80,13 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             };
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse::<usize>().unwrap(),
-                "content-range" => range = value.trim().split('-').next().map(|from| from.parse::<usize>().unwrap()),
+                "content-range" => {
+                    range = value
+                        .trim()
+                        .split('-')
+                        .next()
+                        .map(|from| from.parse::<usize>().unwrap())
+                }
                 _ => {}
             }
         }
@@ -90,12 +96,21 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let mut body = vec![0; if cut { length / 3 } else { length }];
         reader.read_exact(&mut body)?;
         if cut {
-            state.lock().unwrap().uploads.get_mut(&upload).unwrap().extend(body);
+            state
+                .lock()
+                .unwrap()
+                .uploads
+                .get_mut(&upload)
+                .unwrap()
+                .extend(body);
             return Ok(());
         }
         let mut state = state.lock().unwrap();
         let (status, headers, body) = answer(&mut state, &method, &path, &upload, range, body);
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
         writer.write_all(head.as_bytes())?;
         if method != "HEAD" {
             writer.write_all(&body)?;
@@ -146,12 +161,18 @@ fn answer(
             plain(201)
         }
         "PUT" => {
-            state.manifests.insert(Digest::of(&body).to_string(), body.clone());
+            state
+                .manifests
+                .insert(Digest::of(&body).to_string(), body.clone());
             state.manifests.insert(last, body);
             plain(201)
         }
         _ if path.contains("/uploads/") => match state.uploads.get(upload) {
-            Some(have) => (204, format!("Location: {upload}?s=3\r\nRange: 0-{}\r\n", have.len() - 1), Vec::new()),
+            Some(have) => (
+                204,
+                format!("Location: {upload}?s=3\r\nRange: 0-{}\r\n", have.len() - 1),
+                Vec::new(),
+            ),
             None => plain(404),
         },
         _ => match state.blobs.get(&last).or(state.manifests.get(&last)) {

@@ -42,7 +42,10 @@ pub(in crate::cli) fn container(context: &Context, typed: &Container) -> Outcome
 
 /// Every container of every stack.
 pub(super) fn all(context: &Context) -> Result<Vec<View>, Failure> {
-    let entries = std::fs::read_dir(context.world.stacks()).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(context.world.stacks())
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut projects: Vec<String> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
@@ -57,14 +60,21 @@ pub(super) fn all(context: &Context) -> Result<Vec<View>, Failure> {
 /// The container of a name, an id, or the first digits of one.
 fn named(context: &Context, name: &str) -> Result<View, Failure> {
     let list = all(context)?;
-    if let Some(view) = list.iter().find(|view| view.record.name == name || view.record.id == name) {
+    if let Some(view) = list
+        .iter()
+        .find(|view| view.record.name == name || view.record.id == name)
+    {
         return Ok(view.clone());
     }
     let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut found = list.iter().filter(|view| digits && view.record.id.starts_with(name));
+    let mut found = list
+        .iter()
+        .filter(|view| digits && view.record.id.starts_with(name));
     match (found.next(), found.next()) {
         (Some(view), None) => Ok(view.clone()),
-        (Some(_), Some(_)) => Err(Failure::new(format!("several containers have an id that starts with {name}"))),
+        (Some(_), Some(_)) => Err(Failure::new(format!(
+            "several containers have an id that starts with {name}"
+        ))),
         (None, _) => Err(Failure::new(format!("no such container: {name}"))),
     }
 }
@@ -75,7 +85,9 @@ fn ls(context: &Context, typed: &ContainerLs) -> Outcome {
     let mut by_status = false;
     for text in &typed.filter {
         let wrong = || {
-            Failure::new(format!("filter {text:?}: the keys are name, id, status, label, ancestor"))
+            Failure::new(format!(
+                "filter {text:?}: the keys are name, id, status, label, ancestor"
+            ))
         };
         let (key, value) = text.split_once('=').ok_or_else(wrong)?;
         if !matches!(key, "name" | "id" | "status" | "label" | "ancestor") {
@@ -90,7 +102,11 @@ fn ls(context: &Context, typed: &ContainerLs) -> Outcome {
             "label" => has_label(&view.record.labels, value),
             _ => {
                 familiar(&view.record.config.image) == wanted
-                    || view.record.image.trim_start_matches("sha256:").starts_with(value.trim_start_matches("sha256:"))
+                    || view
+                        .record
+                        .image
+                        .trim_start_matches("sha256:")
+                        .starts_with(value.trim_start_matches("sha256:"))
             }
         });
     }
@@ -117,7 +133,10 @@ fn ls(context: &Context, typed: &ContainerLs) -> Outcome {
 
 fn row(view: &View, whole: bool) -> Value {
     let record = &view.record;
-    let labels = record.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let labels = record
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
     let mounts = record.volumes.values().chain(record.anonymous.values());
     json!({
         "Command": ps::command(&record.command, whole),
@@ -182,7 +201,9 @@ fn inspected(view: &View) -> Value {
     }
     let mut ports = Map::new();
     for port in &view.ports {
-        let entry = ports.entry(format!("{}/{}", port.target, port.protocol)).or_insert_with(|| json!([]));
+        let entry = ports
+            .entry(format!("{}/{}", port.target, port.protocol))
+            .or_insert_with(|| json!([]));
         if let Some(list) = entry.as_array_mut() {
             list.push(json!({
                 "HostIp": port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string()),
@@ -249,7 +270,8 @@ fn export_view(context: &Context, view: &View, output: Option<&Path>) -> Outcome
         Some(image) => Some(image),
         None => store.resolve(&view.record.config.image)?,
     };
-    let image = image.ok_or_else(|| Failure::new(format!("the image of container {} is gone", view.record.name)))?;
+    let image =
+        image.ok_or_else(|| Failure::new(format!("the image of container {} is gone", view.record.name)))?;
     layers.extend(image.layers);
     manage::to_output(output, |file| Ok(ImageStore::export(&layers, file)?))
 }
@@ -302,7 +324,10 @@ fn commit_view(
     overrides.insert("Env".to_owned(), json!(environment));
     let upper = upper(context, view);
     if !upper.is_dir() {
-        return Err(Failure::new(format!("container {} has never run: it has changed nothing", record.name)));
+        return Err(Failure::new(format!(
+            "container {} has never run: it has changed nothing",
+            record.name
+        )));
     }
     let authored = Authored {
         reference: reference.map(str::to_owned),

@@ -25,7 +25,9 @@ pub(super) fn read(store: &ImageStore, texts: &[String], known: &[&str]) -> Resu
     let wrong = |text: &str, reason: &str| Failure::new(format!("filter {text:?}: {reason}"));
     let mut filters = Vec::new();
     for text in texts {
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong(text, "it is not KEY=VALUE"))?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| wrong(text, "it is not KEY=VALUE"))?;
         let (key, positive) = match key.strip_suffix('!') {
             Some("label") => ("label", false),
             _ => (key, true),
@@ -44,7 +46,9 @@ pub(super) fn read(store: &ImageStore, texts: &[String], known: &[&str]) -> Resu
             "reference" => Filter::Reference(value.to_owned()),
             "before" => Filter::Before(made(value)?),
             "since" => Filter::Since(made(value)?),
-            _ => Filter::Until(until(value).ok_or_else(|| wrong(text, "it is neither a duration nor a time"))?),
+            _ => {
+                Filter::Until(until(value).ok_or_else(|| wrong(text, "it is neither a duration nor a time"))?)
+            }
         });
     }
     Ok(filters)

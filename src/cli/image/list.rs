@@ -107,7 +107,11 @@ pub(super) fn inspect(context: &Context, typed: &Inspect) -> Outcome {
 }
 
 /// Prints values as docker's `inspect` does: one list, or a template for each.
-pub(super) fn print_inspected(context: &Context, values: &[Value], format: Option<&str>) -> Result<(), Failure> {
+pub(super) fn print_inspected(
+    context: &Context,
+    values: &[Value],
+    format: Option<&str>,
+) -> Result<(), Failure> {
     let text = match format {
         None => serde_json::to_string_pretty(values).map_err(Failure::new)? + "\n",
         Some("json") => serde_json::to_string(values).map_err(Failure::new)? + "\n",
@@ -149,7 +153,12 @@ fn inspected(details: &Details) -> Value {
         })
         .collect();
     let layers: Vec<_> = details.layers.iter().map(|layer| layer.diff.clone()).collect();
-    let folders: Vec<_> = details.layers.iter().rev().map(|layer| layer.folder.display().to_string()).collect();
+    let folders: Vec<_> = details
+        .layers
+        .iter()
+        .rev()
+        .map(|layer| layer.folder.display().to_string())
+        .collect();
     let mut value = json!({
         "Id": summary.id,
         "RepoTags": tags,
@@ -179,13 +188,33 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
     let details = store(context).details(&typed.name)?;
     let mut layers = details.layers.iter();
     let none = Vec::new();
-    let entries = details.config.get("history").and_then(Value::as_array).unwrap_or(&none);
+    let entries = details
+        .config
+        .get("history")
+        .and_then(Value::as_array)
+        .unwrap_or(&none);
     let mut rows = Vec::new();
-    let shown = |bytes: u64| if typed.human { size(bytes) } else { bytes.to_string() };
+    let shown = |bytes: u64| {
+        if typed.human {
+            size(bytes)
+        } else {
+            bytes.to_string()
+        }
+    };
     for entry in entries {
-        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |name: &str| {
+            entry
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let empty = entry.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
-        let bytes = if empty { 0 } else { layers.next().map_or(0, |layer| layer.bytes) };
+        let bytes = if empty {
+            0
+        } else {
+            layers.next().map_or(0, |layer| layer.bytes)
+        };
         let created = nanoseconds(&text("created"));
         let command = text("created_by").replace('\t', " ");
         let command = if typed.no_trunc || command.chars().count() <= COMMAND_WIDTH {
@@ -242,7 +271,9 @@ pub(in crate::cli) fn images(context: &Context, typed: &Images) -> Outcome {
         let mut ids: Vec<_> = list.iter().map(|view| view.record.image.clone()).collect();
         ids.sort();
         ids.dedup();
-        let text = ids.iter().map(|id| format!("{}\n", id.trim_start_matches("sha256:")));
+        let text = ids
+            .iter()
+            .map(|id| format!("{}\n", id.trim_start_matches("sha256:")));
         context.terminal.out(&text.collect::<String>());
         return Ok(ExitCode::SUCCESS);
     }

@@ -16,7 +16,10 @@ use crate::image::reference::DEFAULT_REGISTRY;
 /// The registry that was typed, as references name it.
 fn registry(typed: Option<&str>) -> String {
     let text = typed.unwrap_or(DEFAULT_REGISTRY).trim();
-    let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    let text = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+        .unwrap_or(text);
     let host = text.split('/').next().unwrap_or_default();
     match host {
         "" | "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY.to_owned(),
@@ -49,7 +52,11 @@ pub(in crate::cli) fn login(context: &Context, typed: &Login) -> Outcome {
         Some(password) => password.clone(),
         None if typed.password_stdin => {
             let mut text = String::new();
-            io::stdin().lock().take(1 << 20).read_to_string(&mut text).map_err(failed)?;
+            io::stdin()
+                .lock()
+                .take(1 << 20)
+                .read_to_string(&mut text)
+                .map_err(failed)?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
         None if terminal => {

@@ -67,7 +67,8 @@ pub(super) fn save(context: &Context, typed: &Save) -> Outcome {
 pub(super) fn to_output(output: Option<&Path>, write: impl FnOnce(File) -> Result<(), Failure>) -> Outcome {
     let Some(path) = output else {
         if io::stdout().is_terminal() {
-            return Err(Failure::new("an archive is not for a terminal").hint("name a file with -o FILE, or redirect the output"));
+            return Err(Failure::new("an archive is not for a terminal")
+                .hint("name a file with -o FILE, or redirect the output"));
         }
         let file = io::stdout()
             .as_fd()
@@ -101,7 +102,9 @@ fn standard_input() -> Result<File, Failure> {
         return Err(Failure::new("an archive cannot be typed").hint("name a file, or redirect the input"));
     }
     let input = io::stdin().as_fd().try_clone_to_owned();
-    Ok(input.map_err(|error| Failure::new(format!("open standard input: {error}")))?.into())
+    Ok(input
+        .map_err(|error| Failure::new(format!("open standard input: {error}")))?
+        .into())
 }
 
 pub(super) fn load(context: &Context, typed: &Load) -> Outcome {
@@ -111,9 +114,14 @@ pub(super) fn load(context: &Context, typed: &Load) -> Outcome {
         None => Input::Stream(standard_input()?),
     };
     let transfers = Transfers::new(&context.terminal, typed.quiet);
-    let shown = typed.input.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let shown = typed
+        .input
+        .as_ref()
+        .map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let load = store(context);
-    let load = load.load(input, typed.platform.as_deref(), |event| transfers.show(&shown, &event));
+    let load = load.load(input, typed.platform.as_deref(), |event| {
+        transfers.show(&shown, &event)
+    });
     let loaded = block_on(load)?;
     let mut text = String::new();
     for image in loaded {
@@ -195,9 +203,13 @@ fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new("this removes data, and nobody can be asked").hint("use --force"));
     }
-    context.terminal.err(&format!("{what}\nAre you sure you want to continue? [y/N] "));
+    context
+        .terminal
+        .err(&format!("{what}\nAre you sure you want to continue? [y/N] "));
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| Failure::new(format!("read the answer: {error}")))?;
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(format!("read the answer: {error}")))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
@@ -252,7 +264,11 @@ fn df(context: &Context, typed: &Df) -> Outcome {
         .iter()
         .flat_map(|view| view.record.volumes.values().chain(view.record.anonymous.values()))
         .collect();
-    let idle: u64 = volumes.iter().filter(|(name, _)| !mounted.contains(name)).map(|(_, size)| size).sum();
+    let idle: u64 = volumes
+        .iter()
+        .filter(|(name, _)| !mounted.contains(name))
+        .map(|(_, size)| size)
+        .sum();
     let row = |kind: &str, total: usize, active: usize, bytes: u64, free: u64| {
         let percent = (free.min(bytes) * 100).checked_div(bytes).unwrap_or(0);
         json!({
@@ -264,8 +280,20 @@ fn df(context: &Context, typed: &Df) -> Outcome {
         })
     };
     let rows = [
-        row("Images", images.len(), active, usage.layers + usage.packed, unused + usage.leftovers),
-        row("Containers", containers.len(), running, sizes.iter().sum(), stopped),
+        row(
+            "Images",
+            images.len(),
+            active,
+            usage.layers + usage.packed,
+            unused + usage.leftovers,
+        ),
+        row(
+            "Containers",
+            containers.len(),
+            running,
+            sizes.iter().sum(),
+            stopped,
+        ),
         row(
             "Local Volumes",
             volumes.len(),
@@ -289,8 +317,14 @@ fn df(context: &Context, typed: &Df) -> Outcome {
     let own: Vec<Value> = images
         .iter()
         .map(|image| {
-            let name = image.references.first().map_or("<none>".to_owned(), |name| familiar(name));
-            let count = containers.iter().filter(|view| view.record.image == image.id).count();
+            let name = image
+                .references
+                .first()
+                .map_or("<none>".to_owned(), |name| familiar(name));
+            let count = containers
+                .iter()
+                .filter(|view| view.record.image == image.id)
+                .count();
             json!({
                 "Image": name, "ID": super::words::id(&image.id, false), "Size": size(image.bytes),
                 "SharedSize": size(image.shared), "UniqueSize": size(image.bytes - image.shared),
@@ -322,7 +356,8 @@ fn df(context: &Context, typed: &Df) -> Outcome {
         .map(|(name, bytes)| json!({"Name": name, "Size": size(*bytes)}))
         .collect();
     text += "\nLocal Volumes space usage:\n\n";
-    text += &template::list("table", &[("Name", "VOLUME NAME"), ("Size", "SIZE")], &own).map_err(Failure::new)?;
+    text +=
+        &template::list("table", &[("Name", "VOLUME NAME"), ("Size", "SIZE")], &own).map_err(Failure::new)?;
     context.terminal.out(&text);
     Ok(ExitCode::SUCCESS)
 }
@@ -332,7 +367,12 @@ fn volumes(folder: &Path) -> Vec<(String, u64)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.path().is_dir());
     let mut list: Vec<_> = folders
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), tree_size(&entry.path())))
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                tree_size(&entry.path()),
+            )
+        })
         .collect();
     list.sort();
     list

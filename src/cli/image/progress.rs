@@ -113,7 +113,10 @@ impl<'a> Transfers<'a> {
         let color = self.terminal.color_err;
         let mut lines: Vec<String> = Vec::new();
         for (image, words) in &state.images {
-            let shown: String = image.chars().take(columns.saturating_sub(words.len() + 6)).collect();
+            let shown: String = image
+                .chars()
+                .take(columns.saturating_sub(words.len() + 6))
+                .collect();
             lines.push(format!(" {shown}  {}", Style::Green.paint(words, color)));
             for (of, layer, line) in &state.lines {
                 if of != image {
@@ -148,9 +151,16 @@ impl<'a> Transfers<'a> {
 
 impl State {
     fn note(&mut self, image: &str, event: &Progress) {
-        let words = self.images.entry(image.to_owned()).or_insert_with(|| "…".to_owned());
+        let words = self
+            .images
+            .entry(image.to_owned())
+            .or_insert_with(|| "…".to_owned());
         let (layer, line) = match event {
-            Progress::Layers { total, missing, bytes } => {
+            Progress::Layers {
+                total,
+                missing,
+                bytes,
+            } => {
                 *words = format!("{missing} of {total} layers, {}", size(*bytes));
                 return;
             }
@@ -173,7 +183,10 @@ impl State {
             Progress::Pushed { layer, state } => (layer, Line::Done(state)),
             Progress::Warning { .. } => return,
         };
-        let known = self.lines.iter_mut().find(|(of, known, _)| of == image && known == layer);
+        let known = self
+            .lines
+            .iter_mut()
+            .find(|(of, known, _)| of == image && known == layer);
         match known {
             // A layer that is there does not move any more.
             Some((.., Line::Done(_))) if matches!(line, Line::Moving(..)) => {}
@@ -187,7 +200,11 @@ impl State {
 fn plain(event: &Progress) -> Option<String> {
     Some(match event {
         Progress::Layers { missing: 0, .. } => return None,
-        Progress::Layers { total, missing, bytes } => format!("{missing} of {total} layers, {}", size(*bytes)),
+        Progress::Layers {
+            total,
+            missing,
+            bytes,
+        } => format!("{missing} of {total} layers, {}", size(*bytes)),
         Progress::Unpacked { layer } => format!("{layer}: done"),
         Progress::Pushed { layer, state } => format!("{layer}: {state}"),
         Progress::Waiting => "another process has the rest: waiting for it".to_owned(),

@@ -54,7 +54,9 @@ pub(in crate::cli) fn pull(context: &Context, typed: &Pull) -> Outcome {
     }
     let limit = if typed.no_parallel { 1 } else { parallel()? };
     let work = |store: ImageStore, image: String, events| async move {
-        let result = store.pull_with(&image, &PullOptions::default(), report(&image, events)).await;
+        let result = store
+            .pull_with(&image, &PullOptions::default(), report(&image, events))
+            .await;
         result.map(|_| ()).map_err(|error| error.to_string())
     };
     let errors = block_on(side_by_side(&store, wanted, limit, &transfers, "Pulled", work))?;
@@ -79,7 +81,9 @@ pub(in crate::cli) fn push(context: &Context, typed: &Push) -> Outcome {
         };
         let summary = store.find(&here.id)?;
         let own = familiar(image);
-        let repository = own.rsplit_once(':').map_or(own.as_str(), |(repository, _)| repository);
+        let repository = own
+            .rsplit_once(':')
+            .map_or(own.as_str(), |(repository, _)| repository);
         let pulled = summary
             .digests
             .iter()
@@ -100,12 +104,23 @@ pub(in crate::cli) fn push(context: &Context, typed: &Push) -> Outcome {
         let result = store.push(&image, false, report(&image, events)).await;
         result.map(|_| ()).map_err(|error| error.to_string())
     };
-    let errors = block_on(side_by_side(&store, wanted, parallel()?, &transfers, "Pushed", work))?;
+    let errors = block_on(side_by_side(
+        &store,
+        wanted,
+        parallel()?,
+        &transfers,
+        "Pushed",
+        work,
+    ))?;
     finish(context, errors, typed.ignore_push_failures)
 }
 
 /// The services that are meant.
-fn selection(project: &Project, services: &[String], dependencies: bool) -> Result<BTreeSet<String>, Failure> {
+fn selection(
+    project: &Project,
+    services: &[String],
+    dependencies: bool,
+) -> Result<BTreeSet<String>, Failure> {
     known_services(project, services)?;
     if services.is_empty() {
         return Ok(project.services.keys().cloned().collect());
@@ -131,7 +146,10 @@ fn finish(context: &Context, errors: Vec<String>, ignore: bool) -> Outcome {
 }
 
 fn parallel() -> Result<usize, Failure> {
-    let Some(text) = std::env::var("COMPOSE_PARALLEL_LIMIT").ok().filter(|text| !text.is_empty()) else {
+    let Some(text) = std::env::var("COMPOSE_PARALLEL_LIMIT")
+        .ok()
+        .filter(|text| !text.is_empty())
+    else {
         return Ok(SIDE_BY_SIDE);
     };
     match text.parse::<i64>() {
@@ -240,7 +258,12 @@ pub(super) fn image_push(context: &Context, typed: &ImagePush) -> Outcome {
             let line = if typed.quiet {
                 format!("{}\n", one.reference)
             } else {
-                format!("{}: digest: {} size: {}\n", familiar(&one.reference), one.digest, one.size)
+                format!(
+                    "{}: digest: {} size: {}\n",
+                    familiar(&one.reference),
+                    one.digest,
+                    one.size
+                )
             };
             context.terminal.out(&line);
         }

@@ -73,7 +73,8 @@ pub(super) fn id(id: &str, whole: bool) -> String {
 /// Nanoseconds since the epoch of an RFC 3339 time; 0 when it is none.
 pub(super) fn nanoseconds(time: &str) -> u64 {
     let time = time.parse::<jiff::Timestamp>().ok();
-    time.and_then(|time| u64::try_from(time.as_nanosecond()).ok()).unwrap_or(0)
+    time.and_then(|time| u64::try_from(time.as_nanosecond()).ok())
+        .unwrap_or(0)
 }
 
 /// Nanoseconds since the epoch.
@@ -84,7 +85,8 @@ pub(super) fn of_time(time: SystemTime) -> u64 {
 
 /// RFC 3339.
 pub(super) fn rfc3339(nanoseconds: u64) -> String {
-    jiff::Timestamp::from_nanosecond(nanoseconds.into()).map_or_else(|_| String::new(), |time| time.to_string())
+    jiff::Timestamp::from_nanosecond(nanoseconds.into())
+        .map_or_else(|_| String::new(), |time| time.to_string())
 }
 
 /// Now.
@@ -123,13 +125,19 @@ mod tests {
     #[test]
     fn names_are_cut_as_docker_does() {
         let of = |text: &str| repository_and_tag(text);
-        assert_eq!(of("docker.io/library/nginx:1.27"), ("nginx".into(), "1.27".into()));
+        assert_eq!(
+            of("docker.io/library/nginx:1.27"),
+            ("nginx".into(), "1.27".into())
+        );
         assert_eq!(
             of("localhost:5000/a/b:latest"),
             ("localhost:5000/a/b".into(), "latest".into())
         );
         let digest = crate::image::Digest::of(b"");
-        assert_eq!(of(&format!("docker.io/a/b@{digest}")), ("a/b".into(), NONE.into()));
+        assert_eq!(
+            of(&format!("docker.io/a/b@{digest}")),
+            ("a/b".into(), NONE.into())
+        );
         assert_eq!(of("oci:/x:y"), ("oci:/x:y".into(), NONE.into()));
     }
 }

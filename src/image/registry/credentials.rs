@@ -150,7 +150,10 @@ pub(super) fn find(only: Option<&Path>, registry: &str, repository: &str) -> Cre
             };
         }
     }
-    Credentials { login: None, problems }
+    Credentials {
+        login: None,
+        problems,
+    }
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
@@ -235,7 +238,9 @@ fn named(key: &str, registry: &str) -> bool {
     };
     // Paths are for what is below them, but those of the first protocol.
     let path = key.split_once("://").map_or(key, |(_, rest)| rest);
-    let plain = path.split_once('/').is_none_or(|(_, rest)| matches!(rest, "" | "v1" | "v1/" | "v2" | "v2/"));
+    let plain = path
+        .split_once('/')
+        .is_none_or(|(_, rest)| matches!(rest, "" | "v1" | "v1/" | "v2" | "v2/"));
     key == registry || plain && path.split('/').next().is_some_and(|host| host == whole)
 }
 
@@ -389,7 +394,9 @@ pub(super) fn forget(file: &Path, registry: &str) -> Result<bool, String> {
 fn helper_of(document: &Map<String, Value>, registry: &str) -> Option<String> {
     let own = document.get("credHelpers").and_then(Value::as_object);
     let own = own.and_then(|helpers| helpers.iter().find(|(key, _)| named(key, registry)));
-    let helper = own.map(|(_, helper)| helper).or_else(|| document.get("credsStore"));
+    let helper = own
+        .map(|(_, helper)| helper)
+        .or_else(|| document.get("credsStore"));
     helper
         .and_then(Value::as_str)
         .filter(|helper| !helper.is_empty())
@@ -527,7 +534,10 @@ mod tests {
         assert_eq!(of("docker.io", "library/x").login, basic("hub:pw"));
         assert_eq!(of("old.example", "x").login, basic("a:b:c"));
         assert_eq!(of("127.0.0.1:5000", "x").login, basic("test:secret"));
-        assert_eq!(of("token.example", "x").login, Some(Login::Identity("idt".into())));
+        assert_eq!(
+            of("token.example", "x").login,
+            Some(Login::Identity("idt".into()))
+        );
         assert_eq!(of("raw.example", "x").login, Some(Login::Bearer("rt".into())));
         assert_eq!(of("quay.io", "x").login, basic("all:1"));
         assert_eq!(of("quay.io", "team/x").login, basic("team:2"));

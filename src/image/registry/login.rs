@@ -111,10 +111,12 @@ impl Registry {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
             let value = value.map_err(|_| self.denied("its token cannot be sent"))?;
             *self.authorization.lock().await = Some(value);
-            self.ask(&Ask::new(Method::GET, Target::Base, "a login", &[200])).await?;
+            self.ask(&Ask::new(Method::GET, Target::Base, "a login", &[200]))
+                .await?;
             return Ok(lasting);
         }
-        self.ask(&Ask::new(Method::GET, Target::Base, "a login", &[200])).await?;
+        self.ask(&Ask::new(Method::GET, Target::Base, "a login", &[200]))
+            .await?;
         Ok(None)
     }
 }

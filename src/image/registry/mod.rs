@@ -312,7 +312,8 @@ impl Registry {
             if after.is_some_and(|after| after > RETRY_AFTER_LIMIT) {
                 return Err(error);
             }
-            self.pause(&mut attempt, &ask.what, error.to_string(), after).await;
+            self.pause(&mut attempt, &ask.what, error.to_string(), after)
+                .await;
         }
     }
 
@@ -353,7 +354,9 @@ impl Registry {
                 };
                 redirects += 1;
                 if redirects > REDIRECTS_LIMIT {
-                    return Err(self.transfer(&ask.what, "it redirects without end".to_owned()).into());
+                    return Err(self
+                        .transfer(&ask.what, "it redirects without end".to_owned())
+                        .into());
                 }
                 target = resolve_uri(&target, &next)
                     .ok_or_else(|| self.transfer(&ask.what, format!("it redirects to {next:?}")))?;
@@ -414,7 +417,12 @@ impl Registry {
     }
 
     /// Sends one request; a broken connection is worth another attempt.
-    async fn send(&self, request: Request<Body>, target: &Uri, ask: &Ask) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        target: &Uri,
+        ask: &Ask,
+    ) -> Result<Response<Incoming>, Failure> {
         let host = target.authority().map(ToString::to_string).unwrap_or_default();
         let transport = self.transport(target);
         let answer = transport.send(request);
@@ -497,7 +505,11 @@ impl Registry {
                 registry: self.registry.clone(),
             },
             _ => {
-                let mut detail = if says.is_empty() { says } else { format!(": {says}") };
+                let mut detail = if says.is_empty() {
+                    says
+                } else {
+                    format!(": {says}")
+                };
                 if status == StatusCode::TOO_MANY_REQUESTS {
                     detail += &self.limits(head, after, known);
                 }

@@ -13,9 +13,7 @@ use super::uri::range_start;
 use super::{ATTEMPTS, Ask, PATIENCE, Registry, Target, chain};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
-use crate::image::manifest::{
-    self, ACCEPT, CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, Platform,
-};
+use crate::image::manifest::{self, ACCEPT, CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, Platform};
 use crate::image::pull::{Blob, Candidate, Place, Progress};
 use crate::image::reference::Reference;
 
@@ -33,8 +31,8 @@ impl Registry {
     /// limit; `None` when the registry does not tell.
     pub(in crate::image) async fn head(&self, reference: &Reference) -> Option<Digest> {
         let path = format!("manifests/{}", reference.version());
-        let ask = Ask::new(Method::HEAD, Target::Path(path.clone()), path, &[200])
-            .header(header::ACCEPT, accept());
+        let ask =
+            Ask::new(Method::HEAD, Target::Path(path.clone()), path, &[200]).header(header::ACCEPT, accept());
         // Whatever is wrong will be said by the request that counts.
         let response = self.ask_once(&ask).await.ok()?;
         let announced = response.headers().get("docker-content-digest")?;

@@ -154,7 +154,9 @@ impl Registry {
             let path = format!("blobs/uploads/?mount={}&from={}", blob.digest, percent(from));
             let ask = Ask::new(Method::POST, Target::Path(path), "a mount", &[201, 202]);
             // A registry that does not mount, or not this, says so; then it is sent.
-            let Ok(response) = self.ask(&ask).await else { continue };
+            let Ok(response) = self.ask(&ask).await else {
+                continue;
+            };
             if response.status() == StatusCode::CREATED {
                 told("mounted");
                 return Ok(());
@@ -192,7 +194,9 @@ impl Registry {
             Some(place) => place,
             None => {
                 let path = Target::Path("blobs/uploads/".to_owned());
-                let response = self.ask(&Ask::new(Method::POST, path, "an upload", &[202])).await?;
+                let response = self
+                    .ask(&Ask::new(Method::POST, path, "an upload", &[202]))
+                    .await?;
                 // A registry may want pieces of some length at least.
                 let least = response.headers().get("oci-chunk-min-length");
                 let least = least.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -207,7 +211,10 @@ impl Registry {
             let mut ask = Ask::new(Method::PATCH, Target::At(place.clone()), &what, &[202]);
             // A registry of old takes a first piece without a range, and only that.
             if done > 0 || length < size {
-                ask = ask.header(header::CONTENT_RANGE, value(&format!("{done}-{}", done + length - 1)));
+                ask = ask.header(
+                    header::CONTENT_RANGE,
+                    value(&format!("{done}-{}", done + length - 1)),
+                );
             }
             self.fill(&mut ask, blob, done, length);
             let watch = self.watch(blob, done, &ask.sent);
@@ -233,13 +240,16 @@ impl Registry {
                         return Err(Failure::Passing(passing.0, passing.1));
                     }
                     let mut attempt = breaks;
-                    self.pause(&mut attempt, &what, passing.0.to_string(), passing.1).await;
+                    self.pause(&mut attempt, &what, passing.0.to_string(), passing.1)
+                        .await;
                     let status = Ask::new(Method::GET, Target::At(place.clone()), &what, &[200, 202, 204]);
                     match self.ask(&status).await {
                         Ok(response) => {
                             let range = response.headers().get(header::RANGE);
                             let last = range
-                                .and_then(|range| range.to_str().ok()?.trim_start_matches("bytes=").split_once('-'))
+                                .and_then(|range| {
+                                    range.to_str().ok()?.trim_start_matches("bytes=").split_once('-')
+                                })
                                 .and_then(|(_, last)| last.parse::<u64>().ok());
                             // `0-0` is what registries say of nothing, and of one byte.
                             done = last.filter(|&last| last > 0).map_or(0, |last| last + 1).min(size);
@@ -297,9 +307,12 @@ impl Registry {
         let wrong = || self.transfer("an upload", "it names no address for the upload".to_owned());
         let secure = self.secure.load(Ordering::Relaxed);
         let scheme = if secure { "https" } else { "http" };
-        let base: Uri = format!("{scheme}://{}/v2/{}/blobs/uploads/", self.endpoint.host, self.endpoint.repository)
-            .parse()
-            .map_err(|_| wrong())?;
+        let base: Uri = format!(
+            "{scheme}://{}/v2/{}/blobs/uploads/",
+            self.endpoint.host, self.endpoint.repository
+        )
+        .parse()
+        .map_err(|_| wrong())?;
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
         Ok(resolve_uri(&base, location).ok_or_else(wrong)?)
@@ -324,7 +337,9 @@ impl Registry {
         ask.body = Some(Box::new(move || bytes(data.clone())));
         let response = self.ask(&ask).await?;
         let expected = Digest::of(manifest);
-        let announced = response.headers().get(HeaderName::from_static("docker-content-digest"));
+        let announced = response
+            .headers()
+            .get(HeaderName::from_static("docker-content-digest"));
         let announced = announced.and_then(|value| Digest::parse(value.to_str().ok()?));
         match announced {
             Some(actual) if actual != expected => Err(ImageError::WrongDigest {

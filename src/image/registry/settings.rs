@@ -115,7 +115,10 @@ impl Settings {
             registries = read.registry;
             break;
         }
-        let mut certificates = vec![root.join("etc/docker/certs.d"), root.join("etc/containers/certs.d")];
+        let mut certificates = vec![
+            root.join("etc/docker/certs.d"),
+            root.join("etc/containers/certs.d"),
+        ];
         certificates.extend(own.map(|own| own.join("containers/certs.d")));
         certificates.extend(home.map(|home| home.join(".docker/certs.d")));
         Ok(Self {
@@ -151,7 +154,9 @@ impl Settings {
                     _ => digest || !entry.is_some_and(|entry| entry.by_digest_only),
                 };
                 if use_it {
-                    let rest = name.strip_prefix(entry.map_or("", Entry::prefix)).unwrap_or_default();
+                    let rest = name
+                        .strip_prefix(entry.map_or("", Entry::prefix))
+                        .unwrap_or_default();
                     list.extend(self.at(&format!("{}{rest}", mirror.location), mirror.insecure, true));
                 }
             }
@@ -205,9 +210,11 @@ impl Settings {
         if is_loopback(name) {
             return Security::Loopback;
         }
-        let listed = self.docker.insecure_registries.iter().any(|entry| {
-            entry == host || entry == name || network_has(entry, name)
-        });
+        let listed = self
+            .docker
+            .insecure_registries
+            .iter()
+            .any(|entry| entry == host || entry == name || network_has(entry, name));
         let said = self
             .registries
             .iter()
@@ -326,8 +333,13 @@ mod tests {
         assert_eq!(endpoints(&settings, "i.test:5001/a"), ["i.test:5001/a Checked"]);
         assert_eq!(endpoints(&settings, "10.1.2.3:80/a"), ["10.1.2.3:80/a Insecure"]);
         assert_eq!(endpoints(&settings, "11.1.2.3:80/a"), ["11.1.2.3:80/a Checked"]);
-        assert_eq!(endpoints(&settings, "localhost:80/a"), ["localhost:80/a Loopback"]);
-        let push = settings.endpoints(&Reference::parse("nginx").unwrap(), true).unwrap();
+        assert_eq!(
+            endpoints(&settings, "localhost:80/a"),
+            ["localhost:80/a Loopback"]
+        );
+        let push = settings
+            .endpoints(&Reference::parse("nginx").unwrap(), true)
+            .unwrap();
         assert_eq!(push.len(), 1, "nothing is pushed to a mirror");
     }
 
@@ -351,16 +363,33 @@ mod tests {
             blocked = true
             "#,
         );
-        assert_eq!(endpoints(&settings, "nginx"), ["cache.test/hub/library/nginx Checked"]);
-        assert_eq!(endpoints(&settings, "r.test:444/team/a"), ["r.test:444/team/a Checked"]);
-        let digest = format!("r.test:444/team/a@{}", super::super::super::digest::Digest::of(b""));
+        assert_eq!(
+            endpoints(&settings, "nginx"),
+            ["cache.test/hub/library/nginx Checked"]
+        );
+        assert_eq!(
+            endpoints(&settings, "r.test:444/team/a"),
+            ["r.test:444/team/a Checked"]
+        );
+        let digest = format!(
+            "r.test:444/team/a@{}",
+            super::super::super::digest::Digest::of(b"")
+        );
         assert_eq!(
             endpoints(&settings, &digest),
             ["m.test/x/a Insecure", "r.test:444/team/a Checked"]
         );
-        assert_eq!(endpoints(&settings, "r.test:444/teams"), ["r.test:444/teams Checked"]);
+        assert_eq!(
+            endpoints(&settings, "r.test:444/teams"),
+            ["r.test:444/teams Checked"]
+        );
         let blocked = Reference::parse("x.bad.test/a").unwrap();
-        assert!(settings.endpoints(&blocked, false).unwrap_err().contains("blocked"));
+        assert!(
+            settings
+                .endpoints(&blocked, false)
+                .unwrap_err()
+                .contains("blocked")
+        );
     }
 
     #[test]

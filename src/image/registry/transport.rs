@@ -218,7 +218,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -227,7 +232,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -268,12 +278,18 @@ impl Service<Uri> for Route {
         Box::pin(async move {
             let Some((proxy, login)) = proxy else {
                 let inner = direct.call(target).await?;
-                return Ok(Stream { inner, proxied: false });
+                return Ok(Stream {
+                    inner,
+                    proxied: false,
+                });
             };
             if proxy.scheme_str() != Some("http") {
                 return Err(format!(
                     "proxy {}: only proxies that are spoken to by plain HTTP are known here",
-                    proxy.authority().map(|authority| authority.host()).unwrap_or_default()
+                    proxy
+                        .authority()
+                        .map(|authority| authority.host())
+                        .unwrap_or_default()
                 )
                 .into());
             }
@@ -283,7 +299,10 @@ impl Service<Uri> for Route {
                     tunnel = tunnel.with_auth(login);
                 }
                 let inner = tunnel.call(target).await?;
-                return Ok(Stream { inner, proxied: false });
+                return Ok(Stream {
+                    inner,
+                    proxied: false,
+                });
             }
             let inner = direct.call(proxy).await?;
             Ok(Stream { inner, proxied: true })
@@ -315,7 +334,11 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(context, data)
     }
 
