@@ -30,6 +30,7 @@
 //! | [`host`] | join | observes this machine and performs one action at a time |
 //! | [`reconcile`] | join | walks a plan with all the parallelism it has |
 //! | [`supervisor`] | join | one process a stack: the loop, health, restarts, names, ports, watching |
+//! | [`oci`] | join | the command line of OCI runtimes, over the same runtime |
 //! | [`cli`] | join | arguments to intents, and everything that is printed |
 //!
 //! # Arrows
@@ -39,7 +40,8 @@
 //! but the pure modules, which use nothing that has an effect.
 //!
 //! ```arrows
-//! main -> cli supervisor monitor runtime
+//! main -> cli oci supervisor monitor runtime
+//! oci -> runtime sys
 //! cli -> supervisor reconcile stack project graph plan host image runtime monitor lifecycle store sys
 //! supervisor -> reconcile host watch lifecycle network stack project graph plan runtime monitor store sys
 //! reconcile -> plan graph project lifecycle host
@@ -74,6 +76,7 @@ pub mod image;
 pub mod lifecycle;
 pub mod monitor;
 pub mod network;
+pub mod oci;
 pub mod plan;
 pub mod project;
 pub mod reconcile;

@@ -6,20 +6,27 @@
 
 use std::process::ExitCode;
 
-use rcompose::{cli, monitor, runtime, supervisor};
+use rcompose::{cli, monitor, oci, runtime, supervisor};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned());
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let name = arguments.next().unwrap_or_default();
+    if oci::is_name(&name) {
+        return exit(oci::main(&arguments.collect::<Vec<_>>()));
+    }
     let role = arguments.next();
     let status = match role.as_deref() {
+        Some("oci") => oci::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::MONITOR_ROLE) => monitor::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::init::ROLE) => runtime::init::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::exec::ROLE) => runtime::exec::main(&arguments.collect::<Vec<_>>()),
         Some(supervisor::ROLE) => return supervise(&arguments.collect::<Vec<_>>()),
         _ => return cli::main(),
     };
+    exit(status)
+}
+
+fn exit(status: i32) -> ExitCode {
     ExitCode::from(u8::try_from(status & 0xff).unwrap_or(u8::MAX))
 }
 

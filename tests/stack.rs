@@ -671,3 +671,201 @@ fn two_stacks_and_two_worlds_do_not_meet() {
     world.run(&["-p", "two", "down", "-t", "2"]).ok();
     world.assert_nothing_left();
 }
+
+#[test]
+fn configs_and_secrets_are_given_and_follow_their_source() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: g
+services:
+  app:
+    image: BUSYBOX
+    command: SERVE
+    configs:
+      - settings
+      - {source: greeting, target: /etc/greeting, mode: 0440, uid: '7', gid: '8'}
+    secrets: [password, {source: token, target: api_token}]
+configs:
+  settings: {file: ./settings.ini}
+  greeting: {content: \"hello $NAME\"}
+secrets:
+  password: {file: ./password}
+  token: {environment: TOKEN}
+",
+    );
+    world.write("settings.ini", "a=1\n".to_owned());
+    world.write("password", "one".to_owned());
+    world.write(".env", "NAME=world\nTOKEN=t0ken\n".to_owned());
+    world.run(&["up", "-d"]).ok();
+    assert_eq!(inside(&world, "app", "cat /settings"), "a=1");
+    assert_eq!(inside(&world, "app", "cat /etc/greeting"), "hello world");
+    assert_eq!(
+        inside(&world, "app", "stat -c '%a %u %g' /etc/greeting"),
+        "440 7 8"
+    );
+    assert_eq!(inside(&world, "app", "stat -c %a /run/secrets/password"), "444");
+    assert_eq!(inside(&world, "app", "cat /run/secrets/api_token"), "t0ken");
+    let refused = world.run(&["exec", "-T", "app", "sh", "-c", "echo x > /run/secrets/password"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    // New content arrives in the container that runs, and is nobody's to see.
+    let id = field(&world, "g-app-1", "ID");
+    world.write("password", "zwei".to_owned());
+    let plan = world.run(&["plan"]);
+    assert!(
+        plan.stdout.contains("secrets.password") && !plan.stdout.contains("zwei"),
+        "{plan:?}"
+    );
+    world.run(&["up", "-d"]).ok();
+    assert_eq!(inside(&world, "app", "cat /run/secrets/password"), "zwei");
+    assert_eq!(field(&world, "g-app-1", "ID"), id);
+    assert_eq!(world.run(&["plan"]).code, 0, "nothing is left to do");
+    // A stop and a start find everything again, the variable's value too.
+    world.run(&["restart"]).ok();
+    assert_eq!(inside(&world, "app", "cat /run/secrets/api_token"), "t0ken");
+    down(&world);
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_said_before_anything_is_made() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: g
+services:
+  app: {image: BUSYBOX, command: SERVE, secrets: [password]}
+secrets:
+  password: {file: ./password}
+",
+    );
+    let up = world.run(&["up", "-d"]);
+    assert_eq!(up.code, 1);
+    assert!(
+        up.stderr.contains("secrets.password: ") && up.stderr.contains("No such file"),
+        "{up:?}"
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn hooks_run_after_the_start_and_before_the_stop() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: h
+services:
+  app:
+    image: BUSYBOX
+    command: SERVE
+    volumes: [./out:/out]
+    post_start:
+      - {command: [sh, -c, 'echo started $$WHO $$(pwd) > /out/started'], environment: [WHO=me], working_dir: /etc}
+    pre_stop:
+      - {command: [sh, -c, 'echo stopping > /out/stopping']}
+  after:
+    image: BUSYBOX
+    command: sh -c 'cat /out/started'
+    volumes: [./out:/out]
+    depends_on: [app]
+",
+    );
+    world.run(&["up", "-d"]).ok();
+    wait_for("what the hook wrote", || {
+        world
+            .run(&["logs", "--no-log-prefix", "after"])
+            .stdout
+            .contains("started me /etc")
+            .then_some(())
+    });
+    world.run(&["stop", "app"]).ok();
+    let out = world.work().join("out/stopping");
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "stopping\n");
+    let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    world.write(
+        "compose.yaml",
+        file.replace("echo stopping", "echo oh no; exit 3; #")
+            .replace("pre_stop", "post_start_")
+            .replace("post_start:", "pre_stop:")
+            .replace("post_start_", "post_start"),
+    );
+    let up = world.run(&["up", "-d"]);
+    assert_eq!(up.code, 1);
+    assert!(
+        up.stderr.contains("post_start hook")
+            && up.stderr.contains("exited with status 3")
+            && up.stderr.contains("oh no"),
+        "{up:?}"
+    );
+    down(&world);
+}
+
+#[test]
+fn containers_are_paused_killed_scaled_and_removed() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: l
+services:
+  app:
+    image: BUSYBOX
+    command: [sh, -c, \"trap 'echo hup' HUP; trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]
+    restart: always
+    depends_on: [db]
+    healthcheck: {test: 'true', interval: 50ms, retries: 1, timeout: 1s}
+  db: {image: BUSYBOX, command: SERVE}
+",
+    );
+    world.run(&["create"]).ok();
+    assert_eq!(field(&world, "l-app-1", "State"), "created");
+    world.run(&["up", "-d", "--wait"]).ok();
+    // A frozen container is not asked for its health, and stays what it is.
+    world.run(&["pause", "app"]).ok();
+    assert!(field(&world, "l-app-1", "Status").contains("(Paused)"));
+    assert_eq!(field(&world, "l-db-1", "Status").find("Paused"), None);
+    let again = world.run(&["pause"]).ok();
+    assert!(again.stderr.contains("l-db-1  Paused"), "{again:?}");
+    world.run(&["unpause"]).ok();
+    wait_for("health after the pause", || {
+        (field(&world, "l-app-1", "Health") == "healthy").then_some(())
+    });
+    // A signal that is for the program.
+    world.run(&["kill", "-s", "HUP", "app"]).ok();
+    wait_for("the program's answer", || {
+        world.run(&["logs", "app"]).stdout.contains("hup").then_some(())
+    });
+    let wrong = world.run(&["kill", "-s", "NOPE"]);
+    assert!(
+        wrong.code == 1 && wrong.stderr.contains("no signal is called \"NOPE\""),
+        "{wrong:?}"
+    );
+    // One that ends it, which its restart policy takes as the user's wish; a
+    // frozen one dies too.
+    world.run(&["pause", "app"]).ok();
+    world.run(&["kill", "app"]).ok();
+    wait_for("the end", || {
+        (field(&world, "l-app-1", "State") == "exited").then_some(())
+    });
+    assert_eq!(field(&world, "l-app-1", "ExitCode"), "137");
+    let nobody = world.run(&["kill", "app"]);
+    assert!(
+        nobody.code == 1 && nobody.stderr.contains("no container to kill"),
+        "{nobody:?}"
+    );
+    // Only what does not run is removed, and only after a yes.
+    let asked = world.run(&["rm"]);
+    assert!(
+        asked.code == 0 && asked.stderr.contains("Going to remove l-app-1"),
+        "{asked:?}"
+    );
+    assert_eq!(world.ps().len(), 2);
+    world.run(&["rm", "-f"]).ok();
+    assert_eq!(world.ps().len(), 1);
+    world.run(&["scale", "db=3"]).ok();
+    assert_eq!(world.ps().len(), 3);
+    world.run(&["scale", "db=1"]).ok();
+    world.run(&["pause", "db"]).ok();
+    // Also frozen containers stop.
+    world.run(&["rm", "-fsv"]).ok();
+    assert_eq!(world.ps().len(), 0);
+    down(&world);
+}

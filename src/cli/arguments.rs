@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::image::arguments as image;
+
 /// Runs compose files on a built-in container runtime: no daemon, one static binary.
 #[derive(Debug, Parser)]
 #[command(
@@ -52,6 +54,17 @@ pub(super) struct Global {
     /// Print what would be done, do nothing
     #[arg(long, global = true)]
     pub(super) dry_run: bool,
+    /// How problems of the stack file are printed
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "RCOMPOSE_DIAGNOSTICS"
+    )]
+    pub(super) diagnostics: DiagnosticFormat,
+    /// Include resources that no service uses
+    #[arg(long)]
+    pub(super) all_resources: bool,
     /// Folder of everything rcompose keeps; another one is another world
     #[arg(long, value_name = "DIR", env = "RCOMPOSE_STATE_ROOT")]
     pub(super) state_root: Option<PathBuf>,
@@ -66,6 +79,15 @@ pub(super) enum When {
     Never,
     /// Always
     Always,
+}
+
+/// How problems of the stack file are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiagnosticFormat {
+    /// For people, with the line and what to do
+    Text,
+    /// A JSON object a line, for editors and programs
+    Json,
 }
 
 /// How progress is shown.
@@ -118,11 +140,57 @@ pub(super) enum Command {
     Start(Start),
     /// Stop and start containers
     Restart(Restart),
+    /// Create containers, networks and volumes without starting anything
+    Create(Create),
+    /// Send a signal to running containers
+    Kill(Kill),
+    /// Freeze all processes of containers
+    Pause(Pause),
+    /// Let paused containers go on
+    Unpause(Pause),
+    /// Remove containers that do not run
+    Rm(Rm),
+    /// Set the number of containers of services
+    Scale(Scale),
     /// Print the stack file as it is understood
     #[command(alias = "convert")]
     Config(Config),
+    /// Tell where a value of the stack is written, and what overrode what
+    Explain(Explain),
     /// Print what 'up' would do, and why
     Plan(Plan),
+    /// Bring the images of the stack here
+    Pull(image::Pull),
+    /// Send the images of the stack that were made here to their registries
+    Push(image::Push),
+    /// List the images that the containers of the stack are made from
+    Images(image::Images),
+    /// Make an image of what a container of a service changed
+    Commit(image::Commit),
+    /// Write what a container of a service sees to an archive
+    Export(image::Export),
+    /// Images by name: list, pull, push, tag, remove, inspect, save, load, import, prune
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::Image,
+    },
+    /// Containers by name: list, inspect, export, commit
+    Container {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::Container,
+    },
+    /// Room on the disk: show it, make it
+    System {
+        /// What to do.
+        #[command(subcommand)]
+        command: image::System,
+    },
+    /// Log in to a registry
+    Login(image::Login),
+    /// Log out of a registry
+    Logout(image::Logout),
     /// Print the version
     Version(Version),
 }
@@ -289,6 +357,79 @@ pub(super) struct Restart {
     pub(super) timeout: Option<u64>,
 }
 
+/// `create`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Create {
+    /// Services to create, with what they depend on [default: all]
+    pub(super) services: Vec<String>,
+    /// Replace containers even if nothing changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub(super) force_recreate: bool,
+    /// Keep containers even if their definition changed
+    #[arg(long)]
+    pub(super) no_recreate: bool,
+    /// Remove containers of services that the stack file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+    /// Number of containers of a service
+    #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+    /// Accepted for scripts: there is nothing to confirm
+    #[arg(short, long, hide = true)]
+    pub(super) yes: bool,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub(super) struct Kill {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+    /// The signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    pub(super) signal: String,
+    /// Containers of services that the stack file does not have, too
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) remove_orphans: bool,
+}
+
+/// `pause`, `unpause`.
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+}
+
+/// `rm`.
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// Services [default: all]
+    pub(super) services: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) force: bool,
+    /// Stop those that run first
+    #[arg(short, long)]
+    pub(super) stop: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    pub(super) volumes: bool,
+    /// Accepted for scripts: it is what is done
+    #[arg(short, long, hide = true)]
+    pub(super) all: bool,
+}
+
+/// `scale`.
+#[derive(Debug, Args)]
+pub(super) struct Scale {
+    /// Number of containers of a service; repeat it for several
+    #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = scale)]
+    pub(super) scale: Vec<(String, u32)>,
+    /// Without the services that these depend on
+    #[arg(long)]
+    pub(super) no_deps: bool,
+}
+
 /// `config`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
@@ -296,8 +437,8 @@ pub(super) struct Config {
     /// Services to print, with what they depend on [default: all]
     pub(super) select: Vec<String>,
     /// 'yaml' or 'json'
-    #[arg(long, default_value = "yaml", value_name = "FORMAT")]
-    pub(super) format: ConfigFormat,
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<ConfigFormat>,
     /// Check only, print nothing
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -316,6 +457,39 @@ pub(super) struct Config {
     /// Print the profiles, one a line
     #[arg(long)]
     pub(super) profiles: bool,
+    /// Print the models, one a line
+    #[arg(long)]
+    pub(super) models: bool,
+    /// Print the variables that the files name, with their defaults
+    #[arg(long)]
+    pub(super) variables: bool,
+    /// Print the variables that values are made of, with their values
+    #[arg(long)]
+    pub(super) environment: bool,
+    /// Print every value with the place it is written at and how it came from there
+    #[arg(long)]
+    pub(super) provenance: bool,
+    /// Leave variables in values as they are written
+    #[arg(long)]
+    pub(super) no_interpolate: bool,
+    /// Leave out what is implied: names, the default network, dependencies
+    #[arg(long)]
+    pub(super) no_normalize: bool,
+    /// Leave relative paths as they are written
+    #[arg(long)]
+    pub(super) no_path_resolution: bool,
+    /// Leave undefined names and contradictions unchecked
+    #[arg(long)]
+    pub(super) no_consistency: bool,
+    /// Leave environment files unread
+    #[arg(long)]
+    pub(super) no_env_resolution: bool,
+    /// Print images with the digests that their registries have for them
+    #[arg(long)]
+    pub(super) resolve_image_digests: bool,
+    /// Print an override file with the digests of images and nothing else
+    #[arg(long)]
+    pub(super) lock_image_digests: bool,
     /// Print the configuration hash of a service; '*' prints all
     #[arg(long, value_name = "SERVICE")]
     pub(super) hash: Option<String>,
@@ -330,6 +504,25 @@ pub(super) enum ConfigFormat {
     /// YAML
     Yaml,
     /// JSON
+    Json,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// The value, such as services.web.ports or services.web.ports.0.target
+    pub(super) path: String,
+    /// 'text' or 'json'
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub(super) format: ExplainFormat,
+}
+
+/// Formats of `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExplainFormat {
+    /// For people
+    Text,
+    /// For programs
     Json,
 }
 

@@ -19,6 +19,15 @@ enum Message {
     /// Several, each a message of its own.
     List(Vec<String>),
     Diagnostics(Vec<Diagnostic>),
+    /// The same as JSON, one a line.
+    Json(Vec<Diagnostic>),
+}
+
+/// A diagnostic as a line of JSON.
+pub(super) fn json_line(diagnostic: &Diagnostic) -> String {
+    serde_json::to_string(diagnostic)
+        .map(|line| line + "\n")
+        .unwrap_or_default()
 }
 
 /// What every command comes to.
@@ -55,9 +64,17 @@ impl Failure {
         }
     }
 
+    /// Problems in the stack file, for programs.
+    pub(super) fn json(diagnostics: Vec<Diagnostic>) -> Self {
+        Self {
+            message: Message::Json(diagnostics),
+            ..Self::diagnostics(Vec::new())
+        }
+    }
+
     /// Whether something that is written in the stack file is wrong.
     pub(super) fn is_in_file(&self) -> bool {
-        matches!(&self.message, Message::Diagnostics(list)
+        matches!(&self.message, Message::Diagnostics(list) | Message::Json(list)
             if list.iter().any(|diagnostic| diagnostic.origin.is_some()))
     }
 
@@ -83,6 +100,11 @@ impl Failure {
                 }
                 terminal.hints(&self.hints);
             }
+            Message::Json(list) => {
+                for diagnostic in list {
+                    terminal.err(&json_line(diagnostic));
+                }
+            }
             Message::Diagnostics(list) => {
                 for diagnostic in list {
                     terminal.err(&diagnostic.render(terminal.color_err));
@@ -106,6 +128,7 @@ macro_rules! from {
 
 from!(
     crate::host::HostError,
+    crate::image::ImageError,
     crate::store::StoreError,
     crate::supervisor::client::ClientError,
     crate::supervisor::SupervisorError,

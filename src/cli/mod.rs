@@ -21,10 +21,11 @@ mod config;
 mod context;
 mod events;
 mod exec;
+mod explain;
 mod failure;
 mod follow;
+mod image;
 mod lifecycle;
-mod list;
 mod logs;
 mod ls;
 mod moment;
@@ -35,6 +36,7 @@ mod ps;
 mod relay;
 mod request;
 mod stats;
+mod template;
 mod terminal;
 mod top;
 mod up;
@@ -83,8 +85,25 @@ pub fn main() -> ExitCode {
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),
             Command::Restart(typed) => lifecycle::restart(&context, typed),
+            Command::Create(typed) => lifecycle::create(&context, typed),
+            Command::Kill(typed) => lifecycle::kill(&context, typed),
+            Command::Pause(typed) => lifecycle::pause(&context, typed),
+            Command::Unpause(typed) => lifecycle::unpause(&context, typed),
+            Command::Rm(typed) => lifecycle::rm(&context, typed),
+            Command::Scale(typed) => lifecycle::scale(&context, typed),
             Command::Config(typed) => config::config(&context, typed),
+            Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
+            Command::Pull(typed) => image::pull(&context, typed),
+            Command::Push(typed) => image::push(&context, typed),
+            Command::Images(typed) => image::images(&context, typed),
+            Command::Commit(typed) => image::commit(&context, typed),
+            Command::Export(typed) => image::export(&context, typed),
+            Command::Image { command } => image::image(&context, command),
+            Command::Container { command } => image::container(&context, command),
+            Command::System { command } => image::system(&context, command),
+            Command::Login(typed) => image::login(&context, typed),
+            Command::Logout(typed) => image::logout(&context, typed),
             Command::Version(typed) => version::version(&context, typed),
         }
     };

@@ -8,13 +8,12 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::context::{Context, known_services};
-use super::failure::Outcome;
-use super::list::list;
-use crate::host::{Published, View, is_restarting, running, views};
+use super::failure::{Failure, Outcome};
+use super::template::list;
+use crate::host::{Published, View, is_restarting, views};
 use crate::lifecycle::Health;
 use crate::plan::ContainerState;
 use crate::project::{MountSource, Project};
-use crate::runtime::Usage;
 use crate::store::World;
 
 /// Columns of a command that are shown unless `--no-trunc`.
@@ -37,7 +36,7 @@ pub(super) struct Ps {
     /// Print the names of services only
     #[arg(long = "services")]
     services_only: bool,
-    /// 'table' or 'json' (one object a line)
+    /// 'table', 'json' (one object a line), or a Go template
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     format: String,
     /// Only containers in this state; repeat it for several
@@ -96,13 +95,8 @@ impl Shown {
     pub(super) fn of(world: &World, view: View) -> Self {
         let status = match &view.state {
             ContainerState::Created => Status::Created,
-            ContainerState::Running { .. } => {
-                let frozen = running(world, &view.record)
-                    .ok()
-                    .flatten()
-                    .is_some_and(|running| Usage::is_frozen(&running));
-                if frozen { Status::Paused } else { Status::Running }
-            }
+            ContainerState::Running { paused: true, .. } => Status::Paused,
+            ContainerState::Running { .. } => Status::Running,
             ContainerState::Exited { .. } if is_restarting(world, &view) => Status::Restarting,
             ContainerState::Exited { .. } => Status::Exited,
         };
@@ -170,7 +164,7 @@ pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
             .iter()
             .map(|shown| row(shown, project, now, typed.no_trunc))
             .collect();
-        list(&typed.format, &COLUMNS, &rows)?
+        list(&typed.format, &COLUMNS, &rows).map_err(Failure::new)?
     };
     context.terminal.out(&text);
     Ok(ExitCode::SUCCESS)
@@ -243,7 +237,7 @@ fn row(shown: &Shown, project: &Project, now: Duration, whole: bool) -> Value {
         "Service": record.config.name,
         "Size": "0B",
         "State": shown.state(),
-        "Status": describe(shown, now),
+        "Status": described(view, shown.status == Status::Restarting, now),
     })
 }
 
@@ -303,25 +297,25 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
 }
 
 /// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
-fn describe(shown: &Shown, now: Duration) -> String {
-    let view = &shown.view;
+pub(super) fn describe(view: &View, now: Duration) -> String {
+    described(view, false, now)
+}
+
+/// [`describe`]; `restarting`: it waits for its restart policy.
+fn described(view: &View, restarting: bool, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running { started } => {
+        ContainerState::Running { started, .. } => {
             let up = format!("Up {}", ago(now, *started));
             match view.health {
-                _ if shown.status == Status::Paused => format!("{up} (Paused)"),
+                _ if view.state.is_paused() => format!("{up} (Paused)"),
                 None => up,
                 Some(Health::Starting) => format!("{up} (health: starting)"),
                 Some(_) => format!("{up} ({})", health(view.health)),
             }
         }
         ContainerState::Exited { code, finished, .. } => {
-            let word = if shown.status == Status::Restarting {
-                "Restarting"
-            } else {
-                "Exited"
-            };
+            let word = if restarting { "Restarting" } else { "Exited" };
             format!("{word} ({code}) {} ago", ago(now, *finished))
         }
     }
@@ -344,7 +338,7 @@ fn shorten(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-fn command(arguments: &[String], whole: bool) -> String {
+pub(super) fn command(arguments: &[String], whole: bool) -> String {
     let text = arguments.join(" ");
     let shown = if whole {
         text
@@ -365,7 +359,7 @@ fn command(arguments: &[String], whole: bool) -> String {
 }
 
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`; what is only exposed is `80/tcp`.
-fn ports(ports: &[Published], expose: &[String]) -> String {
+pub(super) fn ports(ports: &[Published], expose: &[String]) -> String {
     let mut text: Vec<String> = ports.iter().map(Published::to_string).collect();
     let only = exposed(ports, expose);
     text.extend(only.iter().map(|(port, protocol)| format!("{port}/{protocol}")));
@@ -373,7 +367,7 @@ fn ports(ports: &[Published], expose: &[String]) -> String {
 }
 
 /// Nanoseconds since the epoch as docker prints times.
-fn timestamp(nanoseconds: u64) -> String {
+pub(super) fn timestamp(nanoseconds: u64) -> String {
     i64::try_from(nanoseconds / 1_000_000_000)
         .ok()
         .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())

@@ -7,6 +7,7 @@
 use std::io::{IsTerminal as _, Write};
 
 use super::arguments::{Global, Progress, When};
+use super::failure::Failure;
 
 /// How to print, decided once from arguments, environment and terminal.
 #[derive(Clone, Debug)]
@@ -97,6 +98,20 @@ impl Terminal {
     /// Writes a message to standard error.
     pub(super) fn err(&self, text: &str) {
         write(&mut std::io::stderr().lock(), text);
+    }
+
+    /// Asks, and reads a line from standard input: whether it says yes. The end
+    /// of the input is a no, as in docker compose.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        self.err(&format!("? {question} (y/N) "));
+        let mut answer = String::new();
+        std::io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::new(format!("read the answer: {error}")))?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// An error, with hints.

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::machine::{Machine, blocking};
 use super::record::{Check, ContainerRecord, VERSION};
-use super::{HostError, spec};
+use super::{HostError, given, spec};
 use crate::image::Image;
 use crate::lifecycle::health::HealthPolicy;
 use crate::network::pool::PoolRequest;
@@ -144,6 +144,7 @@ pub(super) async fn container(
         networks,
         volumes,
         anonymous,
+        given: given::of(project, &config)?,
         labels: labels(project, &config, number, &image.id),
         stopped: false,
         config,
@@ -155,6 +156,7 @@ pub(super) async fn container(
     blocking(move || {
         let paths = world.container(&record.project, &record.id);
         write_record(&paths.record(), &record)?;
+        given::write(&paths, &record.given)?;
         for key in record.networks.keys() {
             lease(&world, &record, key, fixed.clone())?;
         }

@@ -20,6 +20,18 @@ pub enum HostError {
         /// In docker compose's words: `dependency failed to start: container x is unhealthy`.
         reason: String,
     },
+    /// No signal has that name.
+    #[error("no signal is called {name:?}")]
+    NoSignal {
+        /// The name.
+        name: String,
+    },
+    /// A container does not run, which is needed for what is asked.
+    #[error("container {name} is not running")]
+    NotRunning {
+        /// Its name.
+        name: String,
+    },
     /// A container that an action is about is not there.
     #[error("no such container: {name}")]
     NoContainer {
@@ -67,6 +79,26 @@ pub enum HostError {
     NoImage {
         /// Its reference.
         image: String,
+    },
+    /// A hook failed.
+    #[error("container {container}: {kind} hook `{command}`: {reason}")]
+    Hook {
+        /// Container name.
+        container: String,
+        /// `post_start` or `pre_stop`.
+        kind: &'static str,
+        /// What was run.
+        command: String,
+        /// Why, with the end of what it printed.
+        reason: String,
+    },
+    /// A config or secret that a container is to be given cannot be had.
+    #[error("{what}: {reason}")]
+    NotGiven {
+        /// What: `secrets.password`.
+        what: String,
+        /// Why.
+        reason: String,
     },
     /// A network that should be here is not.
     #[error("network {name} is not there")]

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, start};
+use super::{Host, HostError, create, given, hook, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
@@ -20,6 +20,7 @@ use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
+use crate::sys::signal;
 use crate::volume::Volumes;
 
 /// Time between the first signal and SIGKILL when nobody says otherwise.
@@ -95,6 +96,8 @@ pub struct Machine {
     revive: Revive,
     /// Containers that run, by id.
     live: Mutex<HashMap<String, Live>>,
+    /// Containers that are frozen.
+    pub(super) paused: watch::Sender<HashSet<String>>,
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
     holders: Mutex<Holders>,
@@ -177,6 +180,7 @@ impl Machine {
             hear,
             revive,
             live: Mutex::default(),
+            paused: watch::Sender::default(),
             resting: Mutex::default(),
             holders: Mutex::default(),
             stopping: Mutex::default(),
@@ -310,6 +314,7 @@ impl Machine {
                 continue;
             };
             problems.extend(create::missing_sources(service));
+            problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
                 .reserve(&container.name, &service.ports, Some(&afterwards));
@@ -365,7 +370,13 @@ impl Machine {
 
     /// Runs a health probe: whether it ended with status 0 in time.
     pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
-        let Some(running) = self.live().get(id).map(|live| live.running.clone()) else {
+        // Frozen, it can answer nothing: it is asked when it goes on.
+        let _ = self
+            .paused
+            .subscribe()
+            .wait_for(|paused| !paused.contains(id))
+            .await;
+        let Some(running) = self.running(id) else {
             return false;
         };
         // On its own: whoever gives up waiting for the answer leaves a process
@@ -420,6 +431,11 @@ impl Machine {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The present run of a container.
+    fn running(&self, id: &str) -> Option<RunningRecord> {
+        self.live().get(id).map(|live| live.running.clone())
+    }
+
     /// Containers that are stopped to be started again by the same plan.
     pub(super) fn resting(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -465,13 +481,26 @@ impl Machine {
     /// Stops a container and waits until it has ended. With `again` the plan
     /// starts it once more: nothing is noted of its being stopped but that its
     /// restart policy is to leave it alone until then.
-    async fn stop(&self, target: &Target, timeout: Option<Duration>, again: bool) -> Result<(), HostError> {
+    async fn stop(
+        &self,
+        target: &Target,
+        timeout: Option<Duration>,
+        again: bool,
+    ) -> Result<Vec<String>, HostError> {
         let Some(record) = self.record_of(target)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
+        let mut warnings = Vec::new();
+        if !record.config.pre_stop.is_empty()
+            && let Some(running) = self.running(&record.id)
+            // Whatever it was for: the container is to stop.
+            && let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await
+        {
+            warnings.push(error.to_string());
+        }
         let guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
-            return Ok(());
+            return Ok(warnings);
         };
         let path = self.world.container(&self.project, &record.id).record();
         if again {
@@ -493,7 +522,7 @@ impl Machine {
                     stopped: true,
                 });
             }
-            return Ok(());
+            return Ok(warnings);
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
@@ -502,17 +531,93 @@ impl Machine {
                 Err(RuntimeError::NotRunning(_)) => {}
                 other => other?,
             }
+            // Frozen, it would take no notice.
+            self.thaw(&record.id, &running).await?;
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
                 .await
                 .is_ok()
             {
-                return Ok(());
+                return Ok(warnings);
             }
         }
-        let killed = running.clone();
-        blocking(move || Ok(runtime::kill_all(&killed)?)).await?;
+        self.thaw(&record.id, &running).await?;
+        blocking(move || Ok(runtime::kill_all(&running)?)).await?;
         let _ = ended.wait_for(|ended| *ended).await;
+        Ok(warnings)
+    }
+
+    /// Sends a signal to process 1. One that ends containers, by its nature or
+    /// because it is this one's stop signal, is the user's wish to have it ended:
+    /// its restart policy leaves it alone.
+    async fn signal(&self, target: &Target, name: &str) -> Result<Vec<String>, HostError> {
+        let number = signal::number(name).ok_or_else(|| HostError::NoSignal {
+            name: name.to_owned(),
+        })?;
+        let Some(record) = self.record_of(target)? else {
+            return Ok(vec![]);
+        };
+        let _guard = self.lock(&record.id).await;
+        let (Some(running), Some(mut record)) = (self.running(&record.id), self.record(&record.id)?) else {
+            return Ok(vec![]);
+        };
+        if number == libc::SIGKILL || number == start::stop_signal(&record) {
+            record.stopped = true;
+            write_record(&self.world.container(&self.project, &record.id).record(), &record)?;
+        }
+        match runtime::signal(&running, number) {
+            Err(RuntimeError::NotRunning(_)) => {}
+            other => other?,
+        }
+        if number == libc::SIGKILL {
+            // Nobody dies frozen in a version 1 hierarchy.
+            self.thaw(&record.id, &running).await?;
+        }
+        Ok(vec![])
+    }
+
+    /// Freezes a container, or lets it go on. Its health is not asked for
+    /// meanwhile.
+    async fn freeze(&self, target: &Target, frozen: bool) -> Result<Vec<String>, HostError> {
+        let Some(record) = self.record_of(target)? else {
+            return Ok(vec![]);
+        };
+        let _guard = self.lock(&record.id).await;
+        let Some(running) = self.running(&record.id) else {
+            return Err(HostError::NotRunning {
+                name: record.name.clone(),
+            });
+        };
+        if !frozen {
+            self.thaw(&record.id, &running).await?;
+            return Ok(vec![]);
+        }
+        self.paused.send_modify(|paused| {
+            paused.insert(record.id.clone());
+        });
+        let cgroup = running.fixed.cgroup;
+        let done = blocking(move || Ok(cgroup.freeze(true).map_err(RuntimeError::from)?)).await;
+        if done.is_err() {
+            self.goes_on(&record.id);
+        }
+        done.map(|()| vec![])
+    }
+
+    async fn thaw(&self, id: &str, running: &RunningRecord) -> Result<(), HostError> {
+        let cgroup = running.fixed.cgroup.clone();
+        blocking(move || {
+            if cgroup.is_frozen() {
+                cgroup.freeze(false).map_err(RuntimeError::from)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.goes_on(id);
         Ok(())
+    }
+
+    /// Notes that a container is not frozen, or no more.
+    pub(super) fn goes_on(&self, id: &str) {
+        self.paused.send_if_modified(|paused| paused.remove(id));
     }
 
     fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
@@ -577,6 +682,30 @@ impl Machine {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Brings the configs and secrets of a container up to date before it is
+    /// started by a command, which knows values that no record has.
+    async fn give_again(&self, project: &Project, record: &ContainerRecord) -> Result<(), HostError> {
+        let Some(service) = project.services.get(&record.config.name) else {
+            return Ok(());
+        };
+        let same = service.configs == record.config.configs && service.secrets == record.config.secrets;
+        if record.given.is_empty() || !same {
+            return Ok(());
+        }
+        let _guard = self.lock(&record.id).await;
+        let Some(mut record) = self.record(&record.id)? else {
+            return Ok(());
+        };
+        let given = given::of(project, service)?;
+        let paths = self.world.container(&self.project, &record.id);
+        given::write(&paths, &given)?;
+        if record.given != given {
+            record.given = given;
+            write_record(&paths.record(), &record)?;
+        }
+        Ok(())
+    }
+
     /// Changes the record of a container that may be running.
     async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else {
@@ -596,7 +725,9 @@ impl Machine {
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(project, service, record.number, &record.image);
+        record.given = given::of(project, service)?;
         let paths = self.world.container(&self.project, &record.id);
+        given::write(&paths, &record.given)?;
         write_record(&paths.record(), &record)?;
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
@@ -657,13 +788,23 @@ impl Host for Machine {
             }
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
-                start::start(self, &record.id, false).await
+                self.give_again(project, &record).await?;
+                let warnings = start::start(self, &record.id, false).await?;
+                if !record.config.post_start.is_empty()
+                    && let Some(running) = self.running(&record.id)
+                {
+                    hook::run(&running, &record.name, "post_start", &record.config.post_start).await?;
+                }
+                Ok(warnings)
             }
+            Operation::SignalContainer { container, signal } => self.signal(container, signal).await,
+            Operation::PauseContainer { container } => self.freeze(container, true).await,
+            Operation::UnpauseContainer { container } => self.freeze(container, false).await,
             Operation::StopContainer {
                 container,
                 timeout,
                 again,
-            } => self.stop(container, *timeout, *again).await.map(|()| vec![]),
+            } => self.stop(container, *timeout, *again).await,
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }

@@ -11,6 +11,8 @@ use crate::project::Project;
 
 mod create;
 mod error;
+pub mod given;
+mod hook;
 mod look;
 mod machine;
 mod record;
@@ -20,6 +22,7 @@ mod traffic;
 mod view;
 
 pub use error::HostError;
+pub use given::Given;
 pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};

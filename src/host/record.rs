@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::HostError;
+use super::given::Given;
 use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
 use crate::project::Service;
@@ -47,6 +48,9 @@ pub struct ContainerRecord {
     pub volumes: BTreeMap<String, String>,
     /// Host names of its anonymous volumes, by target path.
     pub anonymous: BTreeMap<String, String>,
+    /// Configs and secrets that it is given.
+    #[serde(default)]
+    pub given: Vec<Given>,
     /// Labels: the user's and docker compose's.
     pub labels: BTreeMap<String, String>,
     /// A command stopped it: restart policies leave it alone.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount as SpecMount;
 
-use super::HostError;
 use super::record::ContainerRecord;
+use super::{HostError, given};
 use crate::image::Image;
 use crate::project::{Mount, MountSource, NetworkMode, Service};
 use crate::runtime::{
@@ -66,6 +66,11 @@ pub(super) fn request(
     }
     for (target, volume) in &record.anonymous {
         mounts.volume(target, volume, None, true, false)?;
+    }
+    for (source, target) in given::mounts(&paths, &record.given) {
+        mounts
+            .list
+            .push(bind_mount(&source, &target, &["ro", "rprivate"]));
     }
     let user = service
         .user

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF};
 use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, spec};
+use super::{HostError, create, given, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
@@ -30,7 +29,7 @@ use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
-use crate::sys::readiness;
+use crate::sys::{readiness, signal};
 
 /// How long a monitor may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -233,6 +232,7 @@ fn prepare(
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
     write_files(record, &paths, resolved.as_deref(), &network)?;
+    given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     Ok(Prepared {
         request: spec::request(world, record, image, revive)?,
@@ -397,21 +397,8 @@ fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostErr
 /// The number of the signal that stops a container: the service's, the
 /// image's, or SIGTERM.
 pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
-    let named = record
-        .stop_signal
-        .as_deref()
-        .unwrap_or("SIGTERM")
-        .trim()
-        .to_ascii_uppercase();
-    if let Ok(number) = named.parse() {
-        return number;
-    }
-    let name = if named.starts_with("SIG") {
-        named
-    } else {
-        format!("SIG{named}")
-    };
-    nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
+    let named = record.stop_signal.as_deref();
+    named.and_then(signal::number).unwrap_or(libc::SIGTERM)
 }
 
 /// Takes over a container from a former supervisor, as it is now. With
@@ -500,6 +487,11 @@ fn take_in(
 ) {
     let (end, ended) = watch::channel(false);
     let live = Live { running, ended, link };
+    if live.running.fixed.cgroup.is_frozen() {
+        machine.paused.send_modify(|paused| {
+            paused.insert(record.id.clone());
+        });
+    }
     machine.live().insert(record.id.clone(), live);
     let (machine, record) = (machine.clone(), record.clone());
     tokio::spawn(async move {
@@ -514,6 +506,7 @@ fn take_in(
 /// Clears up after a run, and lets everybody know how it ended.
 async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
     machine.live().remove(&record.id);
+    machine.goes_on(&record.id);
     let code = match clear(machine, record).await {
         Ok(exit) => exit.code,
         Err(error) => {
@@ -551,7 +544,7 @@ async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitR
 }
 
 /// Resolves when a process has ended.
-async fn ended_process(process: &Process) {
+pub(super) async fn ended_process(process: &Process) {
     let told = async {
         // A pidfd becomes readable when its process has ended.
         let fd = readiness::watch(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?;

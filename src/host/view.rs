@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::HostError;
 use super::record::{ContainerRecord, HealthRecord, containers};
+use super::{HostError, given};
 use crate::image::{ImageError, ImageStore};
 use crate::lifecycle::Health;
 use crate::network;
@@ -112,6 +112,7 @@ pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<
         && matches!(runtime::probe(running)?, Liveness::Running { .. })
     {
         return Ok(ContainerState::Running {
+            paused: running.fixed.cgroup.is_frozen(),
             started: running.started_at,
         });
     }
@@ -234,6 +235,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         networks,
         volumes,
         images,
+        contents: given::digests(project),
     })
 }
 
@@ -250,6 +252,11 @@ fn observed(view: View) -> ObservedContainer {
         health: view.health,
         networks: record.networks,
         volumes: record.volumes,
+        contents: record
+            .given
+            .into_iter()
+            .map(|given| (given.from, given.digest))
+            .collect(),
         created: record.created,
     }
 }

@@ -74,7 +74,39 @@ impl<'a> Archive<'a> {
             if !found.is_file() {
                 return Err(wrong("is not a file"));
             }
-            let mut file = File::open(path).map_err(ImageError::io("open", path))?;
+            let file = File::open(path).map_err(ImageError::io("open", path))?;
+            return Self::of_file(image, source, file, scratch);
+        };
+        Ok(Self {
+            image,
+            source,
+            contents,
+        })
+    }
+
+    /// The folder of a layout.
+    pub(super) fn of_folder(image: &'a str, source: &'a Source, folder: PathBuf) -> Self {
+        Self {
+            image,
+            source,
+            contents: Contents::Directory(folder),
+        }
+    }
+
+    /// An archive that is open.
+    pub(super) fn of_file(
+        image: &'a str,
+        source: &'a Source,
+        mut file: File,
+        scratch: &Path,
+    ) -> Result<Self, ImageError> {
+        let path = source.path().unwrap_or(Path::new(""));
+        let wrong = |reason: &str| ImageError::Place {
+            image: image.to_owned(),
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let contents = {
             let mut head = [0; 4];
             let have = file.read_at(&mut head, 0).map_err(ImageError::io("read", path))?;
             if is_compressed(head.get(..have).unwrap_or_default()) {
@@ -97,26 +129,78 @@ impl<'a> Archive<'a> {
     }
 
     /// The image that the source names.
-    pub(super) fn find(&self) -> Result<Candidate, ImageError> {
+    pub(super) fn find(&self, own: &Platform) -> Result<Candidate, ImageError> {
         match self.source {
             Source::DockerArchive { reference, .. } => self.find_saved(reference.as_ref()),
             Source::Layout { tag, .. } | Source::LayoutArchive { tag, .. } => {
-                self.find_in_layout(tag.as_deref())
+                self.find_in_layout(tag.as_deref(), own)
             }
             Source::Registry(_) | Source::Rootfs { .. } => Err(self.wrong("is no archive".to_owned())),
         }
     }
 
-    fn find_in_layout(&self, tag: Option<&str>) -> Result<Candidate, ImageError> {
+    /// Every image of an archive that runs on a platform, with the names it has
+    /// there. What `docker save` writes today is both kinds of archive: its OCI
+    /// part says more, its names are in the other.
+    pub(super) fn all(&self, platform: &Platform) -> Result<Vec<(Candidate, Vec<String>)>, ImageError> {
+        if self.contents.has("manifest.json") {
+            let saved = self.saved_list()?;
+            let mut images = Vec::with_capacity(saved.len());
+            let index = match self.contents.has("index.json") {
+                true => self.index()?,
+                false => Vec::new(),
+            };
+            for one in &saved {
+                // The OCI part has the manifest as the registry had it.
+                let oci = index.iter().find_map(|entry| {
+                    let found = self.choose(vec![entry.clone()], platform).ok()?;
+                    let same = self.read(&one.config, CONFIG_LIMIT).ok()? == found.config;
+                    same.then_some(found)
+                });
+                let candidate = match oci {
+                    Some(candidate) => candidate,
+                    None => self.saved(one)?,
+                };
+                images.push((candidate, one.repo_tags.clone().unwrap_or_default()));
+            }
+            return Ok(images);
+        }
+        if !self.contents.has("oci-layout") {
+            return Err(
+                self.wrong("holds no images: neither manifest.json nor oci-layout is in it".to_owned())
+            );
+        }
+        let mut images = Vec::new();
+        let mut by_name: std::collections::BTreeMap<Option<String>, Vec<Descriptor>> =
+            std::collections::BTreeMap::new();
+        for entry in self.index()? {
+            by_name.entry(entry.name()).or_default().push(entry);
+        }
+        for (name, entries) in by_name {
+            images.push((self.choose(entries, platform)?, name.into_iter().collect()));
+        }
+        Ok(images)
+    }
+
+    fn index(&self) -> Result<Vec<Descriptor>, ImageError> {
+        let index = self.read("index.json", MANIFEST_LIMIT)?;
+        match manifest::parse(&index).map_err(|reason| self.document("index", reason))? {
+            Document::Index(entries) => Ok(entries),
+            Document::Manifest { .. } => Err(self.document("index", "is a manifest".to_owned())),
+        }
+    }
+
+    fn saved_list(&self) -> Result<Vec<Saved>, ImageError> {
+        let bytes = self.read("manifest.json", MANIFEST_LIMIT)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.document("manifest.json", format!("is malformed: {error}")))
+    }
+
+    fn find_in_layout(&self, tag: Option<&str>, own: &Platform) -> Result<Candidate, ImageError> {
         if !self.contents.has("oci-layout") {
             return Err(self.wrong("is not an OCI image layout: it has no oci-layout file".to_owned()));
         }
-        let index = self.read("index.json", MANIFEST_LIMIT)?;
-        let Document::Index(entries) =
-            manifest::parse(&index).map_err(|reason| self.document("index", reason))?
-        else {
-            return Err(self.document("index", "is a manifest".to_owned()));
-        };
+        let entries = self.index()?;
         let tags = || {
             let mut tags: Vec<_> = entries.iter().filter_map(Descriptor::tag).collect();
             tags.sort_unstable();
@@ -154,15 +238,23 @@ impl<'a> Archive<'a> {
                 )));
             }
         }
-        let own = Platform::own();
-        let mut entries = named;
+        self.choose(named, own)
+    }
+
+    /// The image of some descriptors for a platform.
+    fn choose(&self, mut entries: Vec<Descriptor>, own: &Platform) -> Result<Candidate, ImageError> {
+        let mut top = match entries.as_slice() {
+            [one] => Some(one.digest),
+            _ => None,
+        };
         for _ in 0..NESTING_LIMIT {
-            let chosen = manifest::choose(&own, &entries).map_err(|available| ImageError::Platform {
+            let chosen = manifest::choose(own, &entries).map_err(|available| ImageError::Platform {
                 image: self.image.to_owned(),
                 wanted: own.to_string(),
                 available,
             })?;
             let bytes = self.read_blob(&chosen, "manifest", MANIFEST_LIMIT)?;
+            top = top.or(Some(chosen.digest));
             match manifest::parse(&bytes).map_err(|reason| self.document("manifest", reason))? {
                 Document::Index(inner) => entries = inner,
                 Document::Manifest { config, layers } => {
@@ -177,6 +269,7 @@ impl<'a> Archive<'a> {
                         config: self.read_blob(&config, "configuration", CONFIG_LIMIT)?,
                         manifest: Some((chosen.digest, bytes)),
                         layers: blobs,
+                        top,
                     });
                 }
             }
@@ -188,9 +281,7 @@ impl<'a> Archive<'a> {
         if !self.contents.has("manifest.json") {
             return Err(self.wrong("is not a docker archive: it has no manifest.json".to_owned()));
         }
-        let bytes = self.read("manifest.json", MANIFEST_LIMIT)?;
-        let saved: Vec<Saved> = serde_json::from_slice(&bytes)
-            .map_err(|error| self.document("manifest.json", format!("is malformed: {error}")))?;
+        let saved = self.saved_list()?;
         let tags = |one: &Saved| one.repo_tags.clone().unwrap_or_default();
         let all = || saved.iter().flat_map(tags).collect::<Vec<_>>().join(", ");
         let chosen = match reference {
@@ -214,6 +305,10 @@ impl<'a> Archive<'a> {
                 }
             },
         };
+        self.saved(chosen)
+    }
+
+    fn saved(&self, chosen: &Saved) -> Result<Candidate, ImageError> {
         let layers = chosen.layers.as_deref().unwrap_or_default();
         if layers.len() > LAYERS_LIMIT {
             return Err(self.document("manifest.json", format!("has more than {LAYERS_LIMIT} layers")));
@@ -231,6 +326,7 @@ impl<'a> Archive<'a> {
             config: self.read(&chosen.config, CONFIG_LIMIT)?,
             manifest: None,
             layers: blobs,
+            top: None,
         })
     }
 

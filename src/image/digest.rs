@@ -37,6 +37,11 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// Of a finished computation.
+    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())

@@ -145,6 +145,36 @@ pub enum ImageError {
         /// Why.
         source: UnpackError,
     },
+    /// The settings of this machine, or what was asked for, do not allow it.
+    #[error("image {image}: {reason}")]
+    Settings {
+        /// The image as asked for.
+        image: String,
+        /// Which setting, and what is wrong.
+        reason: String,
+    },
+    /// A login or logout failed.
+    #[error("log in to {registry}: {reason}")]
+    Login {
+        /// The registry.
+        registry: String,
+        /// What it says.
+        reason: String,
+    },
+    /// There is no such image here.
+    #[error("no such image: {name}")]
+    Absent {
+        /// What was asked for.
+        name: String,
+    },
+    /// The image cannot be removed, or not under this name.
+    #[error("image {image} is not removed: {reason}")]
+    InUse {
+        /// What was asked for.
+        image: String,
+        /// By whom it is used.
+        reason: String,
+    },
     /// A task ended without a result: the pull was cancelled, or there is a defect.
     #[error("image {image}: the work was cut short")]
     Cancelled {

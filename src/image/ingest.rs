@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub(super) struct LayerRecord {
     pub(super) entries: u64,
     /// The boot in which it was unpacked; until it is synced it means nothing in another.
     pub(super) boot: String,
+    /// Digest and size of the packed form it came in.
+    #[serde(default)]
+    pub(super) packed: Option<(Digest, u64)>,
     /// Folders to [`unpack::adopt()`], as hexadecimal digits: names are bytes.
     pub(super) unlisted: Vec<String>,
 }
@@ -96,6 +99,38 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Where the packed form of the layer grows, and its digest; `None` without one.
+    pub(super) fn part(&self, layer: &Layer) -> Option<(PathBuf, Digest)> {
+        let digest = layer.blob.map_or(layer.diff, |(digest, _)| digest);
+        let name = format!("{}.{}.part", layer.diff.hex(), digest.hex());
+        Some((self.folder.parent()?.join(name), digest))
+    }
+
+    /// What an earlier attempt has of the packed form, and how much.
+    pub(super) fn resume(&self, layer: &Layer) -> Result<(Option<File>, u64), ImageError> {
+        let (Some((path, _)), Some((_, size))) = (self.part(layer), layer.blob) else {
+            return Ok((None, 0));
+        };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, 0)),
+            Err(error) => return Err(ImageError::io("open", &path)(error)),
+        };
+        let have = file.metadata().map_err(ImageError::io("look at", &path))?.len();
+        if have == 0 || have > size {
+            remove_all(&path)?;
+            return Ok((None, 0));
+        }
+        Ok((Some(file), have))
+    }
+
+    /// Removes what there is of the packed form.
+    pub(super) fn forget(&self, layer: &Layer) -> Result<(), ImageError> {
+        self.part(layer).map_or(Ok(()), |(path, _)| remove_all(&path))
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         // Before the lock falls, so that nobody waits for a file without a name.
@@ -104,19 +139,83 @@ impl Drop for Lease {
 }
 
 /// Makes a layer in its folder out of a stream and checks that it is the right
-/// one. `layer.json` is there only when all is well.
+/// one. `layer.json` is there only when all is well. With `keep` the packed form
+/// is kept beside it; so many bytes of it are there already.
 pub(super) fn receive(
     image: &str,
     layer: &Layer,
     stream: impl Read,
     lease: &Lease,
+    keep: Option<u64>,
 ) -> Result<LayerRecord, ImageError> {
     remove_all(&lease.folder)?;
-    let result = fill(image, layer, stream, lease);
-    if result.is_err() {
+    let result = match keep.and_then(|have| Some((have, lease.part(layer)?.0))) {
+        None => fill(image, layer, stream, lease),
+        Some((have, path)) => {
+            let mut options = File::options();
+            options.create(true).write(true).truncate(false).mode(0o600);
+            let file = options.open(&path).map_err(ImageError::io("create", &path))?;
+            file.set_len(have)
+                .map_err(ImageError::io("set the length of", &path))?;
+            let mut stream = Keeping {
+                inner: stream,
+                file,
+                skip: have,
+                at: 0,
+                failed: None,
+            };
+            let result = fill(image, layer, &mut stream, lease);
+            match stream.failed {
+                Some(error) => Err(ImageError::io("write", &path)(error)),
+                None => result,
+            }
+        }
+    };
+    if let Err(error) = &result {
         remove_all(&lease.folder)?;
+        // What came before a break of the connection is good for the next attempt.
+        let broken = matches!(
+            error,
+            ImageError::Unpack {
+                source: unpack::UnpackError::Read(_),
+                ..
+            }
+        );
+        if !broken {
+            lease.forget(layer)?;
+        }
     }
     result
+}
+
+/// Writes what is read through it to a file.
+struct Keeping<R> {
+    inner: R,
+    file: File,
+    /// So much is in the file already.
+    skip: u64,
+    at: u64,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Keeping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let end = self.at + count as u64;
+        let skipped = usize::try_from(self.skip.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        if let Some(fresh) = buffer.get(skipped.min(count)..count)
+            && !fresh.is_empty()
+        {
+            let place = end - fresh.len() as u64;
+            if let Err(error) = self.file.write_all_at(fresh, place) {
+                let text = io::Error::other("the packed layer cannot be kept");
+                self.failed = Some(error);
+                return Err(text);
+            }
+        }
+        self.at = end;
+        Ok(count)
+    }
 }
 
 fn fill(image: &str, layer: &Layer, stream: impl Read, lease: &Lease) -> Result<LayerRecord, ImageError> {
@@ -181,6 +280,7 @@ fn fill(image: &str, layer: &Layer, stream: impl Read, lease: &Lease) -> Result<
         bytes: unpacked.bytes,
         entries: unpacked.entries,
         boot: boot()?,
+        packed: Some((digest, size)),
         unlisted: unpacked.unlisted.iter().map(|path| to_hex(path)).collect(),
     };
     write_record(&lease.folder.join("layer.json"), &record)?;

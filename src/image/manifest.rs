@@ -46,6 +46,20 @@ impl Descriptor {
     }
 }
 
+impl Descriptor {
+    /// The whole name of an image in a layout: containerd's, or the tag where
+    /// that is one.
+    pub(super) fn name(&self) -> Option<String> {
+        let annotations = self.annotations.as_ref()?;
+        let name = annotations.get("io.containerd.image.name").or_else(|| {
+            let name = annotations.get(REF_NAME)?;
+            // A bare tag names no image.
+            name.contains([':', '/']).then_some(name)
+        });
+        name.cloned()
+    }
+}
+
 /// Operating system and processor, as Go names them.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub(super) struct Platform {
@@ -74,6 +88,42 @@ impl Platform {
             architecture: architecture.to_owned(),
             variant: variant.map(str::to_owned),
         }
+    }
+
+    /// Reads `os/architecture[/variant]`, or an architecture for Linux, in the
+    /// names of Go or of uname(2).
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, architecture, variant) = match parts.as_slice() {
+            ["linux"] => return Some(Self::own()),
+            [architecture] => ("linux", *architecture, None),
+            [os, architecture] => (*os, *architecture, None),
+            [os, architecture, variant] => (*os, *architecture, Some(*variant)),
+            _ => return None,
+        };
+        let plain = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        if !plain(os) || !plain(architecture) || !variant.is_none_or(plain) {
+            return None;
+        }
+        let (architecture, usual) = match architecture {
+            "x86_64" | "x86-64" | "amd64" => ("amd64", None),
+            "i386" | "i686" | "386" => ("386", None),
+            "aarch64" | "arm64" => ("arm64", Some("v8")),
+            "armhf" | "arm" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            other => (other, None),
+        };
+        Some(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.or(usual).map(str::to_owned),
+        })
     }
 
     /// How well something for `offered` runs here: lower is better, `None` not at all.

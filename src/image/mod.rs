@@ -43,20 +43,31 @@
 //! `registry/` say of themselves.
 
 mod archive;
+mod catalogue;
+mod change;
 mod config;
 mod digest;
 mod error;
 mod ingest;
 mod layer;
+mod load;
+mod login;
 mod manifest;
+mod pack;
+mod packed;
 mod pull;
+mod push;
 pub mod reference;
 mod registry;
+mod save;
 mod store;
 pub mod unpack;
 
+pub use catalogue::{Details, ImageUser, LayerDetail, Removed, Summary, Usage};
 pub use config::{ImageConfig, ImageHealthcheck};
 pub use digest::Digest;
 pub use error::ImageError;
-pub use pull::Progress;
+pub use load::{Authored, Input, LoadedImage};
+pub use pull::{Progress, PullOptions};
+pub use push::Pushed;
 pub use store::{DEFAULT_PATH, Image, ImageStore, Listed, Pruned};

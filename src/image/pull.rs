@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::future::Future;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -19,9 +21,9 @@ use super::error::ImageError;
 use super::ingest::{LayerRecord, Lease, from_hex, open_folder, receive};
 use super::layer::{Cancellable, Download, Slice};
 use super::manifest::{self, Platform};
-use super::reference::Source;
-use super::registry::Registry;
-use super::store::{Image, ImageStore, Stamp};
+use super::reference::{Reference, Source};
+use super::registry::{Access, Registry};
+use super::store::{Image, ImageStore, Part, Stamp};
 use super::unpack;
 
 /// Layers that are fetched side by side. More than one connection is needed to
@@ -33,7 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a pull reports while it goes on. Layers are named by the first 12
 /// digits of their digests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
     /// The image is known.
     Layers {
@@ -60,6 +63,24 @@ pub enum Progress {
     },
     /// Another process fetches what is still missing.
     Waiting,
+    /// The registry says that what is here is what it has.
+    UpToDate,
+    /// More of a layer is in the registry.
+    Uploaded {
+        /// Which.
+        layer: String,
+        /// Compressed bytes so far.
+        bytes: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// A layer is in the registry.
+    Pushed {
+        /// Which.
+        layer: String,
+        /// `exists`, `mounted` or `sent`.
+        state: &'static str,
+    },
     /// Something failed and is tried again.
     Retrying {
         /// What.
@@ -91,6 +112,16 @@ pub(super) struct Candidate {
     pub(super) config: Vec<u8>,
     pub(super) manifest: Option<(Digest, Vec<u8>)>,
     pub(super) layers: Vec<Blob>,
+    /// Digest of what the reference points at: the manifest, or the index it is from.
+    pub(super) top: Option<Digest>,
+}
+
+/// How an image is brought here.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// `os/architecture[/variant]`, or the architecture alone; `None` is this
+    /// machine. The image of another may not run here.
+    pub platform: Option<String>,
 }
 
 /// A layer as its source has it, without the digest of its content.
@@ -162,9 +193,9 @@ impl ImageStore {
     ///
     /// Several pulls at once, in this process or others, share the work: each
     /// layer is fetched once. A pull that is dropped or killed leaves nothing
-    /// that could be taken for a layer; the layers it had unpacked to their end
-    /// are used by the next attempt (until the machine restarts), and go when a
-    /// pull has ended well.
+    /// that could be taken for a layer; the layers it had unpacked to their end,
+    /// and the parts it had of others, are used by the next attempt, and go when
+    /// a pull has ended well.
     ///
     /// Must run in a tokio runtime with I/O and time; decompression runs on its
     /// blocking threads.
@@ -176,50 +207,126 @@ impl ImageStore {
         source: &str,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Image, ImageError> {
+        self.pull_with(source, &PullOptions::default(), progress).await
+    }
+
+    /// [`ImageStore::pull`] with options.
+    ///
+    /// # Errors
+    /// As [`ImageStore::pull`]; [`ImageError::Settings`] when the platform is none.
+    pub async fn pull_with(
+        &self,
+        source: &str,
+        options: &PullOptions,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Image, ImageError> {
         let parsed = Source::parse(source)?;
         if let Source::Rootfs { .. } = &parsed {
             return self.resolve(source)?.ok_or_else(|| ImageError::Cancelled {
                 image: source.to_owned(),
             });
         }
-        let (sender, mut receiver) = mpsc::unbounded_channel();
-        let work = self.pull_source(&parsed, source, Events(sender));
-        tokio::pin!(work);
-        let result = loop {
-            tokio::select! {
-                biased;
-                Some(event) = receiver.recv() => progress(event),
-                result = &mut work => break result,
-            }
+        let platform = match &options.platform {
+            None => Platform::own(),
+            Some(text) => Platform::parse(text).ok_or_else(|| ImageError::Settings {
+                image: source.to_owned(),
+                reason: format!("platform {text:?} is not os/architecture[/variant]"),
+            })?,
         };
-        while let Ok(event) = receiver.try_recv() {
-            progress(event);
-        }
-        result
+        reporting(progress, |events| async move {
+            self.pull_source(&parsed, source, &platform, options.platform.is_some(), events)
+                .await
+        })
+        .await
     }
 
-    async fn pull_source(&self, source: &Source, name: &str, events: Events) -> Result<Image, ImageError> {
+    /// A reference with the digest that its registry has for it now, in full
+    /// (`docker.io/library/nginx:1.27@sha256:…`). References that have a digest
+    /// are only written in full; what is no reference to a registry stays.
+    ///
+    /// # Errors
+    /// [`ImageError`], which names the image and what failed.
+    pub async fn pin(&self, source: &str) -> Result<String, ImageError> {
+        let Source::Registry(reference) = Source::parse(source)? else {
+            return Ok(source.to_owned());
+        };
+        if reference.digest().is_some() {
+            return Ok(reference.to_string());
+        }
+        let (sender, _) = mpsc::unbounded_channel();
+        let name: Arc<str> = source.into();
+        let events = Events(sender);
+        let mut failure = None;
+        for client in Registry::clients(&name, &reference, &Access::Pull, self.places(), &events)? {
+            match client.digest(&reference).await {
+                Ok(digest) => return Ok(format!("{reference}@{digest}")),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| ImageError::NotFound {
+            image: source.to_owned(),
+            registry: reference.registry().to_owned(),
+        }))
+    }
+
+    async fn pull_source(
+        &self,
+        source: &Source,
+        name: &str,
+        platform: &Platform,
+        any: bool,
+        events: Events,
+    ) -> Result<Image, ImageError> {
         self.prepare()?;
-        let using = self.share().await?;
+        self.tidy(true).await?;
         let name: Arc<str> = name.into();
-        let (image, stamp, registry) = match source {
+        let mut work = Work {
+            name: Arc::clone(&name),
+            platform: platform.clone(),
+            any,
+            registries: Vec::new(),
+            keep: false,
+            events: events.clone(),
+        };
+        let (candidate, stamp) = match source {
             Source::Registry(reference) => {
-                let registry = Registry::new(&name, reference, self.docker_config(), events.clone())?;
-                let registry = Arc::new(registry);
-                (registry.find(reference).await?, None, Some(registry))
+                let clients = Registry::clients(&name, reference, &Access::Pull, self.places(), &events)?;
+                let mut found = None;
+                for (at, client) in clients.iter().enumerate() {
+                    if let Some(image) = self.is_current(client, source, reference, platform).await? {
+                        events.send(Progress::UpToDate);
+                        return Ok(image);
+                    }
+                    match client.find(reference, platform).await {
+                        Ok(candidate) => {
+                            found = Some(candidate);
+                            work.registries = clients.get(at..).unwrap_or_default().to_vec();
+                            break;
+                        }
+                        Err(error) if client.is_mirror() => events.send(Progress::Warning {
+                            text: format!("mirror {} passed over: {error}", client.name()),
+                        }),
+                        Err(error) => return Err(error),
+                    }
+                }
+                work.keep = true;
+                let found = found.ok_or_else(|| ImageError::Cancelled {
+                    image: name.to_string(),
+                })?;
+                (found, None)
             }
             Source::Layout { .. } | Source::LayoutArchive { .. } | Source::DockerArchive { .. } => {
-                let (source, name, ingest) = (source.clone(), Arc::clone(&name), self.ingest());
+                let (source, ingest, platform) = (source.clone(), self.ingest(), platform.clone());
                 let found = blocking(Arc::clone(&name), {
                     let name = Arc::clone(&name);
                     move || {
                         // Taken before it is read: a change in between is a change.
                         let stamp = Stamp::of(&source)?;
-                        Ok((Archive::open(&name, &source, &ingest)?.find()?, stamp))
+                        let archive = Archive::open(&name, &source, &ingest)?;
+                        Ok((archive.find(&platform)?, stamp))
                     }
                 });
-                let (image, stamp) = found.await?;
-                (image, stamp, None)
+                found.await?
             }
             Source::Rootfs { .. } => {
                 return Err(ImageError::Cancelled {
@@ -227,55 +334,91 @@ impl ImageStore {
                 });
             }
         };
-        let id = self.obtain(&name, image, registry, &events).await?;
-        let store = self.clone();
-        let source = source.clone();
-        blocking(Arc::clone(&name), move || {
-            store.point(&source, id, stamp)?;
-            let image = store.image(&id, source.to_string())?;
-            drop(using);
-            // All is well: what no image needed may go, if nobody else is at work.
-            let lock = store.lock_file()?;
-            if lock.try_lock().is_ok() {
-                store.sweep(false)?;
-            }
-            image.ok_or_else(|| ImageError::Cancelled {
-                image: name.to_string(),
-            })
-        })
-        .await
+        let image = self
+            .obtain(&work, candidate, std::slice::from_ref(source), stamp)
+            .await?;
+        // All is well: what no image needed may go, if nobody else is at work.
+        self.tidy(false).await?;
+        Ok(image)
     }
 
-    /// Holds the store against those who remove from it. Whoever is alone cleans
-    /// up first.
-    async fn share(&self) -> Result<File, ImageError> {
-        let lock = self.lock_file()?;
-        let path = self.ingest();
-        if lock.try_lock().is_ok() {
-            let store = self.clone();
-            let swept = tokio::task::spawn_blocking(move || store.sweep(true)).await;
-            match swept {
-                Ok(result) => result?,
-                Err(error) => return Err(ImageError::io("clean up", &path)(error.into())),
-            }
+    /// The image of a reference, when the registry says that it has not changed.
+    async fn is_current(
+        &self,
+        client: &Registry,
+        source: &Source,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<Image>, ImageError> {
+        let Some((id, Some(top))) = self.pointed(source)? else {
+            return Ok(None);
+        };
+        let Some(image) = self.image(&id, source.to_string())? else {
+            return Ok(None);
+        };
+        let config = &image.config;
+        if !manifest::runs_here(platform, &config.os, &config.architecture, &config.variant) {
+            return Ok(None);
         }
+        let now = match reference.digest() {
+            Some(digest) => Some(*digest),
+            None => client.head(reference).await,
+        };
+        if now != Some(top) {
+            return Ok(None);
+        }
+        let using = self.shared().await?;
+        // Removed meanwhile, perhaps.
+        if self.image(&id, String::new())?.is_none() {
+            return Ok(None);
+        }
+        // When it was last asked for is when the record was written.
+        self.point(source, id, None, Some(top))?;
+        drop(using);
+        Ok(Some(image))
+    }
+
+    /// Cleans up, if nobody brings or removes anything just now.
+    pub(super) async fn tidy(&self, keep_whole: bool) -> Result<(), ImageError> {
+        let store = self.clone();
+        let path = self.ingest();
+        let work = move || {
+            let lock = store.lock_file()?;
+            if lock.try_lock().is_ok() {
+                store.sweep(keep_whole)?;
+            }
+            Ok(())
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(ImageError::io("clean up", &path)(error.into())),
+        }
+    }
+
+    /// Holds the store against those who remove from it.
+    pub(super) async fn shared(&self) -> Result<File, ImageError> {
+        let lock = self.lock_file()?;
         loop {
             match lock.try_lock_shared() {
                 Ok(()) => return Ok(lock),
                 Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOOK_AGAIN).await,
-                Err(fs::TryLockError::Error(error)) => return Err(ImageError::io("lock", &path)(error)),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(ImageError::io("lock", &self.ingest())(error));
+                }
             }
         }
     }
 
-    /// Fetches what is missing of an image and commits it.
-    async fn obtain(
+    /// Fetches what is missing of an image, commits it, and makes sources point
+    /// at it.
+    pub(super) async fn obtain(
         &self,
-        name: &Arc<str>,
+        work: &Work,
         image: Candidate,
-        registry: Option<Arc<Registry>>,
-        events: &Events,
-    ) -> Result<Digest, ImageError> {
+        sources: &[Source],
+        stamp: Option<Stamp>,
+    ) -> Result<Image, ImageError> {
+        let (name, events) = (&work.name, &work.events);
         let id = Digest::of(&image.config);
         let document = |reason: String| ImageError::Document {
             image: name.to_string(),
@@ -283,11 +426,11 @@ impl ImageStore {
             reason,
         };
         let (config, diffs) = config::parse(&image.config).map_err(document)?;
-        let own = Platform::own();
-        if !manifest::runs_here(&own, &config.os, &config.architecture, &config.variant) {
+        let fits = manifest::runs_here(&work.platform, &config.os, &config.architecture, &config.variant);
+        if !fits && !work.any {
             return Err(ImageError::Platform {
                 image: name.to_string(),
-                wanted: own.to_string(),
+                wanted: work.platform.to_string(),
                 available: format!("{}/{}", config.os, config.architecture),
             });
         }
@@ -310,31 +453,79 @@ impl ImageStore {
                 place: blob.place,
             })
             .collect();
-        if self.has_image(&id)? {
-            events.send(Progress::Layers {
-                total: layers.len(),
-                missing: 0,
-                bytes: 0,
-            });
-            return Ok(id);
-        }
+        let canonical = sources.first().map_or_else(|| id.to_string(), Source::to_string);
+        let top = image.top;
+        let store = self.clone();
+        let finish = {
+            let (name, sources) = (Arc::clone(name), sources.to_vec());
+            move || {
+                for source in &sources {
+                    store.point(source, id, stamp.clone(), top)?;
+                }
+                let image = store.image(&id, canonical)?;
+                image.ok_or_else(|| ImageError::Cancelled {
+                    image: name.to_string(),
+                })
+            }
+        };
+        let total = layers.len();
         let stack = Arc::new(Stack::new(self.clone(), Arc::clone(name), layers));
         let mut announced = false;
         let mut waiting = false;
+        let mut using = None;
         loop {
+            if self.has_image(&id)? {
+                let _using = match using.take() {
+                    Some(using) => using,
+                    None => self.shared().await?,
+                };
+                if self.has_image(&id)? {
+                    if !announced {
+                        events.send(Progress::Layers {
+                            total,
+                            missing: 0,
+                            bytes: 0,
+                        });
+                    }
+                    return blocking(Arc::clone(name), finish).await;
+                }
+            }
             let missing = stack.missing()?;
             if !announced {
                 announced = true;
                 let sizes = missing.iter().filter_map(|&at| stack.layers.get(at)?.blob);
                 events.send(Progress::Layers {
-                    total: stack.layers.len(),
+                    total,
                     missing: missing.len(),
                     bytes: sizes.map(|(_, size)| size).sum(),
                 });
             }
             if missing.is_empty() {
-                break;
+                let held = match using.take() {
+                    Some(using) => using,
+                    None => self.shared().await?,
+                };
+                // Somebody may have removed some while nothing was held.
+                if !stack.missing()?.is_empty() {
+                    continue;
+                }
+                let store = self.clone();
+                let manifest = image.manifest;
+                let config = image.config;
+                return blocking(Arc::clone(name), move || {
+                    let layers = stack.names_for_overlay()?;
+                    let parts = stack.parts()?;
+                    let manifest = manifest
+                        .as_ref()
+                        .map(|(digest, bytes)| (digest, bytes.as_slice()));
+                    store.commit(&id, &config, manifest, layers, parts)?;
+                    let image = finish();
+                    drop(held);
+                    image
+                })
+                .await;
             }
+            using = None;
             let mut leases = Vec::new();
             for at in missing {
                 let Some(layer) = stack.layers.get(at) else {
@@ -354,21 +545,11 @@ impl ImageStore {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 continue;
             }
-            let fetched = self.fetch(&stack, leases, registry.as_ref(), events).await?;
+            let fetched = self.fetch(&stack, leases, work).await?;
+            using = Some(self.shared().await?);
             let stack = Arc::clone(&stack);
             blocking(Arc::clone(name), move || stack.place(fetched)).await?;
         }
-        let store = self.clone();
-        blocking(Arc::clone(name), move || {
-            let layers = stack.names_for_overlay()?;
-            let manifest = image
-                .manifest
-                .as_ref()
-                .map(|(digest, bytes)| (digest, bytes.as_slice()));
-            store.commit(&id, &image.config, manifest, layers)
-        })
-        .await?;
-        Ok(id)
     }
 
     /// Fetches and unpacks layers side by side into `ingest/`.
@@ -376,68 +557,118 @@ impl ImageStore {
         &self,
         stack: &Arc<Stack>,
         leases: Vec<(usize, Lease)>,
-        registry: Option<&Arc<Registry>>,
-        events: &Events,
+        work: &Work,
     ) -> Result<Vec<Fetched>, ImageError> {
         let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
         let cancel = Cancel::new();
         let mut tasks = JoinSet::new();
+        let registries: Arc<[Arc<Registry>]> = work.registries.clone().into();
         for (at, lease) in leases {
             let Some(layer) = stack.layers.get(at).cloned() else {
                 continue;
             };
-            let (places, registry) = (Arc::clone(&places), registry.cloned());
+            let (places, registries) = (Arc::clone(&places), Arc::clone(&registries));
             let (flag, mut signal) = (Arc::clone(&cancel.flag), cancel.signal.subscribe());
-            let (image, events) = (Arc::clone(&stack.image), events.clone());
+            let (image, events) = (Arc::clone(&stack.image), work.events.clone());
+            let keep = work.keep;
             tasks.spawn(async move {
                 let _place = places.acquire().await;
                 if let Some(record) = lease.whole()? {
-                    return Ok(Fetched { at, lease, record });
+                    return Ok(Fetched {
+                        part: lease.part(&layer),
+                        at,
+                        lease,
+                        record,
+                    });
                 }
+                let cancelled = || ImageError::Cancelled {
+                    image: image.to_string(),
+                };
                 if flag.load(Ordering::Relaxed) {
-                    return Err(ImageError::Cancelled { image: image.to_string() });
+                    return Err(cancelled());
                 }
                 let label = layer.name();
-                let unpack = |stream: Box<dyn std::io::Read + Send>| {
-                    let (name, layer) = (Arc::clone(&image), layer.clone());
-                    let stream = Cancellable::new(stream, flag);
+                let lease = Arc::new(lease);
+                let unpack = |stream: Box<dyn std::io::Read + Send>, have: u64| {
+                    let (name, layer, lease) = (Arc::clone(&image), layer.clone(), Arc::clone(&lease));
+                    let stream = Cancellable::new(stream, Arc::clone(&flag));
                     blocking(Arc::clone(&image), move || {
-                        let record = receive(&name, &layer, stream, &lease)?;
-                        Ok(Fetched { at, lease, record })
+                        receive(&name, &layer, stream, &lease, keep.then_some(have))
                     })
                 };
-                let fetched = match (&layer.place, registry, layer.blob) {
-                    (Place::File(path), ..) => {
+                let record = match (&layer.place, layer.blob) {
+                    (Place::File(path), _) => {
                         let file = File::open(path).map_err(ImageError::io("open", path))?;
-                        unpack(Box::new(file)).await?
+                        unpack(Box::new(file), 0).await?
                     }
-                    (Place::Slice(file, offset, length), ..) => {
-                        unpack(Box::new(Slice::new(Arc::clone(file), *offset, *length))).await?
+                    (Place::Slice(file, offset, length), _) => {
+                        unpack(Box::new(Slice::new(Arc::clone(file), *offset, *length)), 0).await?
                     }
-                    (Place::Registry, Some(registry), Some((digest, size))) => {
+                    (Place::Registry, Some((digest, size))) => loop {
+                        // What an earlier attempt has is read again, not fetched again.
+                        let (part, have) = match keep {
+                            true => lease.resume(&layer)?,
+                            false => (None, 0),
+                        };
                         let (sender, stream) = Download::new();
+                        let received = AtomicU64::new(have);
                         // Owns the sender: gone without an end when there was an error.
                         let download = async {
                             let sender = sender;
+                            let fetch = async {
+                                let mut result = Err(cancelled());
+                                for registry in registries.iter() {
+                                    result = registry.layer(&digest, size, &received, &sender).await;
+                                    match &result {
+                                        Err(error) if registry.is_mirror() && !sender.is_closed() => {
+                                            events.send(Progress::Warning {
+                                                text: format!(
+                                                    "mirror {} passed over: {error}",
+                                                    registry.name()
+                                                ),
+                                            });
+                                        }
+                                        _ => break,
+                                    }
+                                }
+                                result
+                            };
                             tokio::select! {
-                                result = registry.layer(&digest, size, &sender) => result,
-                                _ = signal.changed() => Err(ImageError::Cancelled { image: image.to_string() }),
+                                result = fetch => result,
+                                _ = signal.changed() => Err(cancelled()),
                             }
                         };
-                        let (downloaded, unpacked) = tokio::join!(download, unpack(Box::new(stream)));
-                        match (downloaded, unpacked) {
+                        let stream: Box<dyn std::io::Read + Send> = match part {
+                            Some(part) => Box::new(part.chain(stream)),
+                            None => Box::new(stream),
+                        };
+                        match tokio::join!(download, unpack(stream, have)) {
+                            // What was kept of an earlier attempt was no good.
+                            (_, Err(error)) if have > 0 && error.is_of_content() => {
+                                lease.forget(&layer)?;
+                            }
+                            (Err(error), _) if error.is_of_content() => {
+                                lease.forget(&layer)?;
+                                return Err(error);
+                            }
                             // A download fails too when nobody takes its data any more.
                             (Err(error), Err(unpack)) => return Err(error.unless_cut_short(unpack)),
                             (Err(error), Ok(_)) => return Err(error),
-                            (Ok(()), unpacked) => unpacked?,
+                            (Ok(()), unpacked) => break unpacked?,
                         }
-                    }
-                    (Place::Registry, ..) => {
-                        return Err(ImageError::Cancelled { image: image.to_string() });
-                    }
+                    },
+                    (Place::Registry, None) => return Err(cancelled()),
                 };
                 events.send(Progress::Unpacked { layer: label });
-                Ok(fetched)
+                let part = lease.part(&layer);
+                // The threads that had a share of it are done.
+                let lease = Arc::try_unwrap(lease).map_err(|_| cancelled())?;
+                Ok(Fetched {
+                    at,
+                    lease,
+                    record,
+                    part,
+                })
             });
         }
         let mut fetched = Vec::new();
@@ -468,8 +699,17 @@ impl ImageStore {
 }
 
 impl ImageError {
+    /// Whether it says that content is not what it should be.
+    fn is_of_content(&self) -> bool {
+        match self {
+            Self::WrongDigest { .. } | Self::WrongSize { .. } => true,
+            Self::Unpack { source, .. } => !matches!(source, unpack::UnpackError::Io { .. }),
+            _ => false,
+        }
+    }
+
     /// This error, unless it only says that another has ended the work.
-    fn unless_cut_short(self, other: Self) -> Self {
+    pub(super) fn unless_cut_short(self, other: Self) -> Self {
         if matches!(self, Self::Cancelled { .. }) {
             other
         } else {
@@ -478,8 +718,29 @@ impl ImageError {
     }
 }
 
+/// Runs work that sends progress, and reports it on this task.
+pub(super) async fn reporting<T, F: Future<Output = Result<T, ImageError>>>(
+    progress: impl Fn(Progress) + Send + Sync,
+    work: impl FnOnce(Events) -> F,
+) -> Result<T, ImageError> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let work = work(Events(sender));
+    tokio::pin!(work);
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(event) = receiver.recv() => progress(event),
+            result = &mut work => break result,
+        }
+    };
+    while let Ok(event) = receiver.try_recv() {
+        progress(event);
+    }
+    result
+}
+
 /// Runs file system work on a thread that may wait.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     image: Arc<str>,
     work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
@@ -495,6 +756,23 @@ struct Fetched {
     at: usize,
     lease: Lease,
     record: LayerRecord,
+    /// Its packed form, when that is kept, and the digest of it.
+    part: Option<(PathBuf, Digest)>,
+}
+
+/// One image on its way here.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// The image as asked for.
+    pub(super) name: Arc<str>,
+    pub(super) platform: Platform,
+    /// An image for another platform is fine too.
+    pub(super) any: bool,
+    /// Who has the layers; the next is asked when one fails.
+    pub(super) registries: Vec<Arc<Registry>>,
+    /// Keep the packed layers, so that they can be pushed and saved.
+    pub(super) keep: bool,
+    pub(super) events: Events,
 }
 
 /// The layers of one image, base first.
@@ -582,6 +860,12 @@ impl Stack {
         rustix::fs::syncfs(open_folder(&ingest)?)
             .map_err(|error| ImageError::io("sync", &ingest)(error.into()))?;
         for (name, layer) in ready {
+            if let Some((part, digest)) = layer.part.as_ref().filter(|(part, _)| part.exists()) {
+                // Before the layer: a layer in its place is one that is done with.
+                let digest = layer.record.packed.map_or(*digest, |(digest, _)| digest);
+                let target = self.store.blob(&digest);
+                fs::rename(part, &target).map_err(ImageError::io("create", &target))?;
+            }
             let target = self.store.layer(&name);
             // Damaged beyond use, or it would have been taken for present.
             if fs::symlink_metadata(&target).is_ok() {
@@ -609,6 +893,26 @@ impl Stack {
             folders.push(open_folder(&folder.join("fs"))?);
         }
         Ok(Some(folders))
+    }
+
+    /// What the image is made of, base first.
+    fn parts(&self) -> Result<Vec<Part>, ImageError> {
+        let mut parts = Vec::with_capacity(self.layers.len());
+        for (at, layer) in self.layers.iter().enumerate() {
+            let name = self.present(at)?.ok_or_else(|| ImageError::Cancelled {
+                image: self.image.to_string(),
+            })?;
+            let blob = match layer.blob {
+                Some(blob) => Some(blob),
+                None => self.store.layer_record(&name)?.and_then(|record| record.packed),
+            };
+            parts.push(Part {
+                diff: layer.diff,
+                name,
+                blob,
+            });
+        }
+        Ok(parts)
     }
 
     /// What overlayfs is given: topmost first; a layer that occurs twice only

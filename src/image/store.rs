@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::config::{self, ImageConfig};
 use super::digest::Digest;
 use super::error::ImageError;
-use super::ingest::{LayerRecord, whole_layer};
+use super::ingest::{LayerRecord, Lease, whole_layer};
 use super::reference::Source;
+use super::registry::Places;
 use crate::store::{StoreError, read_record};
 
 /// What programs in a container find their commands by when nothing says so.
@@ -50,8 +51,14 @@ pub struct Listed {
 }
 
 /// What [`ImageStore::prune`] removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
+    /// Sources that were forgotten.
+    pub references: Vec<String>,
+    /// Ids of the images.
+    pub ids: Vec<String>,
+    /// Bytes of packed layers, manifests and configurations.
+    pub packed: u64,
     /// Images.
     pub images: usize,
     /// Layers.
@@ -64,7 +71,7 @@ pub struct Pruned {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     root: PathBuf,
-    docker_config: Option<PathBuf>,
+    places: Places,
 }
 
 /// `references/<digest of the source>.json`: which image a source is.
@@ -74,15 +81,41 @@ struct ReferenceRecord {
     id: Digest,
     /// What a local source looked like when it was imported.
     stamp: Option<Stamp>,
+    /// Digest of the manifest or index that the source pointed at.
+    #[serde(default)]
+    top: Option<Digest>,
+}
+
+/// A source that is known.
+#[derive(Clone, Debug)]
+pub(super) struct Pointer {
+    pub(super) source: String,
+    pub(super) id: Digest,
+    pub(super) top: Option<Digest>,
+    pub(super) pulled: SystemTime,
 }
 
 /// `records/<id>.json`: what an image is made of. Written last.
-#[derive(Debug, Serialize, Deserialize)]
-struct ImageRecord {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
     /// Digest of the manifest, when there is one.
-    manifest: Option<Digest>,
-    /// Names of folders in `layers/`, topmost first.
-    layers: Vec<String>,
+    pub(super) manifest: Option<Digest>,
+    /// Names of folders in `layers/`, topmost first: what overlayfs gets.
+    pub(super) layers: Vec<String>,
+    /// All its layers, base first.
+    #[serde(default)]
+    pub(super) parts: Vec<Part>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// Digest of the decompressed archive.
+    pub(super) diff: Digest,
+    /// The folder in `layers/`.
+    pub(super) name: String,
+    /// Digest and size of the packed form, which may be kept in `blobs/`.
+    pub(super) blob: Option<(Digest, u64)>,
 }
 
 /// What tells that a local source has changed.
@@ -132,7 +165,7 @@ impl ImageStore {
     pub fn open(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            docker_config: None,
+            places: Places::default(),
         }
     }
 
@@ -140,7 +173,15 @@ impl ImageStore {
     /// `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
     #[must_use]
     pub fn with_docker_config(mut self, file: PathBuf) -> Self {
-        self.docker_config = Some(file);
+        self.places.docker_config = Some(file);
+        self
+    }
+
+    /// Reads the settings of registries (`daemon.json`, `registries.conf`,
+    /// `certs.d`) below this folder instead of `/`, and none of the user's.
+    #[must_use]
+    pub fn with_settings_below(mut self, root: PathBuf) -> Self {
+        self.places.root = root;
         self
     }
 
@@ -237,10 +278,7 @@ impl ImageStore {
     /// [`ImageError::Store`] or [`ImageError::Io`] when the store cannot be read
     /// or something cannot be removed; the rest is then left for the next time.
     pub fn prune(&self, keep: &BTreeSet<String>) -> Result<Pruned, ImageError> {
-        self.prepare()?;
-        let lock = self.lock_file()?;
-        lock.lock()
-            .map_err(ImageError::io("lock", &self.root.join("lock")))?;
+        let _alone = self.alone()?;
         self.sweep(false)?;
         let mut ids: BTreeSet<Digest> = keep.iter().filter_map(|id| Digest::parse(id)).collect();
         for name in names(&self.root.join("references"))? {
@@ -249,6 +287,12 @@ impl ImageStore {
                 ids.insert(record.id);
             }
         }
+        self.sweep_images(&ids)
+    }
+
+    /// Removes every image but these, and what only they have. For who has the
+    /// store alone.
+    pub(super) fn sweep_images(&self, ids: &BTreeSet<Digest>) -> Result<Pruned, ImageError> {
         let mut pruned = Pruned::default();
         let mut layers = BTreeSet::new();
         let mut blobs = BTreeSet::new();
@@ -260,11 +304,14 @@ impl ImageStore {
                 (Some(id), Some(record)) if ids.contains(&id) => {
                     blobs.insert(id.hex());
                     blobs.extend(record.manifest.map(|digest| digest.hex()));
+                    blobs.extend(record.parts.iter().filter_map(|part| Some(part.blob?.0.hex())));
+                    layers.extend(record.parts.into_iter().map(|part| part.name));
                     layers.extend(record.layers);
                 }
                 _ => {
                     // First the record, then what it names: it never lies.
                     fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+                    pruned.ids.extend(id.map(|id| id.to_string()));
                     pruned.images += 1;
                 }
             }
@@ -279,14 +326,15 @@ impl ImageStore {
         for name in names(&self.blobs())? {
             if !blobs.contains(&name) {
                 let path = self.blobs().join(&name);
+                pruned.packed += fs::metadata(&path).map_or(0, |found| found.len());
                 fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
             }
         }
         Ok(pruned)
     }
 
-    pub(super) fn docker_config(&self) -> Option<&Path> {
-        self.docker_config.as_deref()
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Makes the folders of the store. Only root may look inside: layers hold
@@ -333,9 +381,20 @@ impl ImageStore {
         }
         for name in all_names(&self.root.join("ingest"))? {
             let path = self.root.join("ingest").join(&name);
-            if !(keep_whole && whole_layer(&path)?.is_some()) {
+            // What somebody has claimed is being made just now.
+            let layer = name.get(..64).and_then(Digest::parse_hex);
+            let lease = match layer {
+                Some(layer) => match Lease::take(self, &layer)? {
+                    Some(lease) => Some(lease),
+                    None => continue,
+                },
+                None => None,
+            };
+            let wanted = name.ends_with(".part") || whole_layer(&path)?.is_some();
+            if !(keep_whole && wanted) {
                 remove_all(&path)?;
             }
+            drop(lease);
         }
         for folder in ["references", "records", "blobs/sha256"] {
             let folder = self.root.join(folder);
@@ -379,6 +438,7 @@ impl ImageStore {
         config: &[u8],
         manifest: Option<(&Digest, &[u8])>,
         layers: Vec<String>,
+        parts: Vec<Part>,
     ) -> Result<(), ImageError> {
         replace(&self.blobs().join(id.hex()), config)?;
         if let Some((digest, bytes)) = manifest {
@@ -387,15 +447,122 @@ impl ImageStore {
         let record = ImageRecord {
             manifest: manifest.map(|(digest, _)| *digest),
             layers,
+            parts,
         };
         replace_record(&self.record_path(id), &record)
     }
 
     /// Says which image a source is from now on.
-    pub(super) fn point(&self, source: &Source, id: Digest, stamp: Option<Stamp>) -> Result<(), ImageError> {
+    pub(super) fn point(
+        &self,
+        source: &Source,
+        id: Digest,
+        stamp: Option<Stamp>,
+        top: Option<Digest>,
+    ) -> Result<(), ImageError> {
         let source = source.to_string();
         let path = self.reference_path(&source);
-        replace_record(&path, &ReferenceRecord { source, id, stamp })
+        let record = ReferenceRecord {
+            source,
+            id,
+            stamp,
+            top,
+        };
+        replace_record(&path, &record)
+    }
+
+    /// Which image a source is, and the digest it pointed at.
+    pub(super) fn pointed(&self, source: &Source) -> Result<Option<(Digest, Option<Digest>)>, ImageError> {
+        let path = self.reference_path(&source.to_string());
+        let record = read_damaged::<ReferenceRecord>(&path)?;
+        Ok(record.map(|record| (record.id, record.top)))
+    }
+
+    /// What a local source looked like when it was imported.
+    pub(super) fn stamp_of(&self, source: &Source) -> Result<Option<Stamp>, ImageError> {
+        let path = self.reference_path(&source.to_string());
+        Ok(read_damaged::<ReferenceRecord>(&path)?.and_then(|record| record.stamp))
+    }
+
+    /// Every source: its canonical form, image, the digest it pointed at, and
+    /// when that was last asked for.
+    pub(super) fn pointers(&self) -> Result<Vec<Pointer>, ImageError> {
+        let mut list = Vec::new();
+        for name in names(&self.root.join("references"))? {
+            let path = self.root.join("references").join(&name);
+            let Some(record) = read_damaged::<ReferenceRecord>(&path)? else {
+                continue;
+            };
+            let pulled = fs::metadata(&path).and_then(|found| found.modified());
+            list.push(Pointer {
+                source: record.source,
+                id: record.id,
+                top: record.top,
+                pulled: pulled.unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
+        list.sort_by(|a, b| a.source.cmp(&b.source));
+        Ok(list)
+    }
+
+    /// The ids of all images that are here, whole or not.
+    pub(super) fn ids(&self) -> Result<BTreeSet<Digest>, ImageError> {
+        let names = names(&self.root.join("records"))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Digest::parse_hex(name.strip_suffix(".json")?))
+            .collect())
+    }
+
+    /// What an image is made of.
+    pub(super) fn record(&self, id: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        read_damaged(&self.record_path(id))
+    }
+
+    /// When an image came to be here.
+    pub(super) fn record_time(&self, id: &Digest) -> SystemTime {
+        let found = fs::metadata(self.record_path(id)).and_then(|found| found.modified());
+        found.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    pub(super) fn layer_record(&self, name: &str) -> Result<Option<LayerRecord>, ImageError> {
+        read_damaged(&self.layer(name).join("layer.json"))
+    }
+
+    /// Where content is kept.
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// Reads a manifest or configuration; `None` when it is not here or damaged.
+    pub(super) fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+        let path = self.blob(digest);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes).filter(|bytes| Digest::of(bytes) == *digest)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::io("read", &path)(error)),
+        }
+    }
+
+    /// The layers that are here.
+    pub(super) fn layer_names(&self) -> Result<Vec<String>, ImageError> {
+        names(&self.root.join("layers"))
+    }
+
+    /// Bytes of all blobs.
+    pub(super) fn blob_bytes(&self) -> Result<u64, ImageError> {
+        let names = names(&self.blobs())?;
+        let size = |name: String| fs::metadata(self.blobs().join(name)).map_or(0, |found| found.len());
+        Ok(names.into_iter().map(size).sum())
+    }
+
+    /// Has the store alone: nobody brings anything to its place meanwhile.
+    pub(super) fn alone(&self) -> Result<File, ImageError> {
+        self.prepare()?;
+        let lock = self.lock_file()?;
+        lock.lock()
+            .map_err(ImageError::io("lock", &self.root.join("lock")))?;
+        Ok(lock)
     }
 
     /// Removes a folder: first out of sight, then for good.
@@ -418,7 +585,7 @@ impl ImageStore {
         self.root.join("records").join(id.hex() + ".json")
     }
 
-    fn layer_bytes(&self, name: &str) -> Result<u64, ImageError> {
+    pub(super) fn layer_bytes(&self, name: &str) -> Result<u64, ImageError> {
         let record = read_damaged::<LayerRecord>(&self.layer(name).join("layer.json"))?;
         Ok(record.map_or(0, |record| record.bytes))
     }

@@ -3,14 +3,13 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
-use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{WaitOptions, WaitStatus};
 use serde::Serialize;
@@ -18,13 +17,11 @@ use serde_json::value::RawValue;
 
 use super::attach::{Clients, Heard};
 use super::log::Writer;
-use super::output::{Inside, Output, Progress};
+use super::output::{Output, Progress};
 use crate::runtime::order::{self, Answer, MonitorOrder};
-use crate::runtime::{
-    Beginning, CLIENT, ExitRecord, Failure, INIT_ROLE, ProcessId, Revive, Step, now, reserve,
-};
+use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
 use crate::store::{self, Lock};
-use crate::sys::clone::{Child, clone_process, execute_fd};
+use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};
 use crate::sys::{fd, process, signal};
 
@@ -145,16 +142,21 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         .map_err(|error| given(error.into()))?;
 
     let started_at = now();
-    let stage = Stage {
-        order: &order,
-        blueprint,
-        executable,
-        inside,
-        report: inner_report,
-        filter,
-        network,
-    };
-    let child = stage.make()?;
+    let child = Launch {
+        namespaces: &order.namespaces,
+        cgroup: &order.cgroup,
+        executable: executable.as_fd(),
+        blueprint: blueprint.as_fd(),
+        report: inner_report.as_fd(),
+        control: report.as_fd(),
+        filter: filter.as_ref().map(|fd| fd.as_fd()),
+        network: network.as_ref().map(|fd| fd.as_fd()),
+        standard: [inside.stdin.as_fd(), inside.stdout.as_fd(), inside.stderr.as_fd()],
+        passed: Vec::new(),
+        preserved: 0,
+        outlives: false,
+    }
+    .make()?;
     let (init, own) = match (ProcessId::of(child.pid), ProcessId::of(std::process::id())) {
         (Ok(init), Ok(own)) => (init, own),
         (Err(error), _) | (_, Err(error)) => return Err(Failure::new(Step::Clone, "", &error)),
@@ -168,7 +170,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     };
     store::write_record(&order.running_record, &running)
         .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
-    drop(stage);
+    drop((blueprint, executable, inside, inner_report, filter, network));
     let beginning = Beginning::listen(report.as_fd()).map_err(given)?;
     if let Some(failure) = beginning.failure {
         return Err(failure);
@@ -215,98 +217,6 @@ fn reserve_room(order: &MonitorOrder) -> io::Result<OwnedFd> {
     let file = rustix::fs::open(reserve(&order.exit_record), flags, Mode::from_raw_mode(0o600))?;
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED)?;
     Ok(file)
-}
-
-/// What the init stage is made of.
-struct Stage<'a> {
-    order: &'a MonitorOrder,
-    blueprint: OwnedFd,
-    executable: OwnedFd,
-    inside: Inside,
-    report: OwnedFd,
-    filter: Option<OwnedFd>,
-    network: Option<OwnedFd>,
-}
-
-impl Stage<'_> {
-    /// Makes the process; it executes the init stage.
-    fn make(&self) -> Result<Child, Failure> {
-        let folder = self.order.cgroup.unified().map(|path| {
-            rustix::fs::open(
-                path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into()))
-        });
-        let folder = folder.transpose()?;
-        let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
-        let optional = |fd: &Option<OwnedFd>| fd.as_ref().map_or_else(|| "-".to_owned(), number);
-        let texts = [
-            "rcompose".to_owned(),
-            INIT_ROLE.to_owned(),
-            number(&self.blueprint),
-            number(&self.report),
-            optional(&self.filter),
-            optional(&self.network),
-        ];
-        let argv: Vec<CString> = texts
-            .into_iter()
-            .filter_map(|text| CString::new(text).ok())
-            .collect();
-        let tasks: Vec<_> = self.order.cgroup.tasks().collect();
-        clone_process(
-            self.order.namespaces,
-            folder.as_ref().map(|fd| fd.as_fd()),
-            || {
-                let failure = self.become_init(&tasks, &argv);
-                let reporter = self.report.as_fd();
-                if let Ok(bytes) = serde_json::to_vec(&crate::runtime::Report::Failed(failure)) {
-                    let _ = fd::send(reporter, &bytes, None);
-                }
-                125
-            },
-        )
-        .map_err(|error| Failure::new(Step::Clone, "", &error))
-    }
-
-    /// In the new process: joins the cgroup and executes. Returns when that fails.
-    fn become_init(&self, tasks: &[std::path::PathBuf], argv: &[CString]) -> Failure {
-        let cloning = |error: io::Error| Failure::new(Step::Clone, "", &error);
-        if let Err(error) = process::die_with_parent() {
-            return cloning(error);
-        }
-        for path in tasks {
-            if let Err(error) = fs::OpenOptions::new()
-                .write(true)
-                .open(path)
-                .and_then(|mut file| {
-                    use std::io::Write as _;
-                    file.write_all(b"0")
-                })
-            {
-                return Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
-            }
-        }
-        let standard = [&self.inside.stdin, &self.inside.stdout, &self.inside.stderr];
-        for (number, stream) in (0..).zip(standard) {
-            if let Err(error) = fd::set_standard(stream.as_fd(), number) {
-                return cloning(error);
-            }
-        }
-        let passed = [
-            Some(&self.blueprint),
-            Some(&self.report),
-            self.filter.as_ref(),
-            self.network.as_ref(),
-        ];
-        for fd in passed.into_iter().flatten() {
-            if let Err(error) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
-                return cloning(error.into());
-            }
-        }
-        cloning(execute_fd(self.executable.as_fd(), argv, &[]))
-    }
 }
 
 /// A monitor whose container runs.

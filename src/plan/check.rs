@@ -176,6 +176,9 @@ impl<'a> Checker<'a> {
             Operation::RemoveVolume { name } => self.check_volume_removal(at, name),
             Operation::CreateContainer { service, name, .. } => self.check_creation(at, service, name),
             Operation::UpdateContainer { container, .. } => self.check_exists(at, container),
+            Operation::SignalContainer { container, .. }
+            | Operation::PauseContainer { container }
+            | Operation::UnpauseContainer { container } => self.check_exists(at, container),
             Operation::StartContainer { container } => self.check_start(at, container),
             Operation::StopContainer { container, again, .. } => {
                 self.check_exists(at, container);
@@ -484,10 +487,14 @@ mod tests {
                 number: 1,
                 config: serde_json::Value::Null,
                 image: "i".into(),
-                state: ContainerState::Running { started: 1 },
+                state: ContainerState::Running {
+                    started: 1,
+                    paused: false,
+                },
                 health: None,
                 networks: BTreeMap::from([("front".into(), "n".into())]),
                 volumes: BTreeMap::new(),
+                contents: BTreeMap::new(),
                 created: 1,
             }],
             networks: vec![ObservedNetwork {
@@ -501,6 +508,7 @@ mod tests {
                 alive: true,
             }],
             volumes: Vec::new(),
+            contents: BTreeMap::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
     }

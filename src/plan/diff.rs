@@ -25,11 +25,12 @@ const NOT_COMPARED: [&str; 8] = [
 
 /// Fields that are read from the record when they are needed, so that changing
 /// the record is enough: the supervisor reads `restart` and `healthcheck`, a
-/// stop reads the two of `stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 6] = [
+/// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
+const IN_PLACE: [&str; 7] = [
     "expose",
     "healthcheck",
     "labels",
+    "pre_stop",
     "restart",
     "stop_grace_period",
     "stop_signal",
@@ -55,6 +56,11 @@ const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
 pub fn in_place(field: &str) -> bool {
     let top = field.split(['.', '[']).next().unwrap_or(field);
     IN_PLACE.contains(&top)
+}
+
+/// How a change of content is shown: what it is may be secret.
+pub(super) fn content(digest: &str) -> String {
+    format!("sha256:{}", digest.get(..12).unwrap_or(digest))
 }
 
 /// The changes of a service since `recorded`, the definition a container was

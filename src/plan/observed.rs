@@ -17,6 +17,11 @@ pub struct Observed {
     pub volumes: Vec<ObservedVolume>,
     /// For each image reference of the project that is on this machine: its image id.
     pub images: BTreeMap<String, String>,
+    /// Digests of the configs and secrets that services use, as they are now,
+    /// by their place in the project (`secrets.password`). What cannot be read
+    /// is left out.
+    #[serde(default)]
+    pub contents: BTreeMap<String, String>,
 }
 
 /// A container that exists.
@@ -43,6 +48,10 @@ pub struct ObservedContainer {
     pub networks: BTreeMap<String, String>,
     /// Host names of the named volumes it mounts, by volume key.
     pub volumes: BTreeMap<String, String>,
+    /// Digests of the configs and secrets that it was last given, as in
+    /// [`Observed::contents`].
+    #[serde(default)]
+    pub contents: BTreeMap<String, String>,
     /// Creation time, nanoseconds since the epoch: orders duplicates.
     pub created: u64,
 }
@@ -57,6 +66,9 @@ pub enum ContainerState {
     Running {
         /// Nanoseconds since the epoch.
         started: u64,
+        /// Its processes are frozen.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paused: bool,
     },
     /// Ended.
     Exited {
@@ -70,6 +82,11 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Whether it runs and is frozen.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, Self::Running { paused: true, .. })
+    }
+
     /// Whether process 1 is alive.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })

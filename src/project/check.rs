@@ -181,7 +181,10 @@ fn references(name: &str, node: &Node, context: Context<'_>, problems: &mut Vec<
             .or_else(|| Some(format!("define it under the top-level `{section_name}`")));
         problems.push((place, diagnostic));
     };
-    if let Some(networks) = node.get("networks").and_then(Node::as_map) {
+    // With a network mode, having networks at all is what is wrong.
+    if let Some(networks) = node.get("networks").and_then(Node::as_map)
+        && given(node, "network_mode").is_none()
+    {
         for (network, entry) in networks {
             undefined("network", "networks", network, entry.key);
         }
@@ -357,6 +360,15 @@ fn amounts(name: &str, node: &Node, problems: &mut Vec<Problem>) {
             ),
         ));
     }
+    if let Some(retries) = node.get("healthcheck").and_then(|check| check.get("retries"))
+        && number(Some(retries)).is_some_and(|number| number < 0.0)
+    {
+        problems.push(error(
+            retries.place,
+            Code::Schema,
+            format!("services.{name}.healthcheck.retries: must be greater than or equal to 0"),
+        ));
+    }
     if let Some(check) = node.get("healthcheck").and_then(|check| check.get("test"))
         && let Some(first) = check.items().next()
         && !matches!(first.as_text(), Some("CMD" | "CMD-SHELL" | "NONE"))
@@ -472,4 +484,120 @@ pub(super) fn container_names(document: &Node, report: &mut Report) {
             );
         }
     }
+}
+
+/// A circle of more services is not written out.
+const LONGEST_CIRCLE: usize = 20;
+
+/// Services that wait for each other.
+pub(super) fn cycles(document: &Node, report: &mut Report) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        Now,
+        Done,
+    }
+    // What is wrong with a service may be why it is in a circle.
+    let services: Vec<(&str, &Node)> = section(document, "services")
+        .filter(|(name, _)| !report.is_poisoned(name))
+        .collect();
+    let index: HashMap<&str, usize> = services
+        .iter()
+        .enumerate()
+        .map(|(at, (name, _))| (*name, at))
+        .collect();
+    let below = |at: usize| -> Vec<(usize, Place)> {
+        let named = services
+            .get(at)
+            .and_then(|(_, service)| service.get("depends_on"));
+        let named = named.and_then(Node::as_map).into_iter().flatten();
+        named
+            .filter_map(|(name, entry)| Some((*index.get(name.as_str())?, entry.key)))
+            .collect()
+    };
+    let mut seen: Vec<Option<Seen>> = vec![None; services.len()];
+    for start in 0..services.len() {
+        if seen.get(start) != Some(&None) {
+            continue;
+        }
+        // A stack of our own: a chain may be as long as the stack has services.
+        let mut way: Vec<(usize, Place, Vec<(usize, Place)>)> = vec![(start, Place::NOWHERE, below(start))];
+        if let Some(seen) = seen.get_mut(start) {
+            *seen = Some(Seen::Now);
+        }
+        while let Some((at, _, left)) = way.last_mut() {
+            let at = *at;
+            let Some((next, place)) = left.pop() else {
+                if let Some(seen) = seen.get_mut(at) {
+                    *seen = Some(Seen::Done);
+                }
+                way.pop();
+                continue;
+            };
+            match seen.get(next).copied().flatten() {
+                Some(Seen::Done) => {}
+                Some(Seen::Now) => {
+                    let from = way.iter().position(|(at, ..)| *at == next).unwrap_or(0);
+                    let circle: Vec<(usize, Place)> = way
+                        .iter()
+                        .skip(from)
+                        .map(|(at, place, _)| (*at, *place))
+                        .collect();
+                    circular(&services, &circle, place, report);
+                    return;
+                }
+                None => {
+                    if let Some(seen) = seen.get_mut(next) {
+                        *seen = Some(Seen::Now);
+                    }
+                    way.push((next, place, below(next)));
+                }
+            }
+        }
+    }
+}
+
+/// Reports one circle of services; it begins with the first one by name.
+fn circular(services: &[(&str, &Node)], circle: &[(usize, Place)], last: Place, report: &mut Report) {
+    let name = |at: usize| services.get(at).map_or("", |(name, _)| *name);
+    // Each with the place at which it depends on the next one.
+    let mut steps: Vec<(&str, Place)> = Vec::new();
+    for (position, (at, _)) in circle.iter().enumerate() {
+        let place = circle.get(position + 1).map_or(last, |(_, place)| *place);
+        steps.push((name(*at), place));
+    }
+    let least = (0..steps.len())
+        .min_by_key(|at| steps.get(*at).map(|step| step.0))
+        .unwrap_or(0);
+    steps.rotate_left(least);
+    let names: Vec<&str> = steps
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(steps.first().map(|(name, _)| *name))
+        .collect();
+    let pairs = names.windows(2).zip(&steps);
+    let shown: Vec<String> = pairs
+        .map(|(pair, (_, place))| match report.origin(*place) {
+            Some(origin) => format!("{} ({origin})", pair.join(" -> ")),
+            None => pair.join(" -> "),
+        })
+        .collect();
+    let place = steps.first().map_or(last, |(_, place)| *place);
+    let mut names: Vec<&str> = names;
+    let mut shown = shown;
+    if names.len() > LONGEST_CIRCLE {
+        let tail = names.split_off(names.len() - 3);
+        names.truncate(LONGEST_CIRCLE - 3);
+        names.push("…");
+        names.extend(tail);
+    }
+    if shown.len() > LONGEST_CIRCLE {
+        shown.truncate(LONGEST_CIRCLE);
+        shown.push("…".to_owned());
+    }
+    report.error_hint(
+        place,
+        Code::Conflict,
+        format!("dependency cycle detected: {}", names.join(" -> ")),
+        format!("take one of these away: {}", shown.join(", ")),
+    );
 }

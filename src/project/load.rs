@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Project, check, decode, normalise, unsupported};
-use crate::stack::{self, Code, Diagnostic, Environment, Files, Node, Report, Severity, Trail, Wanted};
+use crate::stack::{
+    self, Code, Diagnostic, Environment, Files, History, Node, Report, Severity, Trail, Wanted,
+};
 
 /// Everything that decides how a project is loaded. It serialises, so that the
 /// supervisor can load the same project again at each save.
@@ -87,6 +89,8 @@ pub struct Model {
     pub disabled: BTreeMap<String, Vec<String>>,
     /// All profiles that the files name, sorted.
     pub profiles: Vec<String>,
+    /// How values came; empty unless [`Rules::trace`] asks for it.
+    pub history: History,
 }
 
 impl Model {
@@ -113,6 +117,11 @@ impl Model {
         self.keys("volumes")
     }
 
+    /// Keys of the models, sorted (`config --models`).
+    pub fn models(&self) -> Vec<&str> {
+        self.keys("models")
+    }
+
     /// Image references of the enabled services, sorted, each once; for a
     /// service that is built without naming one, the name it gets
     /// (`config --images`).
@@ -129,12 +138,25 @@ impl Model {
 
 /// How strictly a model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent rule")]
 pub struct Rules {
     /// Check that names are defined and values do not exclude each other
     /// (`config --no-consistency` does not).
     pub consistency: bool,
     /// Keep resources that no service uses (`--all-resources`).
     pub all_resources: bool,
+    /// Replace variables in values (`--no-interpolate` does not).
+    pub interpolate: bool,
+    /// Add what is implied: names, the default network, dependencies
+    /// (`--no-normalize` does not).
+    pub normalize: bool,
+    /// Make relative paths absolute (`--no-path-resolution` does not).
+    pub resolve_paths: bool,
+    /// Read environment files and the caller's variables into services
+    /// (`--no-env-resolution` does not).
+    pub resolve_environment: bool,
+    /// Note how values came ([`Model::history`]).
+    pub trace: bool,
 }
 
 impl Default for Rules {
@@ -142,6 +164,11 @@ impl Default for Rules {
         Self {
             consistency: true,
             all_resources: false,
+            interpolate: true,
+            normalize: true,
+            resolve_paths: true,
+            resolve_environment: true,
+            trace: false,
         }
     }
 }
@@ -195,7 +222,11 @@ pub fn load_model(
     rules: Rules,
     files: &dyn Files,
 ) -> Result<(Model, Vec<Diagnostic>), LoadFailure> {
-    let mut report = Report::default();
+    let mut report = Report::new(stack::Options {
+        interpolate: rules.interpolate,
+        resolve_paths: rules.resolve_paths,
+        trace: rules.trace,
+    });
     match build(request, rules, files, &mut report) {
         Some(model) if !report.has_errors() => Ok((model, report.into_diagnostics())),
         _ => Err(failure(report)),
@@ -239,7 +270,13 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
     );
     stack::check_complete(&document, report);
     check::resources(&document, report);
-    normalise::normalise(&mut document, &name, &environment, report);
+    if rules.normalize {
+        let outside = rules.resolve_environment.then_some(&environment);
+        normalise::normalise(&mut document, &name, outside, report);
+    } else {
+        let place = document.place;
+        document.set("name", Node::text(name.clone(), place));
+    }
 
     let profiles = active_profiles(request, &environment);
     let (disabled, all_profiles) = select(&mut document, &profiles, &request.services, report);
@@ -249,14 +286,20 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
     drop_optional_dependencies(&mut document, &disabled);
     if let Some(services) = document.get_mut("services").and_then(Node::as_map_mut) {
         for (service, entry) in services {
-            if entry.node.as_map().is_some() {
+            if entry.node.as_map().is_some() && rules.interpolate {
                 let node = &mut entry.node;
-                normalise::read_env_files(service, node, &environment, &request.cwd, files, report);
-                normalise::read_label_files(service, node, &request.cwd, files, report);
+                let folders = normalise::Folders {
+                    cwd: &request.cwd,
+                    project: &found.working_dir,
+                };
+                if rules.resolve_environment {
+                    normalise::read_env_files(service, node, &environment, folders, files, report);
+                }
+                normalise::read_label_files(service, node, folders, files, report);
             }
         }
     }
-    if !rules.all_resources {
+    if !rules.all_resources && rules.normalize {
         drop_unused(&mut document);
     }
     Some(Model {
@@ -268,6 +311,11 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
         document,
         disabled,
         profiles: all_profiles,
+        history: if rules.trace {
+            report.history()
+        } else {
+            History::default()
+        },
     })
 }
 
@@ -407,6 +455,7 @@ fn check_consistency(document: &Node, disabled: &BTreeMap<String, Vec<String>>, 
         }
     }
     check::container_names(document, report);
+    check::cycles(document, report);
     check::secrets(document, report);
 }
 

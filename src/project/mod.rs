@@ -28,6 +28,7 @@ mod hash;
 mod load;
 mod model;
 mod normalise;
+pub mod provenance;
 #[cfg(test)]
 mod tests;
 pub mod unsupported;

@@ -9,7 +9,8 @@ use crate::stack::{
 };
 
 /// Fills in what the document leaves unsaid. Environment files are not read yet.
-pub(super) fn normalise(document: &mut Node, name: &str, environment: &Environment, report: &Report) {
+/// Variables without a value get the one of `environment`, when there is one.
+pub(super) fn normalise(document: &mut Node, name: &str, environment: Option<&Environment>, report: &Report) {
     let place = document.place;
     document.set("name", Node::text(name, place));
     if let Some(services) = document.get_mut("services").and_then(Node::as_map_mut) {
@@ -77,7 +78,7 @@ fn default_network(document: &mut Node, report: &Report) {
     }
 }
 
-fn service(service: &mut Node, environment: &Environment) {
+fn service(service: &mut Node, environment: Option<&Environment>) {
     if service.as_map().is_none() {
         return;
     }
@@ -94,13 +95,15 @@ fn service(service: &mut Node, environment: &Environment) {
             build.set("dockerfile", Node::text("Dockerfile", place));
         }
         if let Some(args) = build.get_mut("args") {
-            from_outside(args, environment);
-            if let Some(args) = args.as_map_mut() {
-                args.retain(|_, entry| !entry.node.is_null());
+            if let Some(environment) = environment {
+                from_outside(args, environment);
+                if let Some(args) = args.as_map_mut() {
+                    args.retain(|_, entry| !entry.node.is_null());
+                }
             }
         }
     }
-    if let Some(variables) = service.get_mut("environment") {
+    if let (Some(variables), Some(environment)) = (service.get_mut("environment"), environment) {
         from_outside(variables, environment);
     }
     if let Some(mounts) = service.get_mut("volumes")
@@ -207,13 +210,22 @@ fn dependencies(service: &mut Node) {
     }
 }
 
+/// What file names are relative to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Folders<'a> {
+    /// The working directory, for messages.
+    pub(super) cwd: &'a Path,
+    /// The project's, for names that were left relative.
+    pub(super) project: &'a Path,
+}
+
 /// Reads the environment files of a service into its environment; what the
 /// environment says itself wins.
 pub(super) fn read_env_files(
     name: &str,
     service: &mut Node,
     environment: &Environment,
-    cwd: &Path,
+    folders: Folders<'_>,
     files: &dyn Files,
     report: &mut Report,
 ) {
@@ -228,11 +240,11 @@ pub(super) fn read_env_files(
         };
         let request = EnvFileRequest {
             what: "env",
-            path: Path::new(path),
+            path: &folders.project.join(path),
             format: file.text_of("format"),
             required: file.get("required").and_then(Node::as_bool) != Some(false),
             place: file.place,
-            cwd,
+            cwd: folders.cwd,
         };
         let found = read_env_file(
             &request,
@@ -253,6 +265,7 @@ pub(super) fn read_env_files(
             report.poison(name);
             continue;
         };
+        report.note_env_file(name, request.path, folders.cwd, found.keys(), files);
         for (variable, value) in found {
             let node = Node::text(value, file.place);
             variables.insert(
@@ -277,7 +290,7 @@ pub(super) fn read_env_files(
 pub(super) fn read_label_files(
     name: &str,
     service: &mut Node,
-    cwd: &Path,
+    folders: Folders<'_>,
     files: &dyn Files,
     report: &mut Report,
 ) {
@@ -291,11 +304,11 @@ pub(super) fn read_label_files(
         };
         let request = EnvFileRequest {
             what: "label",
-            path: Path::new(path),
+            path: &folders.project.join(path),
             format: None,
             required: true,
             place: file.place,
-            cwd,
+            cwd: folders.cwd,
         };
         let earlier = |label: &str| labels.get(label).and_then(|entry| entry.node.as_text());
         let found = read_env_file(

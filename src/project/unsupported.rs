@@ -50,10 +50,12 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
 const NO_NAMESPACE: &str = "this namespace cannot be shared yet";
-const NO_HOOKS: &str = "lifecycle hooks are not implemented yet";
+const NO_HOOKS: &str =
+    "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
 const NO_NAME_SERVICE: &str = "the name service cannot be replaced yet";
 const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_DEVICES: &str = "device requests are not implemented yet";
+const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
 
 /// Everything that cannot be run yet. One line a field.
@@ -91,16 +93,6 @@ pub static TABLE: &[Unsupported] = &[
         "watching sources is not implemented yet",
     ),
     // What containers are given.
-    no(
-        "services.*.secrets",
-        Said,
-        "secrets are not implemented yet; use a bind mount",
-    ),
-    no(
-        "services.*.configs",
-        Said,
-        "configs are not implemented yet; use a bind mount",
-    ),
     no("services.*.devices", Said, "devices are not implemented yet"),
     no(
         "services.*.device_cgroup_rules",
@@ -243,14 +235,14 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "volumes have no driver options yet",
     ),
+    no("secrets.*.external", Said, NO_OTHERS_FILES),
+    no("configs.*.external", Said, NO_OTHERS_FILES),
     no("secrets.*.driver", Said, "there are no drivers of secrets"),
     no("secrets.*.driver_opts", Said, "there are no drivers of secrets"),
     no("secrets.*.template_driver", Said, "templates are not expanded"),
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
     no("services.*.pre_start", Said, NO_HOOKS),
-    no("services.*.post_start", Said, NO_HOOKS),
-    no("services.*.pre_stop", Said, NO_HOOKS),
     no("services.*.ipc", Not(&["private"]), NO_NAMESPACE),
     no("services.*.pid", Not(&["private"]), NO_NAMESPACE),
     no("services.*.uts", Not(&["private"]), NO_NAMESPACE),

@@ -194,6 +194,10 @@ pub enum Step {
     Record,
     /// Opening the log.
     Log,
+    /// Running a hook.
+    Hook,
+    /// Setting scheduler, disk priority, memory policy or personality.
+    Schedule,
 }
 
 impl Step {
@@ -221,6 +225,8 @@ impl Step {
             Self::Exec => "exec",
             Self::Record => "write record",
             Self::Log => "open log",
+            Self::Hook => "run hook",
+            Self::Schedule => "set scheduling",
         }
     }
 }

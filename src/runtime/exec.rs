@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use oci_spec::runtime::State;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
@@ -26,7 +27,7 @@ use super::init::report::{Beginning, Report, Reporter};
 use super::init::{self};
 use super::order;
 use super::process::Process;
-use super::record::RunningRecord;
+use super::record::{Fixed, RunningRecord};
 use super::recover::{Liveness, probe};
 use super::seccomp::SeccompPolicy;
 use super::start::filter;
@@ -91,6 +92,12 @@ struct ExecOrder {
     /// Version 2 folder to be made in.
     unified: Option<PathBuf>,
     process: ProcessPlan,
+    /// The program becomes a child of whoever started the stage, which ends.
+    direct: bool,
+    /// The first descriptors from 3 on are the program's.
+    preserved: u32,
+    /// The state of the container, for notification listeners.
+    state: State,
 }
 
 /// Numbers of the exec stage's descriptors.
@@ -137,6 +144,9 @@ pub fn exec(
         tasks: running.fixed.cgroup.tasks().collect(),
         unified: running.fixed.cgroup.unified().map(ToOwned::to_owned),
         process: plan,
+        direct: false,
+        preserved: 0,
+        state: State::default(),
     };
     let order = order::write(&order).map_err(failed("write order of"))?;
     let (report, stage_report) = rustix::net::socketpair(
@@ -183,6 +193,7 @@ pub fn exec(
             executing: true,
             terminal,
             warnings,
+            ..
         }) => Ok(Exec {
             process,
             terminal,
@@ -234,21 +245,24 @@ fn process_plan(running: &RunningRecord, request: &ExecRequest) -> ProcessPlan {
     plan
 }
 
-/// The role. Argument: the number of its descriptors. Must be called before any
-/// thread exists. Returns the status of the process.
+/// The role. Arguments: the number of its descriptors; for one whose program is
+/// a child of its caller, how many descriptors from 3 on are the program's
+/// (those of the stage come after them). Must be called before any thread
+/// exists. Returns the status of the process.
 pub fn main(arguments: &[String]) -> i32 {
-    let count = arguments
-        .first()
-        .and_then(|text| text.parse::<usize>().ok())
-        .unwrap_or(0);
-    let Ok(mut fds) = fd::Inherited::claim(count) else {
+    let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
+    let preserved = number(1).unwrap_or(0);
+    let kept = u32::try_from(preserved).unwrap_or(0);
+    let Ok(mut fds) = fd::Inherited::claim_above(kept, number(0).unwrap_or(0)) else {
         return 125;
     };
     // Executed by way of a descriptor, its name would be a number.
     let _ = rustix::thread::set_name(c"rcompose");
-    let Ok(socket) = fds.take(REPORT) else { return 125 };
+    let Ok(socket) = fds.take(preserved + REPORT) else {
+        return 125;
+    };
     let reporter = Reporter::new(socket);
-    match run(&mut fds, &reporter) {
+    match run(&mut fds, preserved, &reporter) {
         Ok(status) => status,
         Err(failure) => {
             let code = failure.kind().exit_code();
@@ -258,18 +272,142 @@ pub fn main(arguments: &[String]) -> i32 {
     }
 }
 
-fn run(fds: &mut fd::Inherited, reporter: &Reporter) -> Result<i32, Failure> {
+/// A further process of a container of the OCI command line.
+#[derive(Debug)]
+pub(crate) struct DirectExec<'a> {
+    /// The container's process 1.
+    pub(crate) target: &'a Process,
+    /// What was known when the container was made.
+    pub(crate) fixed: &'a Fixed,
+    pub(crate) process: ProcessPlan,
+    /// A cgroup below the container's.
+    pub(crate) below: Option<&'a std::path::Path>,
+    pub(crate) preserved: u32,
+    pub(crate) state: State,
+}
+
+/// Makes the process a child of ours, with our standard descriptors; what it
+/// reported. The caller must have no threads.
+pub(crate) fn exec_directly(request: DirectExec<'_>) -> Result<(Process, Beginning), RuntimeError> {
+    let failed = |operation| RuntimeError::io(operation, "exec stage");
+    let fixed = request.fixed;
+    let program = filter(
+        fixed.seccomp,
+        fixed.profile.as_ref(),
+        request.process.capabilities.bounding,
+    )?;
+    let tasks = fixed.cgroup.tasks().map(|file| match request.below {
+        Some(below) => file.with_file_name("").join(below).join("tasks"),
+        None => file,
+    });
+    let unified = fixed.cgroup.unified().map(|folder| match request.below {
+        Some(below) => folder.join(below),
+        None => folder.to_owned(),
+    });
+    let order = ExecOrder {
+        namespaces: fixed.namespaces,
+        tasks: tasks.collect(),
+        unified,
+        process: request.process,
+        direct: true,
+        preserved: request.preserved,
+        state: request.state,
+    };
+    let order = order::write(&order).map_err(failed("write order of"))?;
+    let (report, stage_report) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| failed("make socket for")(error.into()))?;
+    let executable = executable::open().map_err(RuntimeError::io("open", "own executable"))?;
+    let mut given = vec![
+        order.as_fd(),
+        stage_report.as_fd(),
+        request.target.as_fd(),
+        executable,
+    ];
+    given.extend(program.as_ref().map(|file| file.as_fd()));
+    let first = request.preserved + 3;
+    let count = usize::try_from(first).unwrap_or(usize::MAX) + given.len();
+    let argv = executable::arguments(ROLE, &[count.to_string(), request.preserved.to_string()]);
+    let stage = clone::clone_process(0, None, || {
+        // Parked above all targets, so that none is overwritten.
+        let moved = || -> io::Result<()> {
+            let floor = i32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let parked: Vec<OwnedFd> = given
+                .iter()
+                .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, floor))
+                .collect::<Result<_, _>>()?;
+            for (number, fd) in (first..).zip(&parked) {
+                fd::place_at(fd.as_fd(), number)?;
+            }
+            let error = clone::execute_fd(
+                parked
+                    .get(EXECUTABLE - ORDER)
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .as_fd(),
+                &argv,
+                &[],
+            );
+            Err(error)
+        };
+        let error = moved().err().unwrap_or_else(|| io::ErrorKind::Other.into());
+        let failure = Failure::new(Step::Clone, "exec stage", &error);
+        if let Ok(bytes) = serde_json::to_vec(&Report::Failed(failure)) {
+            let _ = fd::send(stage_report.as_fd(), &bytes, None);
+        }
+        125
+    })
+    .map_err(failed("start"))?;
+    drop(given);
+    drop(stage_report);
+    let mut beginning = Beginning::listen(report.as_fd()).map_err(failed("listen to"))?;
+    // The stage has ended, or is about to.
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(stage.pidfd.as_fd()),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+    let child = beginning.child.take();
+    if let Some(failure) = beginning.failure.take() {
+        if let Some(child) = child.and_then(|pid| Process::own(pid).ok()) {
+            let _ = child.wait();
+        }
+        return Err(failure.into());
+    }
+    match child {
+        Some(pid) if beginning.executing => {
+            Ok((Process::own(pid).map_err(failed("open process of"))?, beginning))
+        }
+        _ => Err(RuntimeError::Silent("exec stage")),
+    }
+}
+
+fn run(fds: &mut fd::Inherited, preserved: usize, reporter: &Reporter) -> Result<i32, Failure> {
     let given = |error: io::Error| Failure::new(Step::Request, "", &error);
-    let order: ExecOrder = order::read(fds.take(ORDER).map_err(given)?.as_fd()).map_err(given)?;
-    let target = fds.take(TARGET).map_err(given)?;
+    let order: ExecOrder = order::read(fds.take(preserved + ORDER).map_err(given)?.as_fd()).map_err(given)?;
+    let target = fds.take(preserved + TARGET).map_err(given)?;
     let filter: Option<Vec<Instruction>> = fds
-        .take(FILTER)
+        .take(preserved + FILTER)
         .ok()
         .map(|file| order::read_filter(file.as_fd()))
         .transpose()
         .map_err(given)?;
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     init::set_oom_score(&order.process, reporter)?;
+    let listener = order
+        .process
+        .listener
+        .as_ref()
+        .map(init::Notifier::connect)
+        .transpose()?;
+    let affinity = |processors: &[u32]| match processors {
+        [] => Ok(()),
+        some => crate::sys::schedule::set_affinity(some)
+            .map_err(|error| Failure::new(Step::Schedule, "process.execCPUAffinity", &error)),
+    };
+    affinity(&order.process.affinity.0)?;
     let join =
         |path: &PathBuf, error: io::Error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
     // Opened while the host's paths can be seen, used by the child.
@@ -293,14 +431,21 @@ fn run(fds: &mut fd::Inherited, reporter: &Reporter) -> Result<i32, Failure> {
     rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
         .map_err(|error| Failure::new(Step::Namespace, "of the container", &error.into()))?;
     drop(target);
-    signal::block_all();
-    let child = clone::clone_process(0, unified.as_ref().map(|fd| fd.as_fd()), || {
-        let failure = become_program(&order, tasks, filter, reporter);
+    let become_it = || {
+        let failure = become_program(&order, tasks, filter, listener, reporter);
         let code = failure.kind().exit_code();
         reporter.send(&Report::Failed(failure), None);
         code
-    })
-    .map_err(|error| Failure::new(Step::Clone, "", &error))?;
+    };
+    let folder = unified.as_ref().map(|fd| fd.as_fd());
+    let cloning = |error: io::Error| Failure::new(Step::Clone, "", &error);
+    if order.direct {
+        let child = clone::clone_sibling(0, folder, become_it).map_err(cloning)?;
+        reporter.send(&Report::Child(child.pid), None);
+        return Ok(0);
+    }
+    signal::block_all();
+    let child = clone::clone_process(0, folder, become_it).map_err(cloning)?;
     reporter.close();
     // The program's descriptors are its alone: who reads its output sees the
     // end when the program closes it.
@@ -312,10 +457,13 @@ fn become_program(
     order: &ExecOrder,
     tasks: Vec<std::fs::File>,
     filter: Option<Vec<Instruction>>,
+    listener: Option<init::Notifier>,
     reporter: &Reporter,
 ) -> Failure {
     use std::io::Write as _;
-    if let Err(error) = process::die_with_parent() {
+    if !order.direct
+        && let Err(error) = process::die_with_parent()
+    {
         return Failure::new(Step::Clone, "", &error);
     }
     for (mut file, path) in tasks.into_iter().zip(&order.tasks) {
@@ -323,5 +471,16 @@ fn become_program(
             return Failure::new(Step::JoinCgroup, path.display().to_string(), &error);
         }
     }
-    init::run_in_container(&order.process, filter, reporter)
+    if let [_, ..] = order.process.affinity.1.as_slice()
+        && let Err(error) = crate::sys::schedule::set_affinity(&order.process.affinity.1)
+    {
+        return Failure::new(Step::Schedule, "process.execCPUAffinity", &error);
+    }
+    let further = init::Further {
+        listener,
+        preserved: order.preserved,
+        outlives: order.direct,
+        state: order.state.clone(),
+    };
+    init::run_in_container(&order.process, filter, further, reporter)
 }

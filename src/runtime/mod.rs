@@ -29,12 +29,15 @@
 //! start.
 
 mod blueprint;
+pub mod bundle;
 pub mod capability;
 pub mod cgroup;
 mod error;
 pub mod exec;
 mod executable;
+pub(crate) mod hooks;
 pub mod init;
+pub(crate) mod launch;
 pub(crate) mod order;
 mod process;
 mod record;
@@ -46,6 +49,7 @@ mod start;
 mod usage;
 
 pub use self::blueprint::ProcessPlan;
+pub(crate) use self::error::describe;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
 pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};
 pub use self::executable::use_executable;
@@ -61,8 +65,8 @@ pub use self::spec::{
 pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
 pub use self::usage::Usage;
 
-pub(crate) use self::init::ROLE as INIT_ROLE;
-pub(crate) use self::init::report::{Beginning, Report};
+pub(crate) use self::init::report::Beginning;
+pub(crate) use self::launch::Launch;
 pub(crate) use self::record::now;
 pub(crate) use self::recover::reserve;
 pub(crate) use self::start::CLIENT;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::blueprint::Namespaces;
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::process::ProcessId;
@@ -38,8 +39,8 @@ pub(crate) const FURTHER: usize = 9;
 /// What the monitor does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MonitorOrder {
-    /// `CLONE_NEW*` for the container's process.
-    pub(crate) namespaces: i32,
+    /// The namespaces of the container's process.
+    pub(crate) namespaces: Namespaces,
     pub(crate) cgroup: Cgroup,
     pub(crate) terminal: bool,
     pub(crate) stdin_open: bool,

@@ -44,6 +44,13 @@ pub struct Fixed {
     pub(crate) profile: Option<LinuxSeccomp>,
 }
 
+impl Fixed {
+    /// Whether its processes and cgroup can still be there.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        self.boot == boot()
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {

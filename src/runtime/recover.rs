@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::blueprint::refuse_unsupported_limits;
 use super::cgroup::{Cgroup, CgroupError, Warning};
 use super::error::RuntimeError;
 use super::process::Process;
@@ -184,8 +183,7 @@ pub(crate) fn reserve(exit_record: &Path) -> std::path::PathBuf {
 /// cannot fulfil are returned.
 ///
 /// # Errors
-/// [`RuntimeError::Spec`] for limits we do not do, [`RuntimeError::Cgroup`].
+/// [`RuntimeError::Cgroup`].
 pub fn update(running: &RunningRecord, resources: &LinuxResources) -> Result<Vec<Warning>, RuntimeError> {
-    refuse_unsupported_limits(resources)?;
     Ok(running.fixed.cgroup.update(Some(resources), false)?)
 }

@@ -66,6 +66,22 @@ pub enum Rootfs {
         /// Mounted read-only when everything is in place.
         readonly: bool,
     },
+    /// A folder as it is.
+    Directory {
+        /// The folder.
+        path: PathBuf,
+        /// Mounted read-only when everything is in place.
+        readonly: bool,
+    },
+}
+
+impl Rootfs {
+    /// Whether it is read-only in the end.
+    pub(crate) fn is_readonly(&self) -> bool {
+        match self {
+            Self::Overlay { readonly, .. } | Self::Directory { readonly, .. } => *readonly,
+        }
+    }
 }
 
 /// A fresh volume that gets what the image has at the place it is mounted at.

@@ -86,7 +86,11 @@ pub fn start(
         .map_err(RuntimeError::from)
         .and_then(|(cgroup, warnings)| {
             let blueprint = Blueprint {
-                cgroups: cgroup.view(),
+                cgroups: if blueprint.namespaces.cgroup {
+                    cgroup.view()
+                } else {
+                    cgroup.view_of_host()
+                },
                 ..blueprint
             };
             let warnings = warnings.iter().map(Warning::to_string).collect();
@@ -167,7 +171,7 @@ fn start_in(
     let fixed =
         serde_json::value::to_raw_value(&fixed).map_err(|error| failed("write order of")(error.into()))?;
     let order = MonitorOrder {
-        namespaces: blueprint.namespaces.clone,
+        namespaces: blueprint.namespaces.clone(),
         cgroup,
         terminal: blueprint.process.terminal,
         stdin_open: request.stdin_open,

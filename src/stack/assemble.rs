@@ -95,16 +95,18 @@ impl Assembly<'_> {
                     }
                 };
                 merged.settle();
-                unify(merged, &STACK_FORM);
+                unify(merged, &STACK_FORM, &Trail::Root, self.report);
             }
         }
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));
         defaults(&mut merged);
-        paths::resolve(
-            &mut merged,
-            working_dir,
-            environment.get("HOME").map(String::as_str),
-        );
+        if self.report.options().resolve_paths {
+            paths::resolve(
+                &mut merged,
+                working_dir,
+                environment.get("HOME").map(String::as_str),
+            );
+        }
         merged
     }
 
@@ -115,13 +117,15 @@ impl Assembly<'_> {
                 .error(document.place, Code::Schema, "top-level object must be a mapping");
             return None;
         }
-        interpolate(
-            &mut document,
-            Some(&STACK_FORM),
-            &Trail::Root,
-            environment,
-            self.report,
-        );
+        if self.report.options().interpolate {
+            interpolate(
+                &mut document,
+                Some(&STACK_FORM),
+                &Trail::Root,
+                environment,
+                self.report,
+            );
+        }
         check(&mut document, &STACK_FORM, &Trail::Root, self.report);
         if let Some(version) = document.take("version") {
             self.report.warning(
@@ -130,7 +134,7 @@ impl Assembly<'_> {
             );
         }
         canonicalise(&mut document, &STACK_FORM, &Trail::Root, self.report);
-        unify(&mut document, &STACK_FORM);
+        unify(&mut document, &STACK_FORM, &Trail::Root, self.report);
         Some(document)
     }
 }

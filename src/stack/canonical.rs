@@ -58,6 +58,15 @@ fn wrap(text: String, key: &str, place: Place) -> Value {
 
 fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mut Report) -> bool {
     let place = node.place;
+    if let Value::Text(text) = &node.value
+        && report.keeps(text)
+        && !matches!(
+            form.format,
+            Format::Texts | Format::EnvFiles | Format::Grant | Format::Build | Format::Extends
+        )
+    {
+        return true;
+    }
     match form.format {
         Format::Plain => {}
         Format::Bytes => return bytes(node, form, trail, report),
@@ -151,6 +160,9 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
                 for item in list {
                     if let Value::Text(text) = &item.value {
                         item.value = wrap(text.clone(), "path", item.place);
+                    }
+                    if item.as_map().is_some() && item.get("required").is_none() {
+                        item.set("required", Node::new(Value::Bool(true), item.place));
                     }
                 }
             }
@@ -336,6 +348,13 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
 }
 
 fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
+    // Half a pair may come with a variable.
+    if node
+        .items()
+        .any(|item| item.as_text().is_some_and(|text| report.keeps(text)))
+    {
+        return true;
+    }
     let mut pairs: Vec<(String, String, Place)> = Vec::new();
     match take(node) {
         Value::List(list) => {
@@ -404,6 +423,10 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         let Some(text) = item.scalar_text() else {
             continue;
         };
+        if report.keeps(&text) {
+            long.push(item);
+            continue;
+        }
         match parse_ports(&text) {
             Ok(ports) => long.extend(ports.into_iter().map(|port| {
                 let mut map = Node::map(place);
@@ -561,7 +584,7 @@ fn ssh(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         };
         let (id, value) = match text.split_once('=') {
             Some((id, path)) => (id, Node::text(path, place)),
-            None if text == "default" => (text.as_str(), Node::null(place)),
+            None if text == "default" || report.keeps(&text) => (text.as_str(), Node::null(place)),
             None => {
                 report.error(place, Code::Schema, format!("{trail}: invalid ssh key {text:?}"));
                 return false;

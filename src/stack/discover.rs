@@ -63,6 +63,9 @@ pub struct Found {
 /// of them cannot be read; the report has the reasons.
 pub fn discover(wanted: &Wanted<'_>, files: &dyn Files, report: &mut Report) -> Option<Found> {
     let mut environment = wanted.environment.clone();
+    if let Some(trace) = report.trace() {
+        trace.add_caller(&environment);
+    }
     let at = |path: &Path| at_path(path, wanted.cwd);
     let disabled = flag(&environment, "COMPOSE_DISABLE_ENV_FILE", report)?;
     let mut env_files: Vec<PathBuf> = wanted.env_files.iter().map(|path| at(path)).collect();

@@ -12,6 +12,7 @@ use super::merge::merge;
 use super::paths;
 use super::read::{display_name, read_file};
 use super::source::{Place, Report};
+use super::trace::Via;
 use super::tree::{Mapping, Node, Tag, Trail};
 
 /// Where a chain of `extends` is.
@@ -68,7 +69,13 @@ impl Assembly<'_> {
             return Some(service);
         };
         let step = (chain.file.to_owned(), name.to_owned());
-        if visited.contains(&step) || visited.len() >= LONGEST_CHAIN {
+        if visited.len() >= LONGEST_CHAIN {
+            self.report.poison(name);
+            let message = format!("services are extended more than {LONGEST_CHAIN} times over");
+            self.report.error(extends.place, Code::Reference, message);
+            return None;
+        }
+        if visited.contains(&step) {
             let way: Vec<_> = visited
                 .iter()
                 .chain([&step])
@@ -95,6 +102,9 @@ impl Assembly<'_> {
         }
         base.take("extends");
         base.settle();
+        if let Some(trace) = self.report.trace() {
+            trace.add_extended(name, extends.place, &base);
+        }
         if service.tag == Tag::None {
             service.take("extends");
         }
@@ -150,7 +160,9 @@ impl Assembly<'_> {
         let document = match context.extended.get(&path) {
             Some(document) => document.clone(),
             None => {
+                let before = self.report.come_by(Via::Extends(place));
                 let document = self.extended_file(&path, context.environment).map(Rc::new);
+                self.report.come_by(before);
                 context.extended.insert(path.clone(), document.clone());
                 document
             }
@@ -196,7 +208,9 @@ impl Assembly<'_> {
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));
         merged.settle();
         let folder = path.parent().unwrap_or(Path::new("/"));
-        paths::resolve(&mut merged, folder, environment.get("HOME").map(String::as_str));
+        if self.report.options().resolve_paths {
+            paths::resolve(&mut merged, folder, environment.get("HOME").map(String::as_str));
+        }
         Some(merged)
     }
 }

@@ -389,12 +389,7 @@ const HEALTHCHECK: Shape = Shape {
         .merge(Merge::Replace),
         field("timeout", &DURATION, "Time after which a probe has failed.").print(Print::Present),
         field("interval", &DURATION, "Time between probes.").print(Print::Present),
-        field(
-            "retries",
-            &Form::of(&[Kind::Number, Kind::Text]).cast(Cast::Int).least(0),
-            "Failures in a row that make it unhealthy.",
-        )
-        .print(Print::Present),
+        field("retries", &NUMBER, "Failures in a row that make it unhealthy.").print(Print::Present),
         field("start_period", &DURATION, "Time in which failures do not count.").print(Print::Present),
         field(
             "start_interval",
@@ -685,13 +680,12 @@ pub(super) static SERVICE: Shape = Shape {
                     fields: &[
                         field("path", &TEXT, "The file.").required(),
                         field("format", &TEXT, "`raw`: nothing is interpreted."),
-                        field("required", &BOOL, "`false`: it may be missing."),
+                        field("required", &BOOL, "`false`: it may be missing.").print(Print::Present),
                     ],
                 })),
             "Files with environment variables.",
         )
-        .identity(Identity::FilePath)
-        .print(Print::Never),
+        .identity(Identity::FilePath),
         field("expose", &LOOSE_SET, "Ports that are listened on.").identity(Identity::Whole),
         field(
             "extends",
@@ -734,7 +728,7 @@ pub(super) static SERVICE: Shape = Shape {
         field("ipc", &TEXT, "IPC namespace."),
         field("isolation", &TEXT, "Isolation technology."),
         field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
-        field("label_file", &TEXTS, "Files with labels.").print(Print::Never),
+        field("label_file", &TEXTS, "Files with labels."),
         field("links", &TEXT_SET, "Links to other services.").identity(Identity::BeforeEquals),
         field(
             "logging",
@@ -825,8 +819,7 @@ pub(super) static SERVICE: Shape = Shape {
             "pull_refresh_after",
             &TEXT,
             "Age after which the image is fetched again.",
-        )
-        .print(Print::Never),
+        ),
         field("read_only", &BOOL, "Root file system read-only."),
         field(
             "restart",

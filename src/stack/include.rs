@@ -8,6 +8,7 @@ use super::diagnostic::{Code, Diagnostic};
 use super::paths;
 use super::read::{read_environment, read_file};
 use super::source::FileKind;
+use super::trace::Via;
 use super::tree::{Node, Value};
 
 impl Assembly<'_> {
@@ -107,11 +108,15 @@ impl Assembly<'_> {
         for (name, value) in found {
             environment.entry(name).or_insert(value);
         }
+        let before = self.report.come_by(Via::Include(place));
         let mut parsed = Vec::new();
         for path in &include_paths {
-            parsed.push(read_file(path, self.cwd, self.files, self.report)?);
+            parsed.extend(read_file(path, self.cwd, self.files, self.report));
         }
-        Some(self.stack(parsed, &working_dir, &environment))
+        let stack =
+            (parsed.len() == include_paths.len()).then(|| self.stack(parsed, &working_dir, &environment));
+        self.report.come_by(before);
+        stack
     }
 
     /// Puts the resources of an included stack into the including document.

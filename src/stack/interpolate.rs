@@ -179,6 +179,93 @@ fn closing_brace(text: &str) -> Option<usize> {
     text.rfind('}')
 }
 
+/// A variable that templates name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What stands for it when it has no value (`${NAME:-…}`).
+    pub default_value: String,
+    /// What stands for it when it has one (`${NAME:+…}`).
+    pub presence_value: String,
+    /// Without a value, loading fails (`${NAME:?…}`).
+    pub required: bool,
+}
+
+/// The variables that a text names, also those inside of fallbacks.
+pub fn variables(text: &str) -> Vec<Variable> {
+    let mut found = Vec::new();
+    find_variables(text, 0, &mut found);
+    found
+}
+
+/// The names of the variables that a text names.
+pub(super) fn names_in(text: &str) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let inside = rest.strip_prefix('{').unwrap_or(rest);
+        let name = &inside[..name_length(inside)];
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn find_variables(text: &str, depth: usize, found: &mut Vec<Variable>) {
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let Some(inside) = rest.strip_prefix('{') else {
+            let name = &rest[..name_length(rest)];
+            if !name.is_empty() {
+                found.push(Variable {
+                    name: name.to_owned(),
+                    ..Variable::default()
+                });
+            }
+            continue;
+        };
+        let Some(end) = closing_brace(inside) else {
+            return;
+        };
+        let body = &inside[..end];
+        rest = &inside[end + 1..];
+        let name = &body[..name_length(body)];
+        if name.is_empty() {
+            continue;
+        }
+        let operation = &body[name.len()..];
+        let operation = operation.strip_prefix(':').unwrap_or(operation);
+        let mut variable = Variable {
+            name: name.to_owned(),
+            ..Variable::default()
+        };
+        let argument = operation.get(1..).unwrap_or_default();
+        match operation.as_bytes().first() {
+            Some(b'-') => argument.clone_into(&mut variable.default_value),
+            Some(b'+') => argument.clone_into(&mut variable.presence_value),
+            Some(b'?') => variable.required = true,
+            _ => {}
+        }
+        found.push(variable);
+        if depth < DEEPEST {
+            find_variables(argument, depth + 1, found);
+        }
+    }
+}
+
 /// Interpolates every text of a document and casts it to what its form asks for.
 pub(super) fn interpolate(
     node: &mut Node,
@@ -190,6 +277,11 @@ pub(super) fn interpolate(
     match &mut node.value {
         Value::Text(text) => {
             let place = node.place;
+            if text.contains('$')
+                && let Some(trace) = report.trace()
+            {
+                trace.add_text(place, text, environment);
+            }
             let lookup = |name: &str| environment.get(name).map(|value| Cow::Borrowed(value.as_str()));
             let substituted =
                 substitute(text, &lookup, &mut |name| report.warn_unset(place, name)).map(Cow::into_owned);

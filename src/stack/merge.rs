@@ -32,6 +32,7 @@ fn merge_as(
     report: &mut Report,
 ) {
     if over.tag != Tag::None || rule == Merge::Replace {
+        replaced(base, trail, report);
         *base = over;
         return;
     }
@@ -47,6 +48,7 @@ fn merge_as(
         && let (Some(one), Some(other)) = (base.text_of("driver"), over.text_of("driver"))
         && one != other
     {
+        replaced(base, trail, report);
         *base = over;
         return;
     }
@@ -68,7 +70,17 @@ fn merge_as(
                 report.error(place, Code::Conflict, format!("cannot override {trail}"));
             }
         }
-        (_, value) => *base = Node { value, place, tag },
+        (_, value) => {
+            replaced(base, trail, report);
+            *base = Node { value, place, tag };
+        }
+    }
+}
+
+/// Notes that a value is replaced.
+fn replaced(node: &Node, trail: &Trail<'_>, report: &mut Report) {
+    if let Some(trace) = report.trace() {
+        trace.add_replaced(trail.to_string(), node);
     }
 }
 
@@ -92,6 +104,7 @@ fn merge_maps(
             continue;
         };
         if rule == Merge::Assign {
+            replaced(&there.node, &trail.key(&key), report);
             *there = entry;
             continue;
         }
@@ -126,7 +139,7 @@ fn merge_pools(
 
 /// Leaves one of the items of each list that take each other's place: the last
 /// one, where the first one stood.
-pub(super) fn unify(node: &mut Node, form: &'static Form) {
+pub(super) fn unify(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mut Report) {
     let Value::Map(map) = &mut node.value else {
         return;
     };
@@ -138,13 +151,16 @@ pub(super) fn unify(node: &mut Node, form: &'static Form) {
             && field.identity != Identity::None
             && let Value::List(list) = &mut entry.node.value
         {
-            unify_list(list, field.identity);
+            unify_list(list, field.identity, &trail.key(key), report);
         }
-        unify(&mut entry.node, below);
+        unify(&mut entry.node, below, &trail.key(key), report);
     }
 }
 
-fn unify_list(list: &mut Vec<Node>, identity: Identity) {
+fn unify_list(list: &mut Vec<Node>, identity: Identity, trail: &Trail<'_>, report: &mut Report) {
+    if list.len() < 2 {
+        return;
+    }
     let mut seen: HashMap<String, usize> = HashMap::with_capacity(list.len());
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());
     for item in list.drain(..) {
@@ -152,8 +168,14 @@ fn unify_list(list: &mut Vec<Node>, identity: Identity) {
             kept.push(item);
             continue;
         };
-        match seen.get(&key).and_then(|at| kept.get_mut(*at)) {
-            Some(earlier) => *earlier = item,
+        let at = seen.get(&key).copied();
+        match at.and_then(|at| kept.get_mut(at)) {
+            Some(earlier) => {
+                if earlier.place != item.place {
+                    replaced(earlier, &trail.index(at.unwrap_or_default()), report);
+                }
+                *earlier = item;
+            }
             None => {
                 seen.insert(key, kept.len());
                 kept.push(item);

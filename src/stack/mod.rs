@@ -47,6 +47,7 @@ mod scalar;
 mod schema;
 mod short;
 mod source;
+mod trace;
 mod tree;
 mod validate;
 
@@ -56,14 +57,15 @@ pub use discover::{Found, Wanted, discover};
 pub use dotenv::{DotenvError, parse as parse_env_file, parse_raw as parse_raw_env_file};
 pub use fields::STACK_FORM;
 pub use form::{Field, Form, Format, Kind, Print, Shape};
-pub use interpolate::{Environment, InterpolationError, substitute};
+pub use interpolate::{Environment, InterpolationError, Variable, substitute, variables};
 pub use read::{EnvFileRequest, ParsedFile, parse_file, read_env_file, read_file};
 pub use schema::json_schema;
 pub use short::{
     AmountError, MountError, PortError, ShortMount, ShortPort, TimeError, WordsError, clean_path,
     format_duration, parse_amount, parse_duration, parse_mount, parse_port_range, parse_ports, split_words,
 };
-pub use source::{DiskFiles, FileKind, Files, LONGEST_FILE, Place, Report};
+pub use source::{DiskFiles, FileKind, Files, History, LONGEST_FILE, Options, Place, Report};
+pub use trace::{Replaced, Trace, UsedVariable, VariableSource, Via};
 pub use tree::{Entry, Mapping, Node, Tag, Trail, Value};
 
 /// Checks the merged document for what a single file need not have: required

@@ -135,7 +135,10 @@ impl Builder<'_> {
             return;
         }
         let place = self.place(mark);
-        self.fail(place, &format!("line {}: {}", mark.line(), error.info()), None);
+        let hint = line
+            .contains("${")
+            .then_some("put values with `${` in quotes: in `{…}` and `[…]` a brace ends them");
+        self.fail(place, &format!("line {}: {}", mark.line(), error.info()), hint);
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Option<()> {
@@ -219,7 +222,9 @@ impl Builder<'_> {
                 let mut node = found.node.clone();
                 self.count_copies(nodes, place)?;
                 self.check_depth(height, place)?;
-                if !matches!(node.value, Value::List(_) | Value::Map(_)) {
+                if self.report.options().trace {
+                    self.report.through_alias(&mut node, place);
+                } else if !matches!(node.value, Value::List(_) | Value::Map(_)) {
                     // A scalar is best shown where it is used.
                     node.place = place;
                 }

@@ -128,6 +128,11 @@ pub(super) fn read_environment(
         let text = read_text(path, cwd, files, report)?;
         let lookup = |name: &str| environment.get(name).or_else(|| found.get(name)).cloned();
         let variables = parse_dotenv(path, &text, &lookup, cwd, report)?;
+        if let Some(trace) = report.trace() {
+            for name in variables.keys().filter(|name| !environment.contains_key(*name)) {
+                trace.add_variable(name, display_name(path, cwd), &text);
+            }
+        }
         found.extend(variables);
     }
     Some(found)

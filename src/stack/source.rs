@@ -1,11 +1,12 @@
 //! Where text comes from, and the messages about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Code, Diagnostic, Origin, Severity};
+use super::trace::{Trace, Via};
 
 /// No stack file or environment file is longer than this many bytes.
 pub const LONGEST_FILE: u64 = 32 << 20;
@@ -99,6 +100,31 @@ impl Place {
 struct Source {
     name: PathBuf,
     text: Arc<str>,
+    via: Via,
+    /// What it is a copy of, when its text came through an alias.
+    copy_of: Option<u32>,
+}
+
+/// How a stack is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Variables in values are replaced. When not, values with a `$` are left
+    /// as they are written, whatever is asked of them otherwise.
+    pub interpolate: bool,
+    /// Relative paths are made absolute.
+    pub resolve_paths: bool,
+    /// What [`Trace`] tells is noted. It costs time and memory.
+    pub trace: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interpolate: true,
+            resolve_paths: true,
+            trace: false,
+        }
+    }
 }
 
 /// Everything that is said about a stack while it is loaded, the texts it is
@@ -113,14 +139,122 @@ pub struct Report {
     poisoned: BTreeSet<String>,
     incomplete: BTreeSet<String>,
     unset: BTreeSet<String>,
+    options: Options,
+    via: Via,
+    trace: Trace,
 }
 
 impl Report {
+    /// An empty report of a stack that is loaded so.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+
+    /// How the stack is loaded.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Whether a text is to be left as it is written.
+    pub(crate) fn keeps(&self, text: &str) -> bool {
+        !self.options.interpolate && text.contains('$')
+    }
+
+    /// Sets how the next sources come; returns how the last ones came.
+    pub(crate) fn come_by(&mut self, via: Via) -> Via {
+        std::mem::replace(&mut self.via, via)
+    }
+
+    /// Gives a copy of an anchored value places that tell of the alias it came
+    /// through.
+    pub(crate) fn through_alias(&mut self, node: &mut super::tree::Node, alias: Place) {
+        let mut copies = BTreeMap::new();
+        self.copy_places(node, alias, &mut copies);
+    }
+
+    fn copy_places(&mut self, node: &mut super::tree::Node, alias: Place, copies: &mut BTreeMap<u32, u32>) {
+        use super::tree::Value;
+        self.copy_place(&mut node.place, alias, copies);
+        match &mut node.value {
+            Value::List(list) => {
+                for item in list {
+                    self.copy_places(item, alias, copies);
+                }
+            }
+            Value::Map(map) => {
+                for entry in map.values_mut() {
+                    self.copy_place(&mut entry.key, alias, copies);
+                    self.copy_places(&mut entry.node, alias, copies);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn copy_place(&mut self, place: &mut Place, alias: Place, copies: &mut BTreeMap<u32, u32>) {
+        let Some(source) = self.sources.get(place.source as usize) else {
+            return;
+        };
+        if let Some(copy) = copies.get(&place.source) {
+            place.source = *copy;
+            return;
+        }
+        let copy = Source {
+            name: source.name.clone(),
+            text: Arc::clone(&source.text),
+            via: Via::Alias(alias),
+            copy_of: Some(place.source),
+        };
+        self.sources.push(copy);
+        let number = u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX);
+        copies.insert(place.source, number);
+        place.source = number;
+    }
+
+    /// What is noted beside places, when that is asked for.
+    pub(crate) fn trace(&mut self) -> Option<&mut Trace> {
+        self.options.trace.then_some(&mut self.trace)
+    }
+
+    /// Notes which lines of a file set a service's variables.
+    pub(crate) fn note_env_file<'v>(
+        &mut self,
+        service: &str,
+        path: &Path,
+        cwd: &Path,
+        variables: impl Iterator<Item = &'v String>,
+        files: &dyn Files,
+    ) {
+        if !self.options.trace {
+            return;
+        }
+        let text = files.read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        for variable in variables {
+            let line = super::trace::line_of(&text, variable);
+            let shown = path.strip_prefix(cwd).unwrap_or(path);
+            self.trace.add_env_file(service, variable, shown, line);
+        }
+    }
+
+    /// The history of the stack: what to ask where a value came from.
+    pub fn history(&self) -> History {
+        History {
+            sources: self.sources.clone(),
+            trace: self.trace.clone(),
+        }
+    }
+
     /// Takes in a text; its number is for [`Place`]s.
     pub fn add_source(&mut self, name: &Path, text: &str) -> u32 {
         self.sources.push(Source {
             name: name.to_owned(),
             text: text.into(),
+            via: self.via,
+            copy_of: None,
         });
         u32::try_from(self.sources.len() - 1).unwrap_or(u32::MAX)
     }
@@ -260,5 +394,54 @@ impl Report {
             )));
         }
         self.diagnostics
+    }
+}
+
+/// Where the values of a loaded stack came from.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    sources: Vec<Source>,
+    trace: Trace,
+}
+
+impl History {
+    /// What was noted beside places.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Where a place is, for people; `None` for [`Place::NOWHERE`].
+    pub fn origin(&self, place: Place) -> Option<Origin> {
+        let source = self.sources.get(place.source as usize)?;
+        Some(Origin {
+            file: source.name.clone(),
+            line: place.line as usize,
+            column: place.column as usize,
+        })
+    }
+
+    /// How the text that a place is in became part of the stack: the nearest
+    /// step first, without [`Via::Named`].
+    pub fn way(&self, place: Place) -> Vec<Via> {
+        let mut way = Vec::new();
+        let mut at = self.sources.get(place.source as usize);
+        // Chains are short: sources come after those they come from.
+        while let Some(source) = at {
+            let next = match (source.via, source.copy_of) {
+                (Via::Named, _) => break,
+                (_, Some(original)) => Some(original),
+                (Via::Include(by) | Via::Extends(by) | Via::Alias(by), None) => Some(by.source),
+            };
+            way.push(source.via);
+            at = next.and_then(|next| self.sources.get(next as usize));
+        }
+        way
+    }
+
+    /// The line that a place is on.
+    pub fn line(&self, place: Place) -> Option<String> {
+        let source = self.sources.get(place.source as usize)?;
+        let line = source.text.lines().nth((place.line as usize).checked_sub(1)?)?;
+        (line.len() <= LONGEST_QUOTE).then(|| line.to_owned())
     }
 }

@@ -1,12 +1,13 @@
 //! One request from beginning to end: load, observe, plan, walk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::supervised::Supervised;
-use crate::host::{Host as _, HostError};
+use crate::host::{Host as _, HostError, given};
 use crate::plan::{self, Intent, Operation, Plan};
 use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Cancelled, Event, execute};
@@ -24,10 +25,27 @@ pub(super) struct Request {
     pub(super) project: String,
     pub(super) load: Option<Box<LoadRequest>>,
     pub(super) intent: Intent,
-    /// Nothing is to be done when the project is still this one.
-    pub(super) unless: Option<Arc<Project>>,
+    /// Nothing is to be done when all is as it was then.
+    pub(super) unless: Option<Model>,
     pub(super) cancelled: Cancelled,
     pub(super) steps: mpsc::UnboundedSender<Step>,
+}
+
+/// What a stack is brought to: the project, and what it reads from files.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Model {
+    project: Arc<Project>,
+    /// Digests of configs and secrets.
+    contents: BTreeMap<String, String>,
+}
+
+impl Model {
+    fn new(project: Arc<Project>) -> Self {
+        Self {
+            contents: given::digests(&project),
+            project,
+        }
+    }
 }
 
 /// What happens while a request is applied.
@@ -41,8 +59,8 @@ pub(super) enum Step {
 /// What became of a request.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
-    /// The project, when it loaded.
-    pub(super) project: Option<Arc<Project>>,
+    /// What it was brought to, when the stack file loaded.
+    pub(super) model: Option<Model>,
     /// The files to watch: those that were looked at, whether or not they loaded.
     pub(super) inputs: Vec<PathBuf>,
     pub(super) errors: Vec<String>,
@@ -97,9 +115,11 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
         },
     };
     applied.inputs.clone_from(&project.inputs);
+    applied.inputs.extend(given::files(&project));
     let project = Arc::new(project);
-    applied.project = Some(project.clone());
-    if unless.is_some_and(|same| *same == *project) {
+    let model = Model::new(project.clone());
+    applied.model = Some(model.clone());
+    if unless.is_some_and(|same| same == model) {
         tell(Step::Planned(Box::default()));
         return Ok(());
     }

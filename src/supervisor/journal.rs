@@ -178,7 +178,7 @@ impl Journal {
             }
             let ran = matches!(action, Some("start" | "restart" | "pause" | "unpause"));
             match &view.state {
-                ContainerState::Running { started } if ran => {
+                ContainerState::Running { started, .. } if ran => {
                     self.lock().running.insert(record.id.clone());
                     // It may have been started again since.
                     if last.is_some_and(|event| event.time < *started && event.action == "start") {
@@ -186,7 +186,7 @@ impl Journal {
                         self.started(record, *started);
                     }
                 }
-                ContainerState::Running { started } => self.started(record, *started),
+                ContainerState::Running { started, .. } => self.started(record, *started),
                 ContainerState::Exited { .. } if ran => {
                     self.lock().running.insert(record.id.clone());
                     self.died(record, exits(record));
@@ -264,7 +264,19 @@ impl Journal {
         if again {
             self.lock().resting.insert(record.id.clone());
         }
+        self.signalled(record, signal);
+    }
+
+    /// A container that runs is sent a signal.
+    pub(super) fn signalled(&self, record: &ContainerRecord, signal: i32) {
+        self.learn(record);
         self.add(&record.id, "kill", now(), &[("signal", signal.to_string())]);
+    }
+
+    /// A container is `pause`d, `unpause`d.
+    pub(super) fn changed(&self, record: &ContainerRecord, action: &str) {
+        self.learn(record);
+        self.add(&record.id, action, now(), &[]);
     }
 
     pub(super) fn stopped(&self, id: &str) {

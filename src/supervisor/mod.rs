@@ -43,7 +43,7 @@ use tokio::sync::mpsc;
 
 use crate::host::{HostError, Machine, views};
 use crate::plan::{Intent, Up};
-use crate::project::{LoadRequest, Project};
+use crate::project::LoadRequest;
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
 use crate::store::{Lock, World, read_record, remove_record, write_record};
@@ -60,7 +60,7 @@ mod load;
 pub mod protocol;
 mod supervised;
 
-use apply::{Applied, Step};
+use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
 use journal::Journal;
 use keeper::{Keeper, Told};
@@ -221,7 +221,7 @@ struct Supervisor {
     watch: Option<Watch>,
     /// The model that the stack was last brought to: a save that changes
     /// nothing in it asks for nothing.
-    model: Option<Arc<Project>>,
+    model: Option<Model>,
 }
 
 impl Supervisor {
@@ -418,7 +418,7 @@ impl Supervisor {
 
     fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
         let Applied {
-            project,
+            model,
             inputs,
             errors,
             diagnostics,
@@ -430,8 +430,8 @@ impl Supervisor {
             if let Some(load) = load {
                 self.standing.load = Some(*load);
             }
-            if project.is_some() {
-                self.model = project;
+            if model.is_some() {
+                self.model = model;
             }
             let path = standing_path(&self.world, &self.project);
             if let Err(error) = write_record(&path, &self.standing) {

@@ -30,6 +30,9 @@ struct CloneArgs {
 /// `CLONE_INTO_CGROUP`: it does not fit in the 32 bits of clone(2).
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// `CLONE_NEWTIME`, which libc has for few targets.
+pub const NEWTIME: i32 = 0x80;
+
 /// A child of this process.
 #[derive(Debug)]
 pub struct Child {
@@ -50,11 +53,41 @@ pub fn clone_process(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
+    clone_with(flags, libc::SIGCHLD as u64, cgroup, child)
+}
+
+/// As [`clone_process`], but the child is a child of our parent: a sibling.
+///
+/// # Errors
+/// What clone3(2) returns.
+pub fn clone_sibling(
+    flags: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<Child> {
+    // The signal of its end is that of ours.
+    clone_with(flags | libc::CLONE_PARENT, 0, cgroup, child)
+}
+
+/// As [`clone_process`], but both share one table of descriptors.
+///
+/// # Errors
+/// What clone3(2) returns.
+pub fn clone_sharing_descriptors(child: impl FnOnce() -> i32) -> io::Result<Child> {
+    clone_with(libc::CLONE_FILES, libc::SIGCHLD as u64, None, child)
+}
+
+fn clone_with(
+    flags: i32,
+    exit_signal: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut arguments = CloneArgs {
         flags: u64::from(flags.cast_unsigned()) | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
         pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         ..CloneArgs::default()
     };
     if let Some(folder) = cgroup {
@@ -112,7 +145,8 @@ pub fn unshare_namespaces(flags: i32) -> io::Result<()> {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWUSER
-        | libc::CLONE_NEWCGROUP;
+        | libc::CLONE_NEWCGROUP
+        | NEWTIME;
     if flags & !NAMESPACES != 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
@@ -29,14 +29,27 @@ impl Inherited {
     /// Never. Call it once, first thing in a role's `main`, when nothing else
     /// in this process owns a descriptor.
     pub fn claim(count: usize) -> io::Result<Self> {
+        Self::claim_above(0, count)
+    }
+
+    /// As [`Self::claim`], leaving the first `kept` descriptors from 3 on alone:
+    /// they are for the program, and are neither taken nor marked.
+    ///
+    /// # Errors
+    /// What close_range(2) returns.
+    pub fn claim_above(kept: u32, count: usize) -> io::Result<Self> {
+        let first = RawFd::try_from(kept)
+            .ok()
+            .and_then(|kept| kept.checked_add(3))
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let last = RawFd::try_from(count).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        close_range(last.max(3), 0)?;
-        mark_close_on_exec(3)?;
+        close_range(last.max(first), 0)?;
+        mark_close_on_exec(first)?;
         let fds = (0..last)
             .map(|number| {
                 // SAFETY: a borrow for the duration of the check.
-                let open =
-                    number > 2 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
+                let open = number >= first
+                    && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
                 // SAFETY: open, and by the contract above nobody owns it.
                 open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
             })
@@ -54,6 +67,20 @@ impl Inherited {
             .and_then(Option::take)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
+}
+
+/// A copy of a descriptor that is known by number only, in a process that
+/// shares it with the one that owns it.
+///
+/// # Errors
+/// `EBADF` when there is none of that number.
+pub fn borrow_of(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: only for the duration of the copy, which fails if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
 }
 
 /// Closes all descriptors from `first` on, or marks them.
@@ -105,6 +132,22 @@ pub fn set_standard(fd: BorrowedFd<'_>, number: u8) -> io::Result<()> {
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     }
     Ok(())
+}
+
+/// Makes a copy of `fd` under a number, open across exec; what had that number
+/// is closed. For a process that is about to execute another program: whatever
+/// owned the number must not be used any more.
+///
+/// # Errors
+/// What dup2(2) returns.
+pub fn place_at(fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    let number = RawFd::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: integers only; by the contract above nobody relies on the number.
+    if unsafe { libc::dup2(fd.as_raw_fd(), number) } >= 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sends one message with at most one descriptor over a packet socket.

@@ -19,6 +19,8 @@ pub mod netns;
 pub mod pidfd;
 pub mod process;
 pub mod readiness;
+pub mod schedule;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod spawn;

@@ -15,7 +15,7 @@ pub struct Attributes {
     pub clear: u64,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`, or 0 to keep it.
     pub propagation: u64,
-    /// User namespace of an idmapped mount; 0.
+    /// Descriptor of the user namespace of an idmapped mount, with [`IDMAP`] in `set`; else 0.
     pub user_namespace: u64,
 }
 
@@ -35,6 +35,8 @@ pub const NOATIME: u64 = 0x10;
 pub const STRICTATIME: u64 = 0x20;
 /// `MOUNT_ATTR_NODIRATIME`.
 pub const NODIRATIME: u64 = 0x80;
+/// `MOUNT_ATTR_IDMAP`.
+pub const IDMAP: u64 = 0x10_0000;
 /// `MOUNT_ATTR_NOSYMFOLLOW`.
 pub const NOSYMFOLLOW: u64 = 0x20_0000;
 

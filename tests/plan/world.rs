@@ -303,6 +303,7 @@ impl World {
             health: None,
             networks,
             volumes,
+            contents: BTreeMap::new(),
             created,
         });
     }
@@ -352,7 +353,10 @@ impl World {
                 found.name
             );
         }
-        found.state = ContainerState::Running { started };
+        found.state = ContainerState::Running {
+            started,
+            paused: false,
+        };
         let checked = found
             .config
             .get("healthcheck")
@@ -533,12 +537,16 @@ impl World {
                         number: *number,
                         config: serde_json::to_value(service).unwrap(),
                         image: self.observed.images[&service.image].clone(),
-                        state: ContainerState::Running { started },
+                        state: ContainerState::Running {
+                            started,
+                            paused: false,
+                        },
                         health: None,
                         networks: networks
                             .map(|network| (network.owner.clone().unwrap().key, network.id.clone()))
                             .collect(),
                         volumes: BTreeMap::new(),
+                        contents: BTreeMap::new(),
                         created: started,
                     });
                 }

@@ -12,6 +12,7 @@
     clippy::unwrap_used
 )]
 
+pub mod push;
 pub mod registry;
 pub mod stack;
 

@@ -20,6 +20,8 @@ pub struct RealRegistry {
     folder: tempfile::TempDir,
     /// `127.0.0.1:PORT`.
     pub host: String,
+    /// Its token server.
+    tokens: Option<std::process::Child>,
 }
 
 impl RealRegistry {
@@ -27,7 +29,11 @@ impl RealRegistry {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let host = format!("127.0.0.1:{}", free_port());
-        let this = Self { folder, host };
+        let this = Self {
+            folder,
+            host,
+            tokens: None,
+        };
         this.launch();
         this
     }
@@ -41,6 +47,14 @@ impl RealRegistry {
     /// that has signed its certificate. Needs openssl.
     pub fn restart_with_tls(&self) -> std::path::PathBuf {
         finish(script("registry").arg("stop").arg(self.folder.path())).ok();
+        self.certificates();
+        let free = || std::net::TcpListener::bind(&self.host).ok();
+        super::wait_for("the end of the plain registry", free);
+        self.launch();
+        self.authority()
+    }
+
+    fn certificates(&self) {
         let make = "
             openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
             openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout tls.key -out tls.csr
@@ -52,9 +66,38 @@ impl RealRegistry {
                 .current_dir(self.folder.path()),
         )
         .ok();
-        let free = || std::net::TcpListener::bind(&self.host).ok();
-        super::wait_for("the end of the plain registry", free);
-        self.launch();
+    }
+
+    /// Starts one with TLS that wants `test` and `secret`: by Basic
+    /// authorization, or by tokens, of which anybody gets one to pull. Needs
+    /// openssl and htpasswd.
+    pub fn secured(tokens: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let host = format!("127.0.0.1:{}", free_port());
+        let mut this = Self {
+            folder,
+            host,
+            tokens: None,
+        };
+        this.certificates();
+        let at = this.folder.path();
+        if tokens {
+            let sign = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=signer -keyout sign.key -out sign.crt";
+            finish(Command::new("sh").args(["-ec", sign]).current_dir(at)).ok();
+            let server = script("token-server").arg(at).arg(&this.host).spawn().unwrap();
+            let port = at.join("token.port");
+            super::wait_for("the token server", || port.exists().then_some(()));
+            this.tokens = Some(server);
+        } else {
+            let output = finish(Command::new("htpasswd").args(["-Bbn", "test", "secret"])).ok();
+            fs::write(at.join("htpasswd"), output.stdout.trim()).unwrap();
+        }
+        this.launch();
+        this
+    }
+
+    /// The file of the authority that has signed its certificate.
+    pub fn authority(&self) -> std::path::PathBuf {
         self.folder.path().join("ca.crt")
     }
 
@@ -69,6 +112,10 @@ impl RealRegistry {
 impl Drop for RealRegistry {
     fn drop(&mut self) {
         finish(script("registry").arg("stop").arg(self.folder.path()));
+        if let Some(mut tokens) = self.tokens.take() {
+            let _ = tokens.kill();
+            let _ = tokens.wait();
+        }
     }
 }
 

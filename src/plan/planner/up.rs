@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
-    Cause, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Up, diff,
+    Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Up, diff,
 };
 use super::network::{Fate as NetworkFate, Networks};
 use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
@@ -323,7 +323,7 @@ impl<'a> Decider<'a> {
     /// One existing container of a service that is asked for, on its own.
     fn judge(&mut self, service: &'a Service, old: &'a ObservedContainer) -> Slot<'a> {
         let changes = diff::service_changes(self.project, service, &old.config);
-        let (in_place, needs_new): (Vec<_>, Vec<_>) = changes
+        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes
             .iter()
             .cloned()
             .partition(|change| diff::in_place(&change.field));
@@ -367,12 +367,30 @@ impl<'a> Decider<'a> {
                 return slot;
             }
         }
+        in_place.extend(self.content_changes(old));
         if !in_place.is_empty() && needs_new.is_empty() {
             let fields = in_place.iter().map(|change| change.field.clone()).collect();
             slot.update = Some((fields, Cause::Changed { changes: in_place }));
         }
         self.run(&mut slot, old);
         slot
+    }
+
+    /// Configs and secrets whose content is another one now.
+    fn content_changes(&self, old: &ObservedContainer) -> Vec<Change> {
+        let now = |from: &String| self.observed.contents.get(from);
+        old.contents
+            .iter()
+            .filter_map(|(from, digest)| {
+                let new = now(from).filter(|new| *new != digest)?;
+                Some(Change {
+                    field: from.clone(),
+                    old: Some(diff::content(digest)),
+                    new: Some(diff::content(new)),
+                    origin: self.project.origin(from).cloned(),
+                })
+            })
+            .collect()
     }
 
     /// Whether an up-to-date container is started, restarted or left alone.

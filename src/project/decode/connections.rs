@@ -10,7 +10,7 @@ use crate::project::model::{
 };
 use crate::stack::{Code, Node, Place, Report, parse_port_range};
 
-pub(super) fn network_mode(name: &str, reader: &mut Reader<'_>) -> NetworkMode {
+pub(super) fn network_mode(reader: &Reader<'_>) -> NetworkMode {
     let Some(node) = reader.get("network_mode") else {
         return NetworkMode::Networks;
     };
@@ -20,10 +20,6 @@ pub(super) fn network_mode(name: &str, reader: &mut Reader<'_>) -> NetworkMode {
         "host" => NetworkMode::Host,
         mode => {
             if let Some(other) = mode.strip_prefix("service:") {
-                if other == name {
-                    let message = "a service cannot share its own network namespace";
-                    reader.fail(node.place, Code::Reference, "network_mode", message, None);
-                }
                 return NetworkMode::Service(other.to_owned());
             }
             if let Some(container) = mode.strip_prefix("container:") {

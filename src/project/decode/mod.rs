@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use connections::fixed_addresses;
 pub(super) use known::{is_device_permissions, is_this_platform};
 use reader::Reader;
+pub(super) use reader::plain;
 use service::service;
 
 use super::check;

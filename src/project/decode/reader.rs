@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A value of an extension, without its places.
-pub(super) fn plain(node: &Node) -> serde_json::Value {
+pub(in crate::project) fn plain(node: &Node) -> serde_json::Value {
     use serde_json::Value as Json;
     match &node.value {
         Value::Null => Json::Null,

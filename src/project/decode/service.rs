@@ -49,7 +49,7 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         }
     }
     let replicas = replicas(reader);
-    let network_mode = network_mode(name, reader);
+    let network_mode = network_mode(reader);
     let ports = ports(reader, replicas, &network_mode);
     let own = ["build", "provider"]
         .iter()

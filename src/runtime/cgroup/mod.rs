@@ -17,10 +17,11 @@
 //! `cgroup.procs` waits for a grace period of RCU (7 to 14 ms measured); on
 //! version 2 clone3(2) makes the process inside (`CLONE_INTO_CGROUP`).
 //!
-//! Weak: on version 2 device rules cannot be changed later; I/O and huge page
-//! limits are not done.
+//! Weak: on version 2 device rules cannot be changed later.
 
 mod devices;
+mod limits;
+mod stats;
 mod v1;
 mod v2;
 
@@ -60,6 +61,9 @@ pub enum CgroupError {
     /// A path that would leave its place.
     #[error("cgroup: {} is not a relative path without `..`", .0.display())]
     Path(PathBuf),
+    /// Somebody else's processes are in it.
+    #[error("container's cgroup is not empty: processes are in {}", .0.display())]
+    NotEmpty(PathBuf),
     /// A limit that this machine cannot enforce, asked for strictly.
     #[error("cgroup: {0}")]
     Unenforced(Warning),
@@ -204,7 +208,7 @@ impl Layout {
 }
 
 /// The controllers of version 1 that we know.
-const CONTROLLERS: [&str; 12] = [
+const CONTROLLERS: [&str; 14] = [
     "cpu",
     "cpuacct",
     "cpuset",
@@ -217,6 +221,8 @@ const CONTROLLERS: [&str; 12] = [
     "net_prio",
     "perf_event",
     "hugetlb",
+    "rdma",
+    "misc",
 ];
 
 /// Our own cgroup in the hierarchy of these controllers (none: version 2).
@@ -286,6 +292,9 @@ pub(super) struct View {
     pub(super) v1: Vec<Vec<String>>,
     /// Whether there is version 2.
     pub(super) v2: bool,
+    /// Without a cgroup namespace: its folders, by the names they get. One
+    /// without a name is everything.
+    pub(super) folders: Vec<(String, PathBuf)>,
 }
 
 /// The controllers every container gets on version 1: those that account and
@@ -329,32 +338,88 @@ impl Cgroup {
         strict: bool,
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
         let mut cgroup = Self::locate(layout, path)?;
-        let cpuset = resources
-            .and_then(|all| all.cpu().as_ref())
-            .is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some());
-        cgroup.folders.retain(|folder| {
-            folder.version == Version::V2
-                || folder
-                    .controllers
-                    .iter()
-                    .any(|name| ALWAYS.contains(&name.as_str()) || (cpuset && name == "cpuset"))
-        });
-        for (folder, hierarchy) in cgroup.folders.iter_mut().filter_map(|folder| {
-            let of = |hierarchy: &&Hierarchy| folder.path.starts_with(&hierarchy.base);
-            let hierarchy = layout.hierarchies.iter().find(of)?;
-            Some((folder, hierarchy))
-        }) {
+        cgroup.retain_wanted(resources);
+        for folder in &cgroup.folders {
             make_folder(&folder.path)?;
-            match folder.version {
-                Version::V1 => v1::prepare(&hierarchy.base, folder)?,
-                Version::V2 => v2::prepare(&hierarchy.base, folder),
-            }
         }
-        let mut warnings = cgroup.update(resources, true)?;
+        let mut warnings = cgroup.set_up(layout, resources)?;
         if strict && !warnings.is_empty() {
             return Err(CgroupError::Unenforced(warnings.swap_remove(0)));
         }
         Ok((cgroup, warnings))
+    }
+
+    /// As [`Self::create`], in every hierarchy, for a path that somebody else
+    /// has chosen: a folder that exists is used when no process is in it, and
+    /// what is above it is not ours to remove. A limit that the machine cannot
+    /// enforce for want of a controller is an error.
+    ///
+    /// # Errors
+    /// [`CgroupError`], [`CgroupError::NotEmpty`] among them.
+    pub fn create_at(
+        layout: &Layout,
+        path: &Path,
+        resources: Option<&LinuxResources>,
+    ) -> Result<(Self, Vec<Warning>), CgroupError> {
+        let cgroup = Self::locate(layout, path)?;
+        for folder in &cgroup.folders {
+            fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?;
+            let inside = fs::read_to_string(folder.path.join("cgroup.procs")).unwrap_or_default();
+            if !inside.trim().is_empty() {
+                return Err(CgroupError::NotEmpty(folder.path.clone()));
+            }
+        }
+        let mut cgroup = cgroup;
+        let mut warnings = cgroup.set_up(layout, resources)?;
+        let missing =
+            |warning: &Warning| warning.reason.starts_with("no ") && !warning.reason.contains("version 1");
+        if let Some(at) = warnings.iter().position(missing) {
+            return Err(CgroupError::Unenforced(warnings.swap_remove(at)));
+        }
+        Ok((cgroup, warnings))
+    }
+
+    /// Leaves out the version 1 hierarchies that nothing is asked of.
+    fn retain_wanted(&mut self, resources: Option<&LinuxResources>) {
+        let asked = |name: &str| {
+            let Some(all) = resources else { return false };
+            match name {
+                "cpuset" => all
+                    .cpu()
+                    .as_ref()
+                    .is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some()),
+                "hugetlb" => all.hugepage_limits().is_some(),
+                "net_cls" | "net_prio" => all.network().is_some(),
+                "rdma" => all.rdma().is_some(),
+                _ => false,
+            }
+        };
+        self.folders.retain(|folder| {
+            folder.version == Version::V2
+                || folder
+                    .controllers
+                    .iter()
+                    .any(|name| ALWAYS.contains(&name.as_str()) || asked(name))
+        });
+    }
+
+    /// Makes fresh folders usable and sets the limits.
+    fn set_up(
+        &mut self,
+        layout: &Layout,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Vec<Warning>, CgroupError> {
+        for (folder, hierarchy) in self.folders.iter_mut().filter_map(|folder| {
+            let of = |hierarchy: &&Hierarchy| folder.path.starts_with(&hierarchy.base);
+            let hierarchy = layout.hierarchies.iter().find(of)?;
+            Some((folder, hierarchy))
+        }) {
+            match folder.version {
+                Version::V1 => v1::prepare(&hierarchy.base, folder)?,
+                Version::V2 => v2::prepare(&hierarchy.base, folder, resources),
+            }
+        }
+        self.update(resources, true)
     }
 
     /// Sets limits, in place. With `fresh`, device rules too. Wishes that the
@@ -376,6 +441,7 @@ impl Cgroup {
                 Version::V1 => v1::apply(folder, resources, &mut wishes, fresh)?,
                 Version::V2 => v2::apply(folder, resources, &mut wishes, fresh)?,
             }
+            limits::apply(folder, resources, &mut wishes)?;
         }
         Ok(wishes.left())
     }
@@ -406,7 +472,26 @@ impl Cgroup {
         View {
             v1: of(Version::V1).map(|folder| folder.controllers.clone()).collect(),
             v2: of(Version::V2).count() > 0,
+            folders: Vec::new(),
         }
+    }
+
+    /// As [`Self::view`], for a container without a cgroup namespace.
+    pub(super) fn view_of_host(&self) -> View {
+        let mut view = self.view();
+        view.folders = self
+            .folders
+            .iter()
+            .map(|folder| {
+                let name = match folder.version {
+                    Version::V1 => folder.controllers.join(","),
+                    Version::V2 if view.v1.is_empty() => String::new(),
+                    Version::V2 => "unified".into(),
+                };
+                (name, folder.path.clone())
+            })
+            .collect();
+        view
     }
 
     /// How often the kernel killed for want of memory in it; 0 where that
@@ -500,14 +585,133 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::Io`] for a folder that still has processes.
     pub fn remove(&self) -> Result<(), CgroupError> {
+        self.remove_own()?;
         for folder in &self.folders {
-            remove_tree(&folder.path)?;
             if let Some(parent) = folder.path.parent() {
                 // Fails, as it should, while others are in it, and at the base.
                 let _ = fs::remove_dir(parent);
             }
         }
         Ok(())
+    }
+}
+
+impl Cgroup {
+    /// Looks again at what the kernel offers in a folder whose description was
+    /// written down before it was made.
+    pub fn refresh(&mut self) {
+        for folder in &mut self.folders {
+            if folder.version == Version::V2
+                && let Ok(has) = fs::read_to_string(folder.path.join("cgroup.controllers"))
+            {
+                folder.controllers = has.split_whitespace().map(str::to_owned).collect();
+            }
+        }
+    }
+
+    /// Sends a signal to every process in it, once.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when one cannot be signalled.
+    pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
+        let folder = self
+            .folders
+            .first()
+            .map(|folder| folder.path.clone())
+            .unwrap_or_default();
+        for number in self.processes() {
+            let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
+                continue;
+            };
+            let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            // Its number may have passed to another process before it was opened.
+            if self.processes().binary_search(&number).is_err() {
+                continue;
+            }
+            match pidfd::send_signal(process.as_fd(), signal) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(CgroupError::io("signal processes of", &folder)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder that freezes: version 2 where there is one, also without
+    /// controllers.
+    fn freezer(&self) -> Option<&Folder> {
+        let v2 =
+            |folder: &&Folder| folder.version == Version::V2 && folder.path.join("cgroup.freeze").exists();
+        let v1 = |folder: &&Folder| {
+            folder.version == Version::V1 && folder.controllers.iter().any(|name| name == "freezer")
+        };
+        let mut folders = self.folders.iter();
+        folders.clone().find(v2).or_else(|| folders.find(v1))
+    }
+
+    /// Whether all its processes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        let Some(folder) = self.freezer() else {
+            return false;
+        };
+        match folder.version {
+            Version::V2 => fs::read_to_string(folder.path.join("cgroup.events"))
+                .is_ok_and(|text| text.lines().any(|line| line == "frozen 1")),
+            Version::V1 => fs::read_to_string(folder.path.join("freezer.state"))
+                .is_ok_and(|text| text.trim() == "FROZEN"),
+        }
+    }
+
+    /// Freezes or thaws all its processes, and waits until they are.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`]; of kind `TimedOut` when a process does not freeze
+    /// within ten seconds (then all are thawed again).
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let Some(folder) = self.freezer() else {
+            return Err(CgroupError::Unenforced(Warning {
+                wish: "freezing".into(),
+                reason: "no freezer controller".into(),
+            }));
+        };
+        let (file, value) = match (folder.version, frozen) {
+            (Version::V2, true) => ("cgroup.freeze", "1"),
+            (Version::V2, false) => ("cgroup.freeze", "0"),
+            (Version::V1, true) => ("freezer.state", "FROZEN"),
+            (Version::V1, false) => ("freezer.state", "THAWED"),
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut wait = Duration::from_micros(100);
+        loop {
+            // Version 1 may need to be asked again while processes fork.
+            write(&folder.path, file, value)?;
+            if self.is_frozen() == frozen {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                if frozen {
+                    let _ = self.freeze(false);
+                }
+                return Err(CgroupError::io("freeze", &folder.path)(
+                    io::ErrorKind::TimedOut.into(),
+                ));
+            }
+            pause(wait);
+            wait = (wait * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    /// As [`Self::remove`], without the folders above.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_own(&self) -> Result<(), CgroupError> {
+        self.folders
+            .iter()
+            .try_for_each(|folder| remove_tree(&folder.path))
     }
 }
 
@@ -578,6 +782,9 @@ impl Wishes {
         );
         if let Some(unified) = resources.unified() {
             wish(!unified.is_empty(), "unified", "version 2");
+        }
+        for (name, controller, is) in limits::wishes(resources) {
+            wish(is, name, controller);
         }
         Self(list)
     }

@@ -47,12 +47,25 @@ pub(super) fn apply(
     }
     if let Some(cpu) = resources.cpu() {
         if has("cpu") {
-            if let Some(period) = cpu.period().filter(|period| *period > 0) {
-                write(path, "cpu.cfs_period_us", &period.to_string())?;
+            let period = cpu.period().filter(|period| *period > 0);
+            let mut late = None;
+            if let Some(period) = period {
+                match write(path, "cpu.cfs_period_us", &period.to_string()) {
+                    // With the old quota it would be more than the parent has.
+                    Err(CgroupError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::InvalidInput && cpu.quota().is_some() =>
+                    {
+                        late = Some(period);
+                    }
+                    other => other?,
+                }
             }
             if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
                 write(path, "cpu.cfs_quota_us", &quota.to_string())?;
                 wishes.fulfilled("cpu limit");
+            }
+            if let Some(period) = late {
+                write(path, "cpu.cfs_period_us", &period.to_string())?;
             }
             if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
                 write(path, "cpu.shares", &shares.to_string())?;

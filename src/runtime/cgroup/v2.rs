@@ -9,12 +9,17 @@ use oci_spec::runtime::LinuxResources;
 
 use super::{CgroupError, Folder, Wishes, devices, write};
 
-/// The controllers we set limits of.
+/// The controllers that are always switched on.
 const USED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 /// Switches the controllers on down to the folder, and notes which it has.
 /// Failures show as limits that cannot be enforced.
-pub(super) fn prepare(base: &Path, folder: &mut Folder) {
+pub(super) fn prepare(base: &Path, folder: &mut Folder, resources: Option<&LinuxResources>) {
+    let asked = |name: &str| match name {
+        "hugetlb" => resources.is_some_and(|all| all.hugepage_limits().is_some()),
+        "rdma" => resources.is_some_and(|all| all.rdma().is_some()),
+        _ => USED.contains(&name),
+    };
     let mut above = base.to_owned();
     let below = folder.path.strip_prefix(base).unwrap_or(Path::new("")).to_owned();
     for part in &below {
@@ -22,7 +27,7 @@ pub(super) fn prepare(base: &Path, folder: &mut Folder) {
         let on = fs::read_to_string(above.join("cgroup.subtree_control")).unwrap_or_default();
         let on: Vec<&str> = on.split_whitespace().collect();
         for controller in offered.split_whitespace() {
-            if USED.contains(&controller) && !on.contains(&controller) {
+            if asked(controller) && !on.contains(&controller) {
                 let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
             }
         }

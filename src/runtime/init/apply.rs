@@ -1,25 +1,31 @@
 //! The last steps of every process in a container: who it is, what it may do,
 //! and the program itself. Shared by the init stage and the exec stage.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use oci_spec::runtime::{ContainerState, State};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::net::SocketFlags;
 use rustix::thread::CapabilitySet;
 
 use super::devices::Terminal;
 use super::identity::{Identity, identify};
+use super::notify::Notifier;
 use super::place;
 use super::report::{Report, Reporter};
-use crate::runtime::blueprint::ProcessPlan;
+use crate::runtime::blueprint::{BundlePlan, ProcessPlan};
 use crate::runtime::capability;
 use crate::runtime::error::{Failure, Step};
+use crate::runtime::hooks;
 use crate::runtime::spec::DEFAULT_PATH;
 use crate::sys::seccomp::Instruction;
-use crate::sys::{clone, fd, process, seccomp, signal};
+use crate::sys::{clone, fd, process, schedule, seccomp, signal};
 
 /// A process that is about to become its program.
 #[derive(Debug)]
@@ -29,6 +35,19 @@ pub(super) struct Entry<'a> {
     pub(super) filter: Option<Vec<Instruction>>,
     pub(super) terminal: Option<Terminal>,
     pub(super) reporter: &'a Reporter,
+    /// Of the OCI command line.
+    pub(super) bundle: Option<&'a BundlePlan>,
+    /// The container's state, for hooks and listeners.
+    pub(super) state: State,
+    /// Where `start` is waited for.
+    pub(super) wait: Option<OwnedFd>,
+    pub(super) listener: Option<Notifier>,
+    /// The first descriptors from 3 on are the program's.
+    pub(super) preserved: u32,
+    /// It outlives its parent.
+    pub(super) outlives: bool,
+    /// The capabilities we had to give.
+    pub(super) own: Cell<u64>,
 }
 
 /// The score that decides who is killed for want of memory; while the host's
@@ -58,18 +77,19 @@ impl Entry<'_> {
         signal::reset_all();
         // A session of its own: nobody's terminal can be reached from it.
         let _ = rustix::process::setsid();
-        process::join_new_session_keyring().map_err(credentials)?;
+        if !plan.keep_keyring {
+            process::join_new_session_keyring().map_err(credentials)?;
+        }
         match &self.terminal {
             Some(terminal) => self.use_terminal(terminal, &identity)?,
             None => give_pipes(&identity).map_err(credentials)?,
         }
         self.limit_resources()?;
+        self.set_scheduling()?;
+        self.set_labels()?;
         rustix::process::umask(Mode::from_raw_mode(plan.umask.unwrap_or(0o022)));
         // As root first: the folder may be closed to the user (/root).
         let entered = self.enter_working_directory();
-        if !plan.no_new_privileges {
-            self.load_filter()?;
-        }
         self.become_user(&identity)?;
         match entered {
             Err(failure) if failure.errno == Some(libc::EACCES) => self.enter_working_directory()?,
@@ -77,16 +97,215 @@ impl Entry<'_> {
         }
         if plan.no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(|error| credentials(error.into()))?;
-            self.load_filter()?;
         }
-        // Dropping rights may have cleared it.
-        process::die_with_parent().map_err(credentials)?;
-        fd::mark_close_on_exec(3).map_err(credentials)?;
-        Ok(environment(plan, &identity))
+        if !self.outlives {
+            // Dropping rights may have cleared it.
+            process::die_with_parent().map_err(credentials)?;
+        }
+        let first = i32::try_from(self.preserved).unwrap_or(0).saturating_add(3);
+        fd::mark_close_on_exec(first).map_err(credentials)?;
+        let environment = environment(plan, &identity);
+        if self.outlives {
+            // What cannot be run is an error of `create`, not of `start`.
+            self.look_for_program(&environment)?;
+        }
+        Ok(environment)
+    }
+
+    /// Waits for `start`; signals that would end a program end this process,
+    /// which the kernel does not see to for a process 1.
+    fn wait_for_start(&self) -> Result<(), Failure> {
+        let Some(listener) = &self.wait else {
+            return Ok(());
+        };
+        let failed = |error: io::Error| Failure::new(Step::Request, "start", &error);
+        signal::block_all();
+        let all = nix::sys::signal::SigSet::all();
+        let signals = nix::sys::signalfd::SignalFd::with_flags(
+            &all,
+            nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK,
+        )
+        .map_err(|error| failed(error.into()))?;
+        self.reporter.send(&Report::Created, None);
+        self.reporter.close();
+        loop {
+            let mut fds = [
+                PollFd::new(listener, PollFlags::IN),
+                PollFd::new(&signals, PollFlags::IN),
+            ];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
+                .map_err(|error| failed(error.into()))?;
+            while let Ok(Some(signal)) = signals.read_signal() {
+                let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+                let harmless = [
+                    libc::SIGCHLD,
+                    libc::SIGCONT,
+                    libc::SIGURG,
+                    libc::SIGWINCH,
+                    libc::SIGTSTP,
+                    libc::SIGTTIN,
+                    libc::SIGTTOU,
+                ];
+                if !harmless.contains(&number) {
+                    process::exit_now(128 + number);
+                }
+            }
+            if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
+                // A connection whose other end is gone again is no start.
+                if let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+                    self.reporter.replace(socket);
+                    if self.reporter.wait().is_ok_and(|word| word == "start") {
+                        break;
+                    }
+                    self.reporter.close();
+                }
+            }
+        }
+        signal::reset_all();
+        Ok(())
+    }
+
+    /// The last steps that take rights away, so that a filter has to let as few
+    /// calls through as possible: capset(2) and execve(2).
+    pub(super) fn confine(&self) -> Result<(), Failure> {
+        let failed =
+            |error: rustix::io::Errno| Failure::new(Step::Credentials, "capabilities", &error.into());
+        if let Some(program) = &self.filter {
+            let load = || seccomp::install(program, self.plan.filter_flags);
+            match &self.listener {
+                Some(notifier) => notifier.hand_over(&self.state, load)?,
+                None => {
+                    load().map_err(|error| Failure::new(Step::Seccomp, "", &error))?;
+                }
+            }
+            if self.holds_filter_right() {
+                // What we have is at most what the plan has, and the one right more.
+                let own = CapabilitySet::from_bits_retain(self.own.get());
+                rustix::thread::set_capabilities(None, self.final_capabilities(own)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether CAP_SYS_ADMIN is kept, against the plan, until the filter is loaded.
+    fn holds_filter_right(&self) -> bool {
+        self.filter.is_some() && !self.plan.no_new_privileges
+    }
+
+    fn final_capabilities(&self, own: CapabilitySet) -> rustix::thread::CapabilitySets {
+        let sets = self.plan.capabilities;
+        // What we do not have ourselves cannot be given.
+        let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & own;
+        rustix::thread::CapabilitySets {
+            effective: set(sets.effective),
+            permitted: set(sets.permitted),
+            inheritable: set(sets.inheritable),
+        }
+    }
+
+    /// Scheduler, disk priority, memory policy, execution domain.
+    fn set_scheduling(&self) -> Result<(), Failure> {
+        let plan = self.plan;
+        let failed = |what: &'static str| move |error: io::Error| Failure::new(Step::Schedule, what, &error);
+        if let Some(wish) = plan.schedule {
+            schedule::set_schedule(schedule::Schedule {
+                policy: wish.policy,
+                flags: wish.flags,
+                nice: wish.nice,
+                priority: wish.priority,
+                runtime: wish.runtime,
+                deadline: wish.deadline,
+                period: wish.period,
+                ..schedule::Schedule::default()
+            })
+            .map_err(failed("process.scheduler"))?;
+        }
+        if let Some((class, priority)) = plan.io_priority {
+            schedule::set_io_priority(class, priority).map_err(failed("process.ioPriority"))?;
+        }
+        if let Some((mode, nodes)) = &plan.memory_policy {
+            schedule::set_memory_policy(*mode, nodes).map_err(failed("linux.memoryPolicy"))?;
+        }
+        if let Some(persona) = plan.personality {
+            schedule::set_personality(persona).map_err(failed("linux.personality"))?;
+        }
+        Ok(())
+    }
+
+    /// Labels of security modules, in effect from execve(2) on; by a procfs of
+    /// our own that nothing can be mounted over.
+    fn set_labels(&self) -> Result<(), Failure> {
+        let plan = self.plan;
+        if plan.apparmor.is_none() && plan.selinux.is_none() {
+            return Ok(());
+        }
+        let set = |file: &str, value: &str| -> io::Result<()> {
+            let proc = super::rootfs::file_system("proc", "proc", &[], 0)?;
+            let file = place::open(proc.as_fd(), Path::new(file), OFlags::WRONLY, false)?;
+            rustix::io::write(&file, value.as_bytes())?;
+            Ok(())
+        };
+        let own = std::process::id();
+        if let Some(profile) = &plan.apparmor {
+            set(&format!("{own}/attr/apparmor/exec"), &format!("exec {profile}")).map_err(|error| {
+                Failure::new(Step::Credentials, format!("apparmor profile {profile}"), &error)
+            })?;
+        }
+        if let Some(label) = &plan.selinux {
+            set(&format!("{own}/attr/exec"), label)
+                .map_err(|error| Failure::new(Step::Credentials, format!("selinux label {label}"), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether there is a program that can be executed.
+    fn look_for_program(&self, environment: &[CString]) -> Result<(), Failure> {
+        let Some(program) = self.plan.args.first() else {
+            return Err(Failure::because(Step::Exec, "", "no program"));
+        };
+        let check = |path: &Path| -> io::Result<()> {
+            let stat = rustix::fs::stat(path)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(io::Error::from_raw_os_error(libc::EACCES));
+            }
+            Ok(rustix::fs::accessat(
+                rustix::fs::CWD,
+                path,
+                rustix::fs::Access::EXEC_OK,
+                rustix::fs::AtFlags::EACCESS,
+            )?)
+        };
+        if program.contains('/') {
+            return check(Path::new(program)).map_err(|error| Failure::new(Step::Exec, program, &error));
+        }
+        let mut denied = None;
+        for folder in search_path(environment) {
+            match check(&folder.join(program)) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EACCES) => denied = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(match denied {
+            Some(error) => Failure::new(Step::Exec, program, &error),
+            None => not_found(program),
+        })
     }
 
     /// Becomes the program. Returns only when that fails.
     pub(super) fn execute(&self, environment: &[CString]) -> Failure {
+        if let Err(failure) = self.wait_for_start() {
+            return failure;
+        }
+        if let Some(bundle) = self.bundle {
+            let mut state = self.state.clone();
+            state.set_status(ContainerState::Created);
+            if let Err(failure) =
+                hooks::run("startContainer", &bundle.start_container, &state, Path::new("/"))
+            {
+                return failure;
+            }
+        }
         if !self.reporter.send(&Report::Executing, None) {
             // Whoever would watch the program was killed.
             return Failure::because(Step::Exec, "", "nobody waits for it");
@@ -100,6 +319,9 @@ impl Entry<'_> {
         let (Ok(argv), Some(program)) = (texts, self.plan.args.first()) else {
             return Failure::because(Step::Exec, "", "no program");
         };
+        if let Err(failure) = self.confine() {
+            return failure;
+        }
         let failed = |error: &io::Error| Failure::new(Step::Exec, program, error);
         if program.contains('/') {
             return match argv.first() {
@@ -107,15 +329,9 @@ impl Entry<'_> {
                 None => Failure::because(Step::Exec, "", "no program"),
             };
         }
-        let path = environment
-            .iter()
-            .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
-        let path = path.unwrap_or(DEFAULT_PATH.as_bytes());
         let mut denied = None;
-        for folder in path.split(|byte| *byte == b':') {
-            // An empty entry is the working directory, as execvp(3) has it.
-            let folder = if folder.is_empty() { b"." } else { folder };
-            let file = Path::new(OsStr::from_bytes(folder)).join(program);
+        for folder in search_path(environment) {
+            let file = folder.join(program);
             let Ok(file) = CString::new(file.as_os_str().as_bytes()) else {
                 continue;
             };
@@ -128,12 +344,7 @@ impl Entry<'_> {
         }
         match denied {
             Some(error) => failed(&error),
-            None => Failure {
-                step: Step::Exec,
-                subject: program.clone(),
-                reason: "executable file not found in $PATH".into(),
-                errno: Some(libc::ENOENT),
-            },
+            None => not_found(program),
         }
     }
 
@@ -173,15 +384,6 @@ impl Entry<'_> {
         Ok(())
     }
 
-    fn load_filter(&self) -> Result<(), Failure> {
-        match &self.filter {
-            Some(program) => {
-                seccomp::install(program).map_err(|error| Failure::new(Step::Seccomp, "", &error))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Enters the working directory, making it when it is missing, as Docker does.
     fn enter_working_directory(&self) -> Result<(), Failure> {
         let path = &self.plan.cwd;
@@ -206,6 +408,7 @@ impl Entry<'_> {
             move |error: rustix::io::Errno| Failure::new(Step::Credentials, what, &error.into())
         };
         let own = rustix::thread::capabilities(None).map_err(failed("capabilities"))?;
+        self.own.set(own.permitted.bits());
         for name in capability::names(capability::ALL & !sets.bounding) {
             let Some(bit) = capability::bit(name) else {
                 continue;
@@ -227,15 +430,13 @@ impl Entry<'_> {
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("group"))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("user"))?;
-        // What we do not have ourselves cannot be given.
-        let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & own.permitted;
-        let inheritable = set(sets.inheritable);
-        let permitted = set(sets.permitted);
-        let given = rustix::thread::CapabilitySets {
-            effective: set(sets.effective),
-            permitted,
-            inheritable,
-        };
+        let mut given = self.final_capabilities(own.permitted);
+        let (permitted, inheritable) = (given.permitted, given.inheritable);
+        if self.holds_filter_right() {
+            let right = CapabilitySet::SYS_ADMIN & own.permitted;
+            given.permitted |= right;
+            given.effective |= right;
+        }
         rustix::thread::set_capabilities(None, given).map_err(failed("capabilities"))?;
         rustix::thread::clear_ambient_capability_set().map_err(failed("ambient capabilities"))?;
         for name in capability::names(sets.ambient & permitted.bits() & inheritable.bits()) {
@@ -262,10 +463,35 @@ fn give_pipes(identity: &Identity) -> io::Result<()> {
         };
         let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         if pipe && (stat.st_uid, stat.st_gid) != (identity.uid, identity.gid) {
-            rustix::fs::fchown(standard, Some(uid), Some(gid))?;
+            match rustix::fs::fchown(standard, Some(uid), Some(gid)) {
+                // In a user namespace, what belongs to an id outside of it.
+                Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => {}
+                other => other?,
+            }
         }
     }
     Ok(())
+}
+
+fn not_found(program: &str) -> Failure {
+    Failure {
+        step: Step::Exec,
+        subject: program.to_owned(),
+        reason: "executable file not found in $PATH".into(),
+        errno: Some(libc::ENOENT),
+    }
+}
+
+/// The folders programs are looked for in. An empty entry is the working
+/// directory, as execvp(3) has it.
+fn search_path(environment: &[CString]) -> impl Iterator<Item = &Path> {
+    let path = environment
+        .iter()
+        .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    path.unwrap_or(DEFAULT_PATH.as_bytes())
+        .split(|byte| *byte == b':')
+        .map(|folder| if folder.is_empty() { b"." } else { folder })
+        .map(|folder| Path::new(OsStr::from_bytes(folder)))
 }
 
 fn environment(plan: &ProcessPlan, identity: &Identity) -> Vec<CString> {

@@ -33,14 +33,21 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// The usual nodes and links in a fresh `/dev`. What a mount has put there stays.
-pub(super) fn make_usual(root: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Without `nodes` only the links.
+pub(super) fn make_usual(root: BorrowedFd<'_>, nodes: bool) -> Result<(), Failure> {
     let failed = |name: &str| {
         let path = format!("/dev/{name}");
         move |error: io::Error| Failure::new(Step::Device, path, &error)
     };
-    let dev = place::open(root, Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY, false)
-        .map_err(failed(""))?;
-    for (name, major, minor) in NODES {
+    let open = || place::open(root, Path::new("/dev"), OFlags::RDONLY | OFlags::DIRECTORY, false);
+    let dev = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            place::make(root, Path::new("/dev"), Kind::Folder, false).and_then(|_| open())
+        }
+        other => other,
+    }
+    .map_err(failed(""))?;
+    for (name, major, minor) in NODES.into_iter().filter(|_| nodes) {
         let number = rustix::fs::makedev(major, minor);
         match rustix::fs::mknodat(
             &dev,
@@ -60,6 +67,21 @@ pub(super) fn make_usual(root: BorrowedFd<'_>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The nodes every container has, by name in `/dev`.
+pub(in crate::runtime) fn usual() -> impl Iterator<Item = &'static str> {
+    NODES.iter().map(|(name, _, _)| *name)
+}
+
+/// Puts a device of the host, opened as a mount, where no node can be made.
+pub(super) fn mount(root: BorrowedFd<'_>, path: &Path, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    let mount = || -> io::Result<()> {
+        let target = place::make(root, path, Kind::File, !path.starts_with("/dev"))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(move_mount(tree, "", &target, "", flags)?)
+    };
+    mount().map_err(|error| Failure::new(Step::Device, path.display().to_string(), &error))
 }
 
 /// One more node.

@@ -26,10 +26,22 @@ const MOST: u32 = i32::MAX.cast_unsigned();
 
 /// Looks up the user and groups of a process.
 pub(super) fn identify(root: BorrowedFd<'_>, process: &ProcessPlan) -> Result<Identity, Failure> {
+    let home_given = process.env.iter().any(|entry| entry.starts_with("HOME="));
+    if process.exact && home_given {
+        // Nothing to be read from the container's files.
+        return Ok(Identity {
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone().unwrap_or_default(),
+            home: String::new(),
+        });
+    }
     let read = |path: &str| match place::read(root, Path::new(path), LARGEST) {
         Ok(content) => Ok(content
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()),
+        // Only for a home folder that nobody asked for.
+        Err(_) if process.exact => Ok(String::new()),
         Err(error) => Err(Failure::new(Step::User, path, &error)),
     };
     find(process, &read("/etc/passwd")?, &read("/etc/group")?)
@@ -40,7 +52,7 @@ fn find(process: &ProcessPlan, passwd: &str, group: &str) -> Result<Identity, (S
     let mut identity = match process.user.as_deref().filter(|user| !user.is_empty()) {
         Some(wanted) => named(wanted, passwd, group)?,
         // Nothing said, not even by the spec: root with what its groups are.
-        None if process.uid == 0 && process.gid == 0 && process.groups.is_none() => {
+        None if process.uid == 0 && process.gid == 0 && process.groups.is_none() && !process.exact => {
             named("0", passwd, group)?
         }
         None => Identity {
@@ -55,6 +67,9 @@ fn find(process: &ProcessPlan, passwd: &str, group: &str) -> Result<Identity, (S
     };
     for added in &process.group_add {
         identity.groups.push(group_number(added, group)?);
+    }
+    if process.exact {
+        return Ok(identity);
     }
     // Without its main group in the list, a program that changes its main
     // group would lose what files deny to that group.

@@ -12,13 +12,13 @@
 //! stage is executed from a read-only mount that nobody else has, is not
 //! dumpable, and every descriptor is close-on-exec.
 //!
-//! Needs Linux 5.12 (mount_setattr). Weak: id-mapped mounts and user namespaces
-//! are not done yet.
+//! Needs Linux 5.12 (mount_setattr).
 
 mod apply;
-mod devices;
+pub(super) mod devices;
 mod identity;
-mod mounts;
+pub(super) mod mounts;
+mod notify;
 mod place;
 mod populate;
 mod reaper;
@@ -26,13 +26,16 @@ pub(crate) mod report;
 mod rootfs;
 
 pub(super) use self::apply::set_oom_score;
+pub(super) use self::notify::Notifier;
 pub(super) use self::reaper::stand_for;
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::{ContainerState, State};
 use rustix::process::DumpableBehavior;
 
 use self::apply::Entry;
@@ -41,7 +44,7 @@ use self::report::{Report, Reporter};
 use super::blueprint::{Blueprint, MountSource, Namespaces, ProcessPlan};
 use super::error::{Failure, Step};
 use super::order;
-use super::request::Rootfs;
+use super::{hooks, launch};
 use crate::sys::seccomp::Instruction;
 use crate::sys::{clone, fd, mount, process, signal};
 
@@ -49,15 +52,20 @@ use crate::sys::{clone, fd, mount, process, signal};
 pub const ROLE: &str = "__init";
 
 /// The role. Arguments: the numbers of the descriptors it was given (blueprint,
-/// report socket, and `-` or the system call filter and the network namespace).
-/// Must be called before any thread exists. Returns only on failure.
+/// report socket, and `-` or the system call filter and the network namespace),
+/// how many from 3 on are the program's, and the highest of all. Must be called
+/// before any thread exists. Returns only on failure.
 pub fn main(arguments: &[String]) -> i32 {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
-    let numbers: [Option<usize>; 4] = [number(0), number(1), number(2), number(3)];
-    let last = numbers.iter().flatten().max().copied().unwrap_or(0);
-    let (Ok(mut fds), [Some(blueprint), Some(report), filter, network]) =
-        (fd::Inherited::claim(last + 1), numbers)
-    else {
+    let preserved = number(4).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let last = number(5).unwrap_or(0);
+    let (Ok(mut fds), Some(blueprint), Some(report), filter, network) = (
+        fd::Inherited::claim_above(preserved, last + 1),
+        number(0),
+        number(1),
+        number(2),
+        number(3),
+    ) else {
         return 125;
     };
     let Ok(socket) = fds.take(report) else { return 125 };
@@ -73,7 +81,7 @@ pub fn main(arguments: &[String]) -> i32 {
             .map(|number| fds.take(number))
             .transpose()
             .map_err(given)?;
-        run(&blueprint, filter, network, &reporter)
+        run(&blueprint, fds, filter, network, &reporter)
     })();
     match failure {
         Ok(code) => code,
@@ -87,59 +95,111 @@ pub fn main(arguments: &[String]) -> i32 {
 
 fn run(
     blueprint: &Blueprint,
+    mut fds: fd::Inherited,
     filter: Option<Vec<Instruction>>,
     network: Option<OwnedFd>,
     reporter: &Reporter,
 ) -> Result<i32, Failure> {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     rustix::process::umask(rustix::fs::Mode::empty());
+    let bundle = blueprint.bundle.as_ref();
+    let given = |error: io::Error| Failure::new(Step::Request, "", &error);
+    let mut state = bundle.map(|bundle| bundle.state.clone()).unwrap_or_default();
+    if bundle.is_some() {
+        let pid = reporter.wait().map_err(given)?;
+        state.set_pid(pid.parse().ok());
+    }
     enter_namespaces(&blueprint.namespaces, network.as_ref().map(|fd| fd.as_fd()))?;
     set_oom_score(&blueprint.process, reporter)?;
+    let listener = blueprint
+        .process
+        .listener
+        .as_ref()
+        .map(Notifier::connect)
+        .transpose()?;
 
     // The host can be seen.
-    let mut sources = mounts::Sources::open(&blueprint.mounts)?;
+    let mut sources = mounts::Sources::open(blueprint, &mut fds)?;
     let volumes = open_volumes(blueprint)?;
-    make_private()?;
+    set_propagation(
+        blueprint
+            .propagation
+            .map_or(libc::MS_PRIVATE, |(kind, _)| match kind {
+                // Private, it would hear nothing of the host.
+                libc::MS_SLAVE | libc::MS_SHARED => libc::MS_SLAVE,
+                _ => libc::MS_PRIVATE,
+            }),
+        true,
+    )?;
     let root = rootfs::mount_root(&blueprint.rootfs)?;
-    rootfs::enter(root.as_fd()).map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
-    // It no longer can.
-
-    let root = apply::open_root().map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
-    let root = root.as_fd();
+    // Paths that an image has a say in are touched when the host can no longer
+    // be seen; but hooks need both, and in a user namespace a procfs can only
+    // be mounted while the host's is there.
+    let late = blueprint.namespaces.has_user()
+        || bundle.is_some_and(|bundle| bundle.runtime_hooks || !bundle.create_container.is_empty());
+    let no_pivot = bundle.is_some_and(|bundle| bundle.no_pivot);
+    let root = if late { root } else { change_root(root, no_pivot)? };
+    let fd = root.as_fd();
     for (destination, volume) in volumes {
         volume
-            .fill(root, destination)
+            .fill(fd, destination)
             .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
     }
-    mounts::mount_all(root, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
-    if has_own_dev(blueprint) {
-        devices::make_usual(root)?;
-    }
-    for device in &blueprint.devices {
-        devices::make(root, device)?;
-    }
+    mounts::mount_all(fd, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
+    make_devices(blueprint, fd, &mut fds)?;
     set_names(blueprint)?;
     mounts::set_sysctls(&blueprint.sysctls)?;
     let terminal = blueprint
         .process
         .terminal
-        .then(|| Terminal::make(root, blueprint.process.size))
+        .then(|| Terminal::make(fd, blueprint.process.size))
         .transpose()?;
-    mounts::mask_all(root, &blueprint.masked, sources)?;
-    mounts::make_readonly(root, &blueprint.readonly)?;
+    mounts::mask_all(fd, &blueprint.masked, sources)?;
+    mounts::make_readonly(fd, &blueprint.readonly)?;
     if let Some(terminal) = &terminal {
-        terminal.mount_console(root)?;
+        terminal.mount_console(fd)?;
     }
-    let Rootfs::Overlay { readonly, .. } = &blueprint.rootfs;
+    if let Some(bundle) = bundle {
+        if bundle.runtime_hooks {
+            reporter.send(&Report::Mounted, None);
+            reporter.wait().map_err(given)?;
+        }
+        state.set_status(ContainerState::Creating);
+        hooks::run(
+            "createContainer",
+            &bundle.create_container,
+            &state,
+            state.bundle(),
+        )?;
+    }
+    let root = if late { change_root(root, no_pivot)? } else { root };
+    let root = root.as_fd();
+    if let Some((kind, below)) = blueprint.propagation {
+        set_propagation(kind, below)?;
+    }
+    let wait = bundle.and_then(|bundle| bundle.wait);
+    let wait = wait
+        .and_then(|number| usize::try_from(number).ok())
+        .map(|number| fds.take(number))
+        .transpose()
+        .map_err(given)?;
+    drop(fds);
     let entry = Entry {
         root,
         plan: &blueprint.process,
         filter,
         terminal,
         reporter,
+        bundle,
+        state,
+        wait,
+        listener,
+        outlives: bundle.is_some(),
+        preserved: bundle.map_or(0, |bundle| bundle.preserved),
+        own: Cell::new(0),
     };
     // The working directory may have to be made.
-    if *readonly {
+    if blueprint.rootfs.is_readonly() {
         make_working_directory(root, &blueprint.process)?;
         rootfs::make_readonly(root).map_err(|error| Failure::new(Step::ReadOnly, "/", &error))?;
     }
@@ -148,6 +208,37 @@ fn run(
         return stand_as_init(entry, &environment);
     }
     Err(entry.execute(&environment))
+}
+
+/// Becomes the root of the container; a descriptor of it.
+fn change_root(root: OwnedFd, no_pivot: bool) -> Result<OwnedFd, Failure> {
+    let failed = |error: io::Error| Failure::new(Step::Rootfs, "/", &error);
+    if no_pivot {
+        rootfs::enter_by_moving(root.as_fd()).map_err(failed)?;
+    } else {
+        rootfs::enter(root.as_fd()).map_err(failed)?;
+    }
+    apply::open_root().map_err(failed)
+}
+
+fn make_devices(blueprint: &Blueprint, root: BorrowedFd<'_>, fds: &mut fd::Inherited) -> Result<(), Failure> {
+    if has_own_dev(blueprint) {
+        let nodes = !blueprint.namespaces.has_user();
+        devices::make_usual(root, nodes)?;
+    }
+    for (path, number) in blueprint.bundle.iter().flat_map(|bundle| &bundle.device_trees) {
+        let tree = usize::try_from(*number)
+            .map_err(|_| io::ErrorKind::InvalidInput.into())
+            .and_then(|number| fds.take(number))
+            .map_err(|error| Failure::new(Step::Device, path.display().to_string(), &error))?;
+        devices::mount(root, path, tree.as_fd())?;
+    }
+    if !blueprint.namespaces.has_user() {
+        for device in &blueprint.devices {
+            devices::make(root, device)?;
+        }
+    }
+    Ok(())
 }
 
 fn enter_namespaces(namespaces: &Namespaces, network: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
@@ -159,17 +250,20 @@ fn enter_namespaces(namespaces: &Namespaces, network: Option<BorrowedFd<'_>>) ->
         // After the cgroup was joined: its root is where we are now.
         clone::unshare_namespaces(libc::CLONE_NEWCGROUP).map_err(failed("cgroup"))?;
     }
-    if let Some(fd) = network {
+    // The launcher has entered it for us when our user namespace cannot own it.
+    if let Some(fd) = network.filter(|_| namespaces.mappings.is_none()) {
         rustix::thread::move_into_link_name_space(fd, Some(rustix::thread::LinkNameSpaceType::Network))
             .map_err(|error| failed("network")(error.into()))?;
     }
-    for (_, path) in &namespaces.join {
-        let name = path.display().to_string();
-        let enter = || -> io::Result<()> {
-            let file = std::fs::File::open(path)?;
-            Ok(rustix::thread::move_into_link_name_space(file.as_fd(), None)?)
-        };
-        enter().map_err(failed(&name))?;
+    // The mount namespace last: the others' paths are the host's.
+    let (mounts, others): (Vec<_>, Vec<_>) = namespaces
+        .join
+        .iter()
+        .partition(|(kind, _)| *kind == libc::CLONE_NEWNS);
+    for (kind, path) in others.into_iter().chain(mounts) {
+        if launch::is_late(namespaces, *kind) {
+            launch::enter(*kind, path)?;
+        }
     }
     if namespaces.fresh_network {
         process::bring_loopback_up().map_err(failed("network"))?;
@@ -191,25 +285,31 @@ fn open_volumes(blueprint: &Blueprint) -> Result<Vec<(&Path, populate::Volume)>,
     Ok(volumes)
 }
 
-/// Nothing we mount from here on is seen by the host.
-fn make_private() -> Result<(), Failure> {
+/// Sets the propagation of our root and, with `below`, of all mounts in it:
+/// nothing we mount from here on is to be seen by the host.
+fn set_propagation(propagation: u64, below: bool) -> Result<(), Failure> {
     let attributes = mount::Attributes {
-        propagation: libc::MS_PRIVATE,
+        propagation,
         ..mount::Attributes::default()
     };
     rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
         .map_err(io::Error::from)
-        .and_then(|root| mount::set_attributes(root.as_fd(), c"", attributes, true))
+        .and_then(|root| mount::set_attributes(root.as_fd(), c"", attributes, below))
         .map_err(|error| Failure::new(Step::Namespace, "mount", &error))
 }
 
-/// Whether `/dev` is a fresh file system of the container's own.
+/// Whether `/dev` is the container's own: for a stack a fresh file system, for a
+/// bundle anything but a bind mount.
 fn has_own_dev(blueprint: &Blueprint) -> bool {
     let last = blueprint
         .mounts
         .iter()
         .rfind(|step| step.target == Path::new("/dev"));
-    last.is_some_and(|step| matches!(&step.source, MountSource::FileSystem { kind, .. } if kind == "tmpfs"))
+    match last.map(|step| &step.source) {
+        Some(MountSource::FileSystem { kind, .. }) => kind == "tmpfs" || blueprint.bundle.is_some(),
+        Some(_) => false,
+        None => blueprint.bundle.is_some(),
+    }
 }
 
 fn set_names(blueprint: &Blueprint) -> Result<(), Failure> {
@@ -252,6 +352,9 @@ fn stand_as_init(entry: Entry<'_>, environment: &[CString]) -> Result<i32, Failu
     })
     .map_err(|error| Failure::new(Step::Clone, "", &error))?;
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if entry.listener.is_none() {
+        entry.confine()?;
+    }
     // The monitor takes the end of the socket for the start of the program, and
     // the terminal belongs to it alone.
     entry.reporter.close();
@@ -259,14 +362,26 @@ fn stand_as_init(entry: Entry<'_>, environment: &[CString]) -> Result<i32, Failu
     Ok(reaper::stand_for(child))
 }
 
+/// What a further process needs beside its plan.
+#[derive(Debug, Default)]
+pub(super) struct Further {
+    pub(super) listener: Option<Notifier>,
+    /// The first descriptors from 3 on are the program's.
+    pub(super) preserved: u32,
+    /// It outlives its parent.
+    pub(super) outlives: bool,
+    pub(super) state: State,
+}
+
 /// The steps of a further process, in the container's namespaces and cgroup
 /// already. Returns only when it fails.
 pub(super) fn run_in_container(
     plan: &ProcessPlan,
     filter: Option<Vec<Instruction>>,
+    further: Further,
     reporter: &Reporter,
 ) -> Failure {
-    let enter = || -> Result<Failure, Failure> {
+    let enter = move || -> Result<Failure, Failure> {
         let root = apply::open_root().map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
         let terminal = plan
             .terminal
@@ -278,6 +393,13 @@ pub(super) fn run_in_container(
             filter,
             terminal,
             reporter,
+            bundle: None,
+            state: further.state,
+            wait: None,
+            listener: further.listener,
+            preserved: further.preserved,
+            outlives: further.outlives,
+            own: Cell::new(0),
         };
         let environment = entry.prepare()?;
         Ok(entry.execute(&environment))

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,14 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::place::{self, Kind};
+use super::populate;
 use super::rootfs::file_system;
-use crate::runtime::blueprint::{MountAttributes, MountSource, MountStep};
+use crate::runtime::blueprint::{Blueprint, Mappings, MountAttributes, MountSource, MountStep};
 use crate::runtime::cgroup::View;
 use crate::runtime::error::{Failure, Step};
-use crate::sys::mount::{Attributes, NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
+use crate::runtime::launch;
+use crate::sys::fd;
+use crate::sys::mount::{Attributes, IDMAP, NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
 
 /// The sources of bind mounts, opened.
 #[derive(Debug)]
@@ -27,13 +30,15 @@ pub(super) struct Sources {
     trees: Vec<Option<OwnedFd>>,
     /// The host's `/dev/null`, to hide files with.
     null: OwnedFd,
+    /// The cgroup folders a container without a cgroup namespace sees.
+    cgroups: Vec<(String, OwnedFd)>,
 }
 
 impl Sources {
-    /// Opens the source of every bind mount as a detached copy. The mount
-    /// namespace still has the host's propagation, so that a shared mount stays
-    /// one where that is asked for.
-    pub(super) fn open(steps: &[MountStep]) -> Result<Self, Failure> {
+    /// Opens the source of every bind mount as a detached copy, where the
+    /// launcher has not. The mount namespace still has the host's propagation,
+    /// so that a shared mount stays one where that is asked for.
+    pub(super) fn open(blueprint: &Blueprint, fds: &mut fd::Inherited) -> Result<Self, Failure> {
         let null = open_tree(CWD, "/dev/null", clone(false))
             .map_err(io::Error::from)
             .and_then(|fd| {
@@ -44,24 +49,77 @@ impl Sources {
                 }
             })
             .map_err(|error| Failure::new(Step::Mask, "/dev/null", &error))?;
-        let trees = steps
-            .iter()
-            .map(|step| match &step.source {
-                MountSource::Bind {
-                    path,
-                    recursive,
-                    confined,
-                } => open_source(path, *recursive, confined.as_deref())
-                    .map(Some)
-                    .map_err(|error| {
-                        let words = format!("{} on {}", path.display(), step.target.display());
-                        Failure::new(Step::Mount, words, &error)
-                    }),
-                _ => Ok(None),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { trees, null })
+        let opened: &[(usize, i32)] = blueprint.bundle.as_ref().map_or(&[], |bundle| &bundle.trees);
+        let mut trees = Vec::with_capacity(blueprint.mounts.len());
+        for (number, step) in blueprint.mounts.iter().enumerate() {
+            let tree = match opened.iter().find(|(known, _)| *known == number) {
+                Some((_, descriptor)) => usize::try_from(*descriptor)
+                    .map_err(|_| io::ErrorKind::InvalidInput.into())
+                    .and_then(|descriptor| fds.take(descriptor))
+                    .map(Some),
+                None => open_step(step),
+            };
+            trees.push(tree.map_err(|error| wrong_source(step, &error))?);
+        }
+        let mut cgroups = Vec::new();
+        for (name, folder) in &blueprint.cgroups.folders {
+            let tree = open_tree(CWD, folder, clone(true))
+                .map_err(|error| Failure::new(Step::Mount, folder.display().to_string(), &error.into()))?;
+            cgroups.push((name.clone(), tree));
+        }
+        Ok(Self { trees, null, cgroups })
     }
+}
+
+fn wrong_source(step: &MountStep, error: &io::Error) -> Failure {
+    let words = match &step.source {
+        MountSource::Bind { path, .. } => format!("{} on {}", path.display(), step.target.display()),
+        _ => step.target.display().to_string(),
+    };
+    Failure::new(Step::Mount, words, error)
+}
+
+/// The source of a bind mount as a detached copy.
+fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
+    let MountSource::Bind {
+        path,
+        recursive,
+        confined,
+    } = &step.source
+    else {
+        return Ok(None);
+    };
+    let tree = open_source(path, *recursive, confined.as_deref())?;
+    if step.target == Path::new("/proc") && !place::in_procfs(tree.as_fd()) {
+        return Err(io::Error::other("only procfs can be mounted on /proc"));
+    }
+    Ok(Some(tree))
+}
+
+/// As the init stage opens sources, for those only the launcher can open: in
+/// the user namespace of the host, where ids can be mapped and every file be
+/// reached. `own` are the container's ids.
+pub(in crate::runtime) fn open_for(
+    step: &MountStep,
+    own: Option<&Mappings>,
+) -> Result<Option<OwnedFd>, Failure> {
+    let open = || -> io::Result<Option<OwnedFd>> {
+        let Some(tree) = open_step(step)? else {
+            return Ok(None);
+        };
+        if let Some((mappings, below)) = &step.mapped {
+            let mappings = mappings.as_ref().or(own).ok_or(io::ErrorKind::InvalidInput)?;
+            let users = launch::user_namespace(mappings)?;
+            let attributes = Attributes {
+                set: IDMAP,
+                user_namespace: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
+                ..Attributes::default()
+            };
+            set_attributes(tree.as_fd(), c"", attributes, *below)?;
+        }
+        Ok(Some(tree))
+    };
+    open().map_err(|error| wrong_source(step, &error))
 }
 
 fn clone(recursive: bool) -> OpenTreeFlags {
@@ -98,7 +156,7 @@ pub(super) fn mount_all(
     cgroups: &View,
 ) -> Result<(), Failure> {
     for (step, tree) in steps.iter().zip(&mut sources.trees) {
-        mount(root, step, tree.take(), cgroups).map_err(|(what, error)| {
+        mount(root, step, tree.take(), (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
             let target = step.target.display();
             match what {
                 Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
@@ -121,7 +179,7 @@ fn mount(
     root: BorrowedFd<'_>,
     step: &MountStep,
     tree: Option<OwnedFd>,
-    cgroups: &View,
+    (cgroups, folders): (&View, &mut Vec<(String, OwnedFd)>),
 ) -> Result<(), (Option<String>, io::Error)> {
     let target = |kind| -> io::Result<OwnedFd> {
         let links = !plain(&step.target);
@@ -152,10 +210,15 @@ fn mount(
                 .map(|(name, value)| (name.as_str(), value.as_deref()))
                 .collect();
             let set = attributes.set | attributes.set_below;
-            let tree = file_system(kind, source, &options, set).map_err(named)?;
+            let tree = file_system(kind, source, &options, set & !RDONLY).map_err(named)?;
+            if step.copy_up {
+                let plain = !options.iter().any(|(name, _)| *name == "mode");
+                populate::copy_content(target.as_fd(), tree.as_fd(), plain).map_err(named)?;
+            }
             apply(
                 tree.as_fd(),
                 MountAttributes {
+                    set: set & RDONLY,
                     propagation: attributes.propagation,
                     ..MountAttributes::default()
                 },
@@ -166,7 +229,32 @@ fn mount(
         MountSource::Cgroup => {
             let named = |error| (Some("cgroup".to_owned()), error);
             let target = target(Kind::Folder).map_err(named)?;
-            mount_cgroups(target.as_fd(), root, &step.target, attributes.set, cgroups).map_err(named)
+            let folders = std::mem::take(folders);
+            mount_cgroups(
+                target.as_fd(),
+                root,
+                &step.target,
+                attributes.set,
+                cgroups,
+                folders,
+            )
+            .map_err(named)
+        }
+        MountSource::Remount => {
+            let change = || -> io::Result<()> {
+                let place = place::open(root, &step.target, OFlags::PATH, !plain(&step.target))?;
+                let own = |set, clear| Attributes {
+                    set,
+                    clear,
+                    ..Attributes::default()
+                };
+                if attributes.set_below != 0 || attributes.clear_below != 0 {
+                    let below = own(attributes.set_below, attributes.clear_below);
+                    set_attributes(place.as_fd(), c"", below, true)?;
+                }
+                set_attributes(place.as_fd(), c"", own(attributes.set, attributes.clear), false)
+            };
+            change().map_err(|error| (Some("remount".to_owned()), error))
         }
     }
 }
@@ -218,7 +306,20 @@ fn mount_cgroups(
     path: &Path,
     attributes: u64,
     view: &View,
+    folders: Vec<(String, OwnedFd)>,
 ) -> io::Result<()> {
+    // Without a namespace of its own the file systems would show the host's
+    // cgroups: the container sees its own folders.
+    if let [(name, folder)] = folders.as_slice()
+        && name.is_empty()
+    {
+        let own = Attributes {
+            set: attributes,
+            ..Attributes::default()
+        };
+        set_attributes(folder.as_fd(), c"", own, false)?;
+        return attach(folder.as_fd(), target);
+    }
     if view.v1.is_empty() {
         if !view.v2 {
             return Ok(());
@@ -239,11 +340,22 @@ fn mount_cgroups(
         let place = place::open(root, &path.join(name), OFlags::PATH, false)?;
         attach(tree.as_fd(), place.as_fd())
     };
-    for controllers in &view.v1 {
+    for (name, tree) in &folders {
+        let own = Attributes {
+            set: attributes,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), c"", own, false)?;
+        rustix::fs::mkdirat(&folder, name.as_str(), Mode::from_raw_mode(0o755))?;
+        let place = place::open(root, &path.join(name), OFlags::PATH, false)?;
+        attach(tree.as_fd(), place.as_fd())?;
+    }
+    let own = folders.is_empty();
+    for controllers in view.v1.iter().filter(|_| own) {
         let options: Vec<_> = controllers.iter().map(|name| (name.as_str(), None)).collect();
         mount_in(&controllers.join(","), "cgroup", &options)?;
     }
-    if view.v2 {
+    if view.v2 && own {
         mount_in("unified", "cgroup2", &[])?;
     }
     for controllers in view.v1.iter().filter(|controllers| controllers.len() > 1) {

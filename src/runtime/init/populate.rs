@@ -116,6 +116,27 @@ impl Volume {
     }
 }
 
+/// Copies what is in one folder into another, with its attributes when
+/// `attributes` is set.
+pub(super) fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, attributes: bool) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(from, ".", flags, Mode::empty())?;
+    let to = rustix::fs::openat(to, ".", flags, Mode::empty())?;
+    let before = rustix::fs::fstat(&to)?;
+    let mut links = Links {
+        seen: HashMap::new(),
+        top: to.as_fd(),
+    };
+    copy_folder(from.as_fd(), to.as_fd(), &mut links, &mut Vec::new())?;
+    if !attributes {
+        rustix::fs::fchmod(&to, Mode::from_raw_mode(before.st_mode & 0o7777))?;
+        let (owner, group) = (before.st_uid, before.st_gid);
+        let (owner, group) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(group));
+        rustix::fs::fchown(&to, Some(owner), Some(group))?;
+    }
+    Ok(())
+}
+
 /// Files with several names: inode to the first name it was copied to, below `top`.
 struct Links<'a> {
     seen: HashMap<(u64, u64), Vec<u8>>,

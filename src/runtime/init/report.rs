@@ -19,6 +19,13 @@ pub(crate) enum Report {
     Warning(String),
     /// The master side of the terminal comes with this message.
     Terminal,
+    /// The root file system is ready and not entered; whoever has hooks runs
+    /// them and answers.
+    Mounted,
+    /// The process that becomes the program, a child of the receiver.
+    Child(u32),
+    /// All is in place; what follows waits for `start`.
+    Created,
     /// All is in place; execve(2) is next.
     Executing,
     /// A step failed; the process ends.
@@ -36,6 +43,23 @@ impl Reporter {
     /// Reports over a packet socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self(RefCell::new(Some(socket)))
+    }
+
+    /// Reports over another socket from now on.
+    pub(crate) fn replace(&self, socket: OwnedFd) {
+        *self.0.borrow_mut() = Some(socket);
+    }
+
+    /// Waits for a message of the other side; its text.
+    pub(crate) fn wait(&self) -> io::Result<String> {
+        let socket = self.0.borrow();
+        let socket = socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let mut buffer = [0; 64];
+        let (length, _) = fd::receive(socket.as_fd(), &mut buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
     }
 
     /// Closes our copy of the socket; what is sent after that is lost.
@@ -67,12 +91,26 @@ pub(crate) struct Beginning {
     pub(crate) terminal: Option<OwnedFd>,
     /// It came as far as execve(2).
     pub(crate) executing: bool,
+    /// The process that becomes the program.
+    pub(crate) child: Option<u32>,
+    /// It came as far as waiting for `start`.
+    pub(crate) created: bool,
     pub(crate) failure: Option<Failure>,
 }
 
 impl Beginning {
     /// Listens until the program runs or the process is gone.
     pub(crate) fn listen(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::listen_and(socket, || Ok(()))
+    }
+
+    /// As [`Self::listen`]; `mounted` is called when the root file system is
+    /// ready, and the process goes on when it succeeds. Ends when the process
+    /// waits for `start`.
+    pub(crate) fn listen_and(
+        socket: BorrowedFd<'_>,
+        mut mounted: impl FnMut() -> Result<(), Failure>,
+    ) -> io::Result<Self> {
         let mut beginning = Self::default();
         let mut buffer = vec![0; LONGEST];
         loop {
@@ -83,6 +121,18 @@ impl Beginning {
             match serde_json::from_slice(bytes)? {
                 Report::Warning(text) => beginning.warnings.push(text),
                 Report::Terminal => beginning.terminal = fd,
+                Report::Mounted => match mounted() {
+                    Ok(()) => fd::send(socket, b"go", None)?,
+                    Err(failure) => {
+                        beginning.failure = Some(failure);
+                        return Ok(beginning);
+                    }
+                },
+                Report::Child(pid) => beginning.child = Some(pid),
+                Report::Created => {
+                    beginning.created = true;
+                    return Ok(beginning);
+                }
                 Report::Executing => beginning.executing = true,
                 Report::Failed(failure) => beginning.failure = Some(failure),
             }

@@ -34,13 +34,19 @@ const LONGEST_OPTION: usize = 256;
 /// Makes and attaches the root file system at its mount point; a descriptor of
 /// its root. The mount namespace must be private already.
 pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
-    let Rootfs::Overlay {
-        layers,
-        upper,
-        work,
-        mountpoint,
-        ..
-    } = rootfs;
+    let (layers, upper, work, mountpoint) = match rootfs {
+        Rootfs::Overlay {
+            layers,
+            upper,
+            work,
+            mountpoint,
+            ..
+        } => (layers, upper, work, mountpoint),
+        Rootfs::Directory { path, .. } => {
+            return mount_upon_itself(path)
+                .map_err(|error| Failure::new(Step::Rootfs, path.display().to_string(), &error));
+        }
+    };
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| Failure::new(Step::Rootfs, path, &error)
@@ -68,6 +74,15 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
     }
     let lower: Vec<&Path> = seen.iter().map(PathBuf::as_path).collect();
     overlay(&lower, Some((upper, work)), mountpoint).map_err(failed(mountpoint))
+}
+
+/// Makes a folder a mount, which is what can become a root, with everything
+/// mounted in it.
+fn mount_upon_itself(path: &Path) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags)?;
+    attach(tree, path)
 }
 
 fn device(path: &Path) -> io::Result<u64> {
@@ -257,6 +272,17 @@ pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
     // Both on one place: the old root ends up above the new one.
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// As [`enter`], where pivot_root(2) cannot be used (a root in the initial
+/// ramfs): the new root is moved over the old one. The old one stays mounted
+/// below it, out of reach of path names.
+pub(super) fn enter_by_moving(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::mount::mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
     rustix::process::chdir("/")?;
     Ok(())
 }

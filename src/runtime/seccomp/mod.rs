@@ -4,18 +4,13 @@
 //! OCI spec), rules become a program ([`compile`]). Programs are made by the
 //! process that asks for a container, once for each set of capabilities, and
 //! handed to the init stage as bytes.
-//!
-//! Weak: a program that hands out descriptors for notification
-//! (`SCMP_ACT_NOTIFY`) is refused.
 
 mod compile;
 mod table;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
-};
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall};
 use serde::{Deserialize, Serialize};
 
 use self::compile::{Architecture, Comparison, Condition, Rule, Rules};
@@ -77,6 +72,15 @@ fn native() -> &'static [Architecture] {
         &[Architecture::Aarch64, Architecture::Arm]
     } else {
         &[Architecture::X86_64, Architecture::I386, Architecture::X32]
+    }
+}
+
+/// The architectures filters can be made for here, as the OCI spec names them.
+pub fn architectures() -> &'static [&'static str] {
+    if cfg!(target_arch = "aarch64") {
+        &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    } else {
+        &["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
     }
 }
 
@@ -161,19 +165,6 @@ const ARM_PRIVATE: u32 = 0xf_0000;
 
 /// The rules of a profile in an OCI spec.
 fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>, SeccompError> {
-    if profile.listener_path().is_some() {
-        return Err(SeccompError::Unsupported("listenerPath".into()));
-    }
-    for flag in profile.flags().iter().flatten() {
-        // One thread at that point; and SPEC_ALLOW is what we always do.
-        if !matches!(
-            flag,
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-                | LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow
-        ) {
-            return Err(SeccompError::Unsupported(format!("flag {flag:?}")));
-        }
-    }
     let otherwise = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut architectures: Vec<Architecture> = native().iter().take(1).copied().collect();
     for named in profile.architectures().iter().flatten() {
@@ -205,8 +196,14 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
                     .binary_search_by_key(&name.as_str(), |row| row.0)
                     .ok()
                     .and_then(|at| TABLE.get(at));
-                if row.is_none() && action != compile::ALLOW {
-                    // Leaving out a permission is safe, leaving out a ban is not.
+                let lenient = matches!(
+                    profile.default_action(),
+                    LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
+                );
+                if row.is_none() && action != compile::ALLOW && lenient {
+                    // Leaving out a permission is safe, and a ban where calls
+                    // are banned anyway (profiles name those of every
+                    // architecture); any other ban is not.
                     return Err(SeccompError::Unsupported(format!("system call {name}")));
                 }
                 let Some(number) = row.and_then(|row| number(row, architecture)) else {
@@ -280,7 +277,7 @@ fn verdict(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Seccom
         LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | errno,
         LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
         LinuxSeccompAction::ScmpActAllow => compile::ALLOW,
-        LinuxSeccompAction::ScmpActNotify => return Err(SeccompError::Unsupported("SCMP_ACT_NOTIFY".into())),
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
     })
 }
 

@@ -1,0 +1,398 @@
+//! `image tag`, `rm`, `save`, `load`, `import`, `prune`; `system df`, `system prune`.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::super::block_on;
+use super::super::context::Context;
+use super::super::failure::{Failure, Outcome};
+use super::super::template;
+use super::arguments::{Df, ImageRm, Import, Load, Prune, Save, System};
+use super::progress::Transfers;
+use super::words::{familiar, size};
+use super::{filter, list, not_dry, store};
+use crate::image::{Authored, Input, Pruned};
+
+pub(super) fn tag(context: &Context, source: &str, targets: &[String]) -> Outcome {
+    not_dry(context, "image tag")?;
+    for target in targets {
+        store(context).tag(source, target)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn rm(context: &Context, typed: &ImageRm) -> Outcome {
+    not_dry(context, "image rm")?;
+    let store = store(context);
+    let mut errors = Vec::new();
+    for name in &typed.names {
+        // Each time anew: containers come and go.
+        match store.remove_image(name, typed.force, &list::used(context)?) {
+            Ok(removed) => {
+                let mut text = String::new();
+                for name in removed.untagged {
+                    text += &format!("Untagged: {}\n", familiar(&name));
+                }
+                for digest in removed.deleted {
+                    text += &format!("Deleted: {digest}\n");
+                }
+                context.terminal.out(&text);
+            }
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if errors.is_empty() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(Failure::list(&errors))
+    }
+}
+
+pub(super) fn save(context: &Context, typed: &Save) -> Outcome {
+    not_dry(context, "image save")?;
+    let store = store(context);
+    to_output(typed.output.as_deref(), |file| {
+        block_on(store.save(&typed.names, io::BufWriter::with_capacity(1 << 20, file), |_| {}))
+    })
+}
+
+/// Writes to a file, which shows under its name when it is whole, or to
+/// standard output, unless that is a terminal.
+pub(super) fn to_output(output: Option<&Path>, write: impl FnOnce(File) -> Result<(), Failure>) -> Outcome {
+    let Some(path) = output else {
+        if io::stdout().is_terminal() {
+            return Err(Failure::new("an archive is not for a terminal")
+                .hint("name a file with -o FILE, or redirect the output"));
+        }
+        let file = io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::new(format!("open standard output: {error}")))?;
+        write(file.into())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed = |error: io::Error| Failure::new(format!("write {}: {error}", path.display()));
+    let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+    if special {
+        // A pipe or a device is written to as it is.
+        let file = File::options().write(true).open(path).map_err(failed)?;
+        write(file)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let fresh: PathBuf = path.with_file_name(name);
+    let file = File::create(&fresh).map_err(failed)?;
+    let result = write(file).and_then(|()| std::fs::rename(&fresh, path).map_err(failed));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Standard input as a file, unless it is a terminal.
+fn standard_input() -> Result<File, Failure> {
+    if io::stdin().is_terminal() {
+        return Err(Failure::new("an archive cannot be typed").hint("name a file, or redirect the input"));
+    }
+    let input = io::stdin().as_fd().try_clone_to_owned();
+    Ok(input
+        .map_err(|error| Failure::new(format!("open standard input: {error}")))?
+        .into())
+}
+
+pub(super) fn load(context: &Context, typed: &Load) -> Outcome {
+    not_dry(context, "image load")?;
+    let input = match &typed.input {
+        Some(path) => Input::Path(path.clone()),
+        None => Input::Stream(standard_input()?),
+    };
+    let transfers = Transfers::new(&context.terminal, typed.quiet);
+    let shown = typed
+        .input
+        .as_ref()
+        .map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let load = store(context);
+    let load = load.load(input, typed.platform.as_deref(), |event| {
+        transfers.show(&shown, &event)
+    });
+    let loaded = block_on(load)?;
+    let mut text = String::new();
+    for image in loaded {
+        for reference in &image.references {
+            text += &format!("Loaded image: {}\n", familiar(reference));
+        }
+        if image.references.is_empty() {
+            text += &format!("Loaded image ID: {}\n", image.id);
+        }
+    }
+    context.terminal.out(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn import(context: &Context, typed: &Import) -> Outcome {
+    not_dry(context, "image import")?;
+    let input = if typed.file == Path::new("-") {
+        standard_input()?
+    } else {
+        let file = File::open(&typed.file);
+        file.map_err(|error| Failure::new(format!("open {}: {error}", typed.file.display())))?
+    };
+    let authored = Authored {
+        reference: typed.reference.clone(),
+        message: typed.message.clone(),
+        changes: typed.change.clone(),
+        platform: typed.platform.clone(),
+        ..Authored::default()
+    };
+    let image = block_on(store(context).import(input, &authored, |_| {}))?;
+    context.terminal.out(&format!("{}\n", image.id));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn prune(context: &Context, typed: &Prune) -> Outcome {
+    let what = if typed.all {
+        "This removes all images that no container is made from."
+    } else {
+        "This removes all images that have no name and that no container is made from."
+    };
+    if !agreed(context, typed.force, what)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pruned = pruned(context, typed)?;
+    context.terminal.out(&told(&pruned));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pruned(context: &Context, typed: &Prune) -> Result<Pruned, Failure> {
+    not_dry(context, "prune")?;
+    let store = store(context);
+    let filters = filter::read(&store, &typed.filter, &["until", "label"])?;
+    let keep: BTreeSet<String> = list::used(context)?.into_iter().map(|user| user.image).collect();
+    Ok(store.prune_images(&keep, typed.all, |image| {
+        filters.iter().all(|filter| filter.takes(image))
+    })?)
+}
+
+fn told(pruned: &Pruned) -> String {
+    let mut text = String::new();
+    if !pruned.ids.is_empty() {
+        text += "Deleted Images:\n";
+        for name in &pruned.references {
+            text += &format!("untagged: {}\n", familiar(name));
+        }
+        for id in &pruned.ids {
+            text += &format!("deleted: {id}\n");
+        }
+        text.push('\n');
+    }
+    text + &format!("Total reclaimed space: {}\n", size(pruned.bytes + pruned.packed))
+}
+
+/// Asks before something is removed for good.
+fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
+    if force {
+        return Ok(true);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new("this removes data, and nobody can be asked").hint("use --force"));
+    }
+    context
+        .terminal
+        .err(&format!("{what}\nAre you sure you want to continue? [y/N] "));
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(format!("read the answer: {error}")))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// `system …`.
+pub(in crate::cli) fn system(context: &Context, typed: &System) -> Outcome {
+    match typed {
+        System::Df(typed) => df(context, typed),
+        System::Prune(typed) => {
+            let what = if typed.all {
+                "This removes all images that no container is made from, and what killed processes left."
+            } else {
+                "This removes all images that have no name and that no container is made from, and what killed \
+                 processes left."
+            };
+            if !agreed(context, typed.force, what)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            let pruned = pruned(context, typed)?;
+            context.terminal.out(&told(&pruned));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn df(context: &Context, typed: &Df) -> Outcome {
+    let store = store(context);
+    let images = store.summaries()?;
+    let usage = store.usage()?;
+    let containers = super::container::all(context)?;
+    let used = |image: &crate::image::Summary| containers.iter().any(|view| view.record.image == image.id);
+    let active = images.iter().filter(|image| used(image)).count();
+    // What would go with all images that are not used: what only they have.
+    let unused: u64 = images
+        .iter()
+        .filter(|image| !used(image))
+        .map(|image| image.bytes - image.shared + image.packed)
+        .sum();
+    let writable = |view: &crate::host::View| {
+        let paths = context.world.container(&view.record.project, &view.record.id);
+        tree_size(&paths.state)
+    };
+    let running = containers.iter().filter(|view| view.state.is_running()).count();
+    let sizes: Vec<u64> = containers.iter().map(writable).collect();
+    let stopped: u64 = containers
+        .iter()
+        .zip(&sizes)
+        .filter(|(view, _)| !view.state.is_running())
+        .map(|(_, size)| size)
+        .sum();
+    let volumes = volumes(&context.world.volumes());
+    let mounted: BTreeSet<&String> = containers
+        .iter()
+        .flat_map(|view| view.record.volumes.values().chain(view.record.anonymous.values()))
+        .collect();
+    let idle: u64 = volumes
+        .iter()
+        .filter(|(name, _)| !mounted.contains(name))
+        .map(|(_, size)| size)
+        .sum();
+    let row = |kind: &str, total: usize, active: usize, bytes: u64, free: u64| {
+        let percent = (free.min(bytes) * 100).checked_div(bytes).unwrap_or(0);
+        json!({
+            "Type": kind,
+            "TotalCount": total.to_string(),
+            "Active": active.to_string(),
+            "Size": size(bytes),
+            "Reclaimable": format!("{} ({percent}%)", size(free.min(bytes))),
+        })
+    };
+    let rows = [
+        row(
+            "Images",
+            images.len(),
+            active,
+            usage.layers + usage.packed,
+            unused + usage.leftovers,
+        ),
+        row(
+            "Containers",
+            containers.len(),
+            running,
+            sizes.iter().sum(),
+            stopped,
+        ),
+        row(
+            "Local Volumes",
+            volumes.len(),
+            volumes.iter().filter(|(name, _)| mounted.contains(name)).count(),
+            volumes.iter().map(|(_, size)| size).sum(),
+            idle,
+        ),
+    ];
+    let columns = [
+        ("Type", "TYPE"),
+        ("TotalCount", "TOTAL"),
+        ("Active", "ACTIVE"),
+        ("Size", "SIZE"),
+        ("Reclaimable", "RECLAIMABLE"),
+    ];
+    if !typed.verbose {
+        let text = template::list(&typed.format, &columns, &rows).map_err(Failure::new)?;
+        context.terminal.out(&text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let own: Vec<Value> = images
+        .iter()
+        .map(|image| {
+            let name = image
+                .references
+                .first()
+                .map_or("<none>".to_owned(), |name| familiar(name));
+            let count = containers
+                .iter()
+                .filter(|view| view.record.image == image.id)
+                .count();
+            json!({
+                "Image": name, "ID": super::words::id(&image.id, false), "Size": size(image.bytes),
+                "SharedSize": size(image.shared), "UniqueSize": size(image.bytes - image.shared),
+                "Packed": size(image.packed), "Containers": count,
+            })
+        })
+        .collect();
+    let columns = [
+        ("Image", "IMAGE"),
+        ("ID", "IMAGE ID"),
+        ("Size", "SIZE"),
+        ("SharedSize", "SHARED SIZE"),
+        ("UniqueSize", "UNIQUE SIZE"),
+        ("Packed", "PACKED"),
+        ("Containers", "CONTAINERS"),
+    ];
+    let mut text = "Images space usage:\n\n".to_owned();
+    text += &template::list("table", &columns, &own).map_err(Failure::new)?;
+    let own: Vec<Value> = containers
+        .iter()
+        .zip(&sizes)
+        .map(|(view, bytes)| json!({"Names": view.record.name, "Image": view.record.config.image, "Size": size(*bytes)}))
+        .collect();
+    let columns = [("Names", "NAMES"), ("Image", "IMAGE"), ("Size", "SIZE")];
+    text += "\nContainers space usage:\n\n";
+    text += &template::list("table", &columns, &own).map_err(Failure::new)?;
+    let own: Vec<Value> = volumes
+        .iter()
+        .map(|(name, bytes)| json!({"Name": name, "Size": size(*bytes)}))
+        .collect();
+    text += "\nLocal Volumes space usage:\n\n";
+    text +=
+        &template::list("table", &[("Name", "VOLUME NAME"), ("Size", "SIZE")], &own).map_err(Failure::new)?;
+    context.terminal.out(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Volumes by name with what their data takes.
+fn volumes(folder: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut list: Vec<_> = folders
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                tree_size(&entry.path()),
+            )
+        })
+        .collect();
+    list.sort();
+    list
+}
+
+/// Bytes of the files of a tree, each inode once; what cannot be read counts nothing.
+fn tree_size(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seen = BTreeSet::new();
+    let mut total = 0;
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if found.is_dir() {
+                pending.push(entry.path());
+            } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {
+                total += found.len();
+            }
+        }
+    }
+    total
+}

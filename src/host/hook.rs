@@ -1,0 +1,97 @@
+//! Hooks: commands that are run inside a container after its start and before
+//! its stop. Commands of ours run them, restart policies do not.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+
+use super::HostError;
+use super::machine::blocking;
+use super::start::ended_process;
+use crate::project::Hook;
+use crate::runtime::{self, ExecRequest, ExecStdio, RunningRecord};
+
+/// The last lines of a hook's output that its failure shows.
+const LINES: usize = 10;
+/// The most of its output that is kept in memory, in bytes.
+const KEPT: usize = 64 * 1024;
+
+/// Runs hooks one after the other, up to the first that fails.
+///
+/// # Errors
+/// [`HostError::Hook`] when one cannot be run or ends with another status than
+/// 0, with the end of what it printed.
+pub(super) async fn run(
+    running: &RunningRecord,
+    container: &str,
+    kind: &'static str,
+    hooks: &[Hook],
+) -> Result<(), HostError> {
+    for hook in hooks {
+        let failed = |reason: String| HostError::Hook {
+            container: container.to_owned(),
+            kind,
+            command: hook.command.join(" "),
+            reason,
+        };
+        let request = ExecRequest {
+            args: hook.command.clone(),
+            env: hook
+                .environment
+                .iter()
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+                .collect(),
+            cwd: hook.working_dir.clone(),
+            user: hook.user.clone(),
+            privileged: hook.privileged,
+            ..ExecRequest::default()
+        };
+        let (running, io) = (running.clone(), failed("no pipe".to_owned()));
+        let begun = blocking(move || {
+            let (output, inside) =
+                rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|_| io)?;
+            let stdio = ExecStdio {
+                stdout: Some(inside.as_fd()),
+                stderr: Some(inside.as_fd()),
+                ..ExecStdio::default()
+            };
+            Ok((runtime::exec(&running, &request, stdio), output))
+        });
+        let (exec, output) = begun.await?;
+        let exec = exec.map_err(|error| failed(error.to_string()))?;
+        // Until all that hold it have closed it, a child in the background too:
+        // so not waited for.
+        let printed = tokio::task::spawn_blocking(move || tail(File::from(output)));
+        ended_process(&exec.process).await;
+        match exec.process.wait() {
+            Ok(0) => {}
+            Ok(status) => {
+                let said = tokio::time::timeout(std::time::Duration::from_secs(1), printed).await;
+                let said = said.ok().and_then(Result::ok).unwrap_or_default();
+                return Err(failed(format!("exited with status {status}{said}")));
+            }
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// The last lines of a stream, each on a line of its own.
+fn tail(mut stream: File) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        if kept.len() > 2 * KEPT {
+            kept.drain(..kept.len() - KEPT);
+        }
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.len().saturating_sub(LINES);
+    lines
+        .iter()
+        .skip(first)
+        .map(|line| format!("\n  {line}"))
+        .collect()
+}

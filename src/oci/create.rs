@@ -1,0 +1,328 @@
+//! `create`, `run` and `start`.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
+
+use super::arguments::Invocation;
+use super::container::{Container, Folder, Record, Status};
+use super::error::OciError;
+use super::log::Log;
+use super::{lifecycle, terminal, wait};
+use crate::runtime::bundle::{self, BundleRequest, Created};
+use crate::runtime::{Process, RuntimeError};
+use crate::sys::process;
+
+/// `create`: everything but the program.
+pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
+    let folder = Folder::named(invocation)?;
+    let console = Console::of(invocation, true)?;
+    let made = make(&folder, invocation, &console, true, log)?;
+    let finish = || -> Result<(), OciError> {
+        if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
+            terminal::send(socket, master.as_fd())?;
+        }
+        hand_out(invocation, &made.init)
+    };
+    if let Err(error) = finish() {
+        // It waits for a start that nobody can ask for.
+        clear_up(folder, log);
+        return Err(error);
+    }
+    Ok(0)
+}
+
+/// `run`: `create` and `start` in one, and without `--detach` all of its life.
+pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
+    let folder = Folder::named(invocation)?;
+    let detach = invocation.has("detach");
+    let console = Console::of(invocation, detach)?;
+    if !detach && !invocation.has("no-subreaper") {
+        // What the container leaves behind is ours to reap.
+        process::become_subreaper().map_err(OciError::io("become subreaper of", &folder.id))?;
+    }
+    let made = make(&folder, invocation, &console, false, log)?;
+    let go_on = || -> Result<Option<i32>, OciError> {
+        if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
+            terminal::send(socket, master.as_fd())?;
+        }
+        hand_out(invocation, &made.init)?;
+        if detach {
+            return Ok(None);
+        }
+        let master = made.terminal.filter(|_| matches!(console, Console::Relay));
+        wait::until_end(&made.init, master).map(Some)
+    };
+    match go_on() {
+        Ok(None) => {
+            poststart(&folder.load()?, log);
+            Ok(0)
+        }
+        Ok(Some(status)) => {
+            if !invocation.has("keep") {
+                lifecycle::destroy(folder, log)?;
+            }
+            Ok(status)
+        }
+        Err(error) => {
+            clear_up(folder, log);
+            Err(error)
+        }
+    }
+}
+
+/// `start`: the program of a created container.
+pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
+    let folder = Folder::named(invocation)?;
+    let _held = folder.lock()?;
+    let container = folder.load()?;
+    match container.status {
+        Status::Created => {}
+        // The words of the runtimes before us.
+        Status::Stopped => {
+            return Err(OciError::Usage(format!(
+                "cannot start a container that has stopped: {}",
+                container.folder.id
+            )));
+        }
+        _ => return Err(container.wrong_status("start")),
+    }
+    bundle::start(&container.folder.path)?;
+    poststart(&container, log);
+    Ok(0)
+}
+
+/// A failed one is logged and changes nothing.
+fn poststart(container: &Container, log: &Log) {
+    let mut state = container.state();
+    state.set_status(ContainerState::Running);
+    if let Err(error) = bundle::run_hooks("poststart", &container.record.poststart, &state) {
+        log.warn(&error.to_string());
+    }
+}
+
+/// Where the terminal of a container goes.
+#[derive(Debug)]
+enum Console {
+    /// There is none.
+    None,
+    /// To whoever listens on this socket.
+    Socket(PathBuf),
+    /// To our own terminal.
+    Relay,
+}
+
+impl Console {
+    fn of(invocation: &Invocation, detach: bool) -> Result<Self, OciError> {
+        Ok(match invocation.value("console-socket") {
+            Some(path) if !path.is_empty() => Self::Socket(path.into()),
+            _ if detach => Self::None,
+            _ => Self::Relay,
+        })
+    }
+
+    fn fits(&self, terminal: bool) -> Result<(), OciError> {
+        match (self, terminal) {
+            (Self::None, true) => Err(OciError::Usage(
+                "cannot allocate tty if rcompose-oci will detach without setting console socket".into(),
+            )),
+            (Self::Socket(_), false) => Err(OciError::Usage(
+                "cannot use console socket if rcompose-oci will not detach or allocate tty".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the container with its record.
+fn make(
+    folder: &Folder,
+    invocation: &Invocation,
+    console: &Console,
+    wait: bool,
+    log: &Log,
+) -> Result<Created, OciError> {
+    let preserved = preserved(invocation)?;
+    let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
+        "open bundle",
+        invocation.value("bundle").unwrap_or("."),
+    ))?;
+    let config = invocation.value("config").unwrap_or("config.json");
+    let mut spec = read_spec(&place.join(config))?;
+    if invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd") {
+        return Err(OciError::Usage(
+            "--systemd-cgroup is not supported: cgroups are made directly (cgroupfs)".into(),
+        ));
+    }
+    if let Some(process) = spec.process_mut() {
+        console.fits(process.terminal() == Some(true))?;
+        listening_descriptors(process);
+    }
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let bind = mount.typ().as_deref() == Some("bind")
+            || mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        if let Some(source) = mount
+            .source()
+            .clone()
+            .filter(|source| bind && source.is_relative())
+        {
+            mount.set_source(Some(place.join(source)));
+        }
+    }
+    let request = BundleRequest {
+        id: &folder.id,
+        spec: &spec,
+        bundle: &place,
+        state_folder: &folder.path,
+        wait,
+        no_pivot: invocation.has("no-pivot"),
+        keep_keyring: invocation.has("no-new-keyring"),
+        preserved,
+        outlives: wait || invocation.has("detach"),
+    };
+    // All that can be wrong with the configuration, before anything is made.
+    let (plan, mut fixed) = bundle::check(&request)?;
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    let own_pids = spec
+        .linux()
+        .iter()
+        .flat_map(|linux| linux.namespaces().iter().flatten())
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none());
+    let held = folder.make()?;
+    let make = || -> Result<Created, OciError> {
+        let record = Record {
+            state: bundle::state(&folder.id, &spec, &place, ContainerState::Creating, None),
+            rootfs: place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path())),
+            created: jiff::Timestamp::now().to_string(),
+            owner: rustix::process::geteuid().as_raw(),
+            poststart: hooks.poststart().clone().unwrap_or_default(),
+            poststop: hooks.poststop().clone().unwrap_or_default(),
+            own_pids,
+            process: spec.process().clone().unwrap_or_default(),
+            fixed: fixed.clone(),
+        };
+        folder.write("record.json", &record)?;
+        let created = bundle::create(&request, plan, &mut fixed, &mut |_, init| {
+            folder.write("init.json", &init).map_err(|error| match error {
+                OciError::Io { source, .. } => RuntimeError::io("write", "record of container")(source),
+                other => RuntimeError::io("write", other.to_string())(std::io::ErrorKind::Other.into()),
+            })
+        })?;
+        for warning in &created.warnings {
+            log.warn(warning);
+        }
+        Ok(created)
+    };
+    let made = make();
+    if made.is_err() {
+        folder.remove()?;
+    }
+    drop(held);
+    made
+}
+
+/// Reads a bundle's configuration.
+fn read_spec(path: &Path) -> Result<Spec, OciError> {
+    let wrong = |reason: String| OciError::Config {
+        subject: path.display().to_string(),
+        reason,
+    };
+    let bytes = fs::read(path).map_err(OciError::io("open", path.display().to_string()))?;
+    parse_spec(&bytes).map_err(wrong)
+}
+
+/// A configuration from its text.
+///
+/// # Errors
+/// What is wrong, and where.
+pub(super) fn parse_spec(bytes: &[u8]) -> Result<Spec, String> {
+    // The crate fills in defaults for a container of its own; what a bundle
+    // leaves out is not there.
+    let value: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let spec: Spec = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    for field in ["ociVersion", "root"] {
+        if !value.contains_key(field) {
+            return Err(format!("{field} is missing"));
+        }
+    }
+    Ok(spec)
+}
+
+/// How many descriptors from 3 on go to the program; they must be there, since
+/// otherwise their numbers would be taken by ours.
+pub(super) fn preserved(invocation: &Invocation) -> Result<u32, OciError> {
+    let asked: u32 = invocation.number("preserve-fds")?.unwrap_or(0);
+    let listening = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok())
+        .unwrap_or(0);
+    let count = asked.saturating_add(listening).min(1 << 16);
+    for number in 3..3 + count {
+        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            return Err(OciError::Usage(format!(
+                "descriptor {number}, one of {count} to be preserved, is not open"
+            )));
+        }
+    }
+    Ok(count)
+}
+
+/// Tells the program of the sockets it was started with, as systemd does.
+fn listening_descriptors(process: &mut oci_spec::runtime::Process) {
+    if let Ok(count) = std::env::var("LISTEN_FDS") {
+        let env = process.env_mut().get_or_insert_with(Vec::new);
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".into());
+    }
+}
+
+/// Writes the pid file and sends the pidfd.
+pub(super) fn hand_out(invocation: &Invocation, process: &Process) -> Result<(), OciError> {
+    if let Some(path) = invocation.value("pidfd-socket") {
+        let pidfd: BorrowedFd<'_> = process.as_fd();
+        terminal::send_over(Path::new(path), pidfd)?;
+    }
+    let Some(path) = invocation.value("pid-file").map(Path::new) else {
+        return Ok(());
+    };
+    // Whole or not at all: callers wait for the file to appear.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}"));
+    fs::write(&part, process.id().pid.to_string())
+        .and_then(|()| fs::rename(&part, path))
+        .map_err(OciError::io("write pid file", path.display().to_string()))
+}
+
+/// Removes a container that was made and must not stay.
+fn clear_up(folder: Folder, log: &Log) {
+    if let Err(error) = lifecycle::destroy(folder, log) {
+        log.warn(&error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_names_what_it_lacks() {
+        for (text, expected) in [
+            ("{}", "missing"),
+            ("{", "EOF"),
+            ("[]", "invalid type"),
+            (r#"{"ociVersion": "1.0.0"}"#, "root is missing"),
+            (r#"{"ociVersion": 1, "root": {"path": "x"}}"#, "invalid type"),
+        ] {
+            let error = parse_spec(text.as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!(parse_spec(br#"{"ociVersion": "1.0.0", "root": {"path": "rootfs"}}"#).is_ok());
+    }
+}

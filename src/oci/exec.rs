@@ -1,0 +1,242 @@
+//! `exec`: a further process in a container.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
+
+use super::arguments::Invocation;
+use super::container::{Container, Status};
+use super::create::{hand_out, preserved};
+use super::error::OciError;
+use super::log::Log;
+use super::{terminal, wait};
+use crate::runtime::bundle::{self, BundleExec};
+use crate::runtime::capability;
+use crate::sys::process as own;
+
+/// `exec`.
+pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
+    let container = Container::named(invocation)?;
+    match container.status {
+        Status::Running | Status::Created => {}
+        Status::Paused if invocation.has("ignore-paused") => {}
+        Status::Paused => {
+            return Err(OciError::Usage(
+                "cannot exec in a paused container (use --ignore-paused to override)".into(),
+            ));
+        }
+        Status::Stopped => return Err(OciError::Usage("cannot exec in a stopped container".into())),
+        Status::Creating => return Err(container.wrong_status("exec in")),
+    }
+    let Some(target) = &container.process else {
+        return Err(OciError::NotRunning);
+    };
+    let process = process(&container, invocation)?;
+    let detach = invocation.has("detach");
+    let has_terminal = process.terminal() == Some(true);
+    let socket = invocation.value("console-socket").filter(|path| !path.is_empty());
+    match (socket, has_terminal) {
+        (None, true) if detach => {
+            return Err(OciError::Usage(
+                "cannot allocate tty if rcompose-oci will detach without setting console socket".into(),
+            ));
+        }
+        (Some(_), false) => {
+            return Err(OciError::Usage(
+                "cannot use console socket if rcompose-oci will not detach or allocate tty".into(),
+            ));
+        }
+        _ => {}
+    }
+    let below = invocation
+        .value("cgroup")
+        .map(|path| path.rsplit(':').next().unwrap_or_default());
+    let below = below
+        .map(|path| Path::new(path.trim_matches('/')))
+        .filter(|path| !path.as_os_str().is_empty());
+    if let Some(path) = below
+        && !path
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)))
+    {
+        return Err(OciError::Usage(format!(
+            "--cgroup {}: not a plain path",
+            path.display()
+        )));
+    }
+    if !detach {
+        own::become_subreaper().map_err(OciError::io("become subreaper of", &container.folder.id))?;
+    }
+    let made = bundle::exec(BundleExec {
+        target,
+        fixed: &container.record.fixed,
+        process: &process,
+        cgroup: below,
+        preserved: preserved(invocation)?,
+        state: container.state(),
+    })?;
+    for warning in &made.warnings {
+        log.warn(warning);
+    }
+    let go_on = || -> Result<(), OciError> {
+        if let (Some(socket), Some(master)) = (socket, &made.terminal) {
+            terminal::send(Path::new(socket), master.as_fd())?;
+        }
+        hand_out(invocation, &made.init)
+    };
+    if let Err(error) = go_on() {
+        let _ = made.init.signal(libc::SIGKILL);
+        let _ = made.init.wait();
+        return Err(error);
+    }
+    if detach {
+        return Ok(0);
+    }
+    wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()))
+}
+
+/// The process: a file's, or the container's with what the options change.
+fn process(container: &Container, invocation: &Invocation) -> Result<Process, OciError> {
+    if let Some(path) = invocation.value("process") {
+        let bytes = fs::read(path).map_err(OciError::io("open", path))?;
+        return serde_json::from_slice(&bytes).map_err(|error| OciError::Config {
+            subject: path.to_owned(),
+            reason: error.to_string(),
+        });
+    }
+    let args = invocation.positional.get(1..).unwrap_or_default();
+    if args.is_empty() {
+        return Err(OciError::Usage("exec: process args cannot be empty".into()));
+    }
+    let mut process = container.record.process.clone();
+    process.set_args(Some(args.to_vec()));
+    process.set_terminal(Some(invocation.has("tty")));
+    if let Some(cwd) = invocation.value("cwd") {
+        process.set_cwd(cwd.into());
+    }
+    let env = process.env_mut().get_or_insert_with(Vec::new);
+    for entry in invocation.values("env") {
+        let name = |entry: &str| entry.split_once('=').map(|(name, _)| name.to_owned());
+        env.retain(|known| name(known) != name(entry));
+        env.push(entry.to_owned());
+    }
+    if let Some(user) = invocation.value("user") {
+        let (uid, gid) = numbers(user)?;
+        process.user_mut().set_uid(uid);
+        if let Some(gid) = gid {
+            process.user_mut().set_gid(gid);
+        }
+    }
+    let mut groups = Vec::new();
+    for group in invocation.values("additional-gids") {
+        groups.push(number(group)?);
+    }
+    if !groups.is_empty() {
+        process
+            .user_mut()
+            .additional_gids_mut()
+            .get_or_insert_with(Vec::new)
+            .extend(groups);
+    }
+    if invocation.has("no-new-privs") {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = invocation.value("apparmor") {
+        process.set_apparmor_profile(Some(profile.to_owned()));
+    }
+    if let Some(label) = invocation.value("process-label") {
+        process.set_selinux_label(Some(label.to_owned()));
+    }
+    let mut added = Capabilities::new();
+    for name in invocation.values("cap") {
+        let known = capability::bit(name).is_some();
+        let plain = name.to_ascii_uppercase();
+        let plain = plain.strip_prefix("CAP_").unwrap_or(&plain);
+        match plain.parse::<Capability>() {
+            Ok(capability) if known => {
+                added.insert(capability);
+            }
+            _ => return Err(OciError::Usage(format!("unknown capability {name:?}"))),
+        }
+    }
+    if !added.is_empty() {
+        let mut sets = process.capabilities().clone().unwrap_or_else(|| {
+            // The crate's default has capabilities of its own.
+            let mut none = LinuxCapabilities::default();
+            none.set_bounding(None);
+            none.set_effective(None);
+            none.set_permitted(None);
+            none.set_inheritable(None);
+            none.set_ambient(None);
+            none
+        });
+        let with = |set: &Option<Capabilities>| {
+            let mut all = set.clone().unwrap_or_default();
+            all.extend(added.iter().copied());
+            Some(all)
+        };
+        let (bounding, effective) = (with(sets.bounding()), with(sets.effective()));
+        let permitted = with(sets.permitted());
+        sets.set_bounding(bounding);
+        sets.set_effective(effective);
+        sets.set_permitted(permitted);
+        process.set_capabilities(Some(sets));
+    }
+    Ok(process)
+}
+
+/// `uid[:gid]`, plain decimal numbers.
+///
+/// # Errors
+/// Anything else: no sign, no name, no `0x`, nothing out of range.
+pub(super) fn numbers(user: &str) -> Result<(u32, Option<u32>), OciError> {
+    match user.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(user)?, None)),
+    }
+}
+
+fn number(text: &str) -> Result<u32, OciError> {
+    let wrong = || OciError::Usage(format!("user or group {text:?} is not a number in range"));
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    // The largest means "do not change" to the kernel.
+    text.parse()
+        .ok()
+        .filter(|number| *number <= i32::MAX.cast_unsigned())
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers_and_nothing_else() {
+        assert_eq!(numbers("0").unwrap(), (0, None));
+        assert_eq!(numbers("1000:5").unwrap(), (1000, Some(5)));
+        assert_eq!(numbers("2147483647").unwrap().0, 2_147_483_647);
+        for wrong in [
+            "",
+            ":",
+            "1000:",
+            ":5",
+            "root",
+            "0x0",
+            "0abc",
+            "-1",
+            "+1",
+            " 1",
+            "4294967295",
+            "4294967296",
+            "2147483648",
+            "1:2:3",
+            "18446744073709551616",
+        ] {
+            assert!(numbers(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

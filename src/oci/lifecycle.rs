@@ -1,0 +1,123 @@
+//! `kill`, `delete`, `pause` and `resume`.
+
+use std::time::Duration;
+
+use super::arguments::Invocation;
+use super::container::{Container, Folder, Status};
+use super::error::OciError;
+use super::log::Log;
+use crate::runtime::bundle;
+use crate::sys::signal;
+
+/// How long processes may take to die of SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `kill`: a signal to the container's process 1, or to all its processes.
+pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
+    let name = invocation.positional.get(1).map_or("SIGTERM", String::as_str);
+    let container = Container::named(invocation)?;
+    let signal = signal::number(name).ok_or_else(|| OciError::Usage(format!("unknown signal {name:?}")))?;
+    // Without a pid namespace of its own its other processes do not end with
+    // its first.
+    let all = invocation.has("all") || (signal == libc::SIGKILL && !container.record.own_pids);
+    if all {
+        container.cgroup.signal(signal)?;
+    }
+    match &container.process {
+        Some(process) if !all => match process.signal(signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(OciError::NotRunning),
+            other => other.map_err(OciError::io("signal", &container.folder.id))?,
+        },
+        Some(_) => {}
+        None if invocation.has("all") => {}
+        None => return Err(OciError::NotRunning),
+    }
+    if container.status == Status::Paused && signal == libc::SIGKILL {
+        // Frozen processes of version 1 do not die.
+        container.cgroup.freeze(false)?;
+    }
+    Ok(0)
+}
+
+/// `delete`: everything a stopped container has.
+pub(super) fn delete(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
+    let folder = Folder::named(invocation)?;
+    let force = invocation.has("force");
+    let held = match folder.lock() {
+        Err(OciError::Missing(_)) if force => return Ok(0),
+        other => other?,
+    };
+    let id = folder.id.clone();
+    let path = folder.path.clone();
+    let container = match folder.load() {
+        // A `create` was killed before it wrote anything down.
+        Err(OciError::Missing(_)) => {
+            Folder { id: id.clone(), path }.remove()?;
+            return if force { Ok(0) } else { Err(OciError::Missing(id)) };
+        }
+        other => other?,
+    };
+    if container.process.is_some() && !force {
+        return Err(container.wrong_status("delete"));
+    }
+    end(&container, log)?;
+    drop(held);
+    Ok(0)
+}
+
+/// Ends a container and removes it, without being asked twice.
+pub(super) fn destroy(folder: Folder, log: &Log) -> Result<(), OciError> {
+    let held = folder.lock()?;
+    let container = folder.load()?;
+    end(&container, log)?;
+    drop(held);
+    Ok(())
+}
+
+/// Kills what is left, removes cgroup and folder, runs the `poststop` hooks.
+fn end(container: &Container, log: &Log) -> Result<(), OciError> {
+    if let Some(process) = &container.process {
+        let _ = process.signal(libc::SIGKILL);
+    }
+    if container.status == Status::Paused {
+        container.cgroup.freeze(false)?;
+    }
+    if container.record.fixed.is_of_this_boot() {
+        container.cgroup.kill(PATIENCE)?;
+        if let Some(process) = &container.process {
+            process.ends_within(Some(PATIENCE));
+            // Ours to reap when we have made it.
+            process.reap();
+        }
+        container.cgroup.remove_own()?;
+    }
+    container.folder.remove()?;
+    let mut state = container.state();
+    state.set_status(oci_spec::runtime::ContainerState::Stopped);
+    state.set_pid(None);
+    if let Err(error) = bundle::run_hooks("poststop", &container.record.poststop, &state) {
+        log.warn(&error.to_string());
+    }
+    Ok(())
+}
+
+/// `pause`.
+pub(super) fn pause(invocation: &Invocation) -> Result<i32, OciError> {
+    let container = Container::named(invocation)?;
+    match container.status {
+        Status::Running | Status::Created => container.cgroup.freeze(true)?,
+        Status::Stopped => return Err(OciError::NotRunning),
+        _ => return Err(container.wrong_status("pause")),
+    }
+    Ok(0)
+}
+
+/// `resume`.
+pub(super) fn resume(invocation: &Invocation) -> Result<i32, OciError> {
+    let container = Container::named(invocation)?;
+    if !container.cgroup.is_frozen() || container.process.is_none() {
+        return Err(container.wrong_status("resume"));
+    }
+    container.cgroup.freeze(false)?;
+    Ok(0)
+}

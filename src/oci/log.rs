@@ -1,0 +1,63 @@
+//! Errors and warnings for whoever called: standard error, and the file of
+//! `--log` as text or as JSON lines (`level`, `msg`, `time`), of which callers
+//! show the last.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Where messages go.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    file: Option<PathBuf>,
+    json: bool,
+}
+
+impl Log {
+    /// Looks for the options of logging in all arguments.
+    pub(super) fn find(arguments: &[String]) -> Self {
+        let value = |name: &str| {
+            let mut list = arguments.iter();
+            while let Some(argument) = list.next() {
+                let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
+                    continue;
+                };
+                match option.split_once('=') {
+                    Some((found, value)) if found == name => return Some(value.to_owned()),
+                    None if option == name => return list.next().cloned(),
+                    _ => {}
+                }
+            }
+            None
+        };
+        Self {
+            file: value("log").filter(|path| !path.is_empty()).map(PathBuf::from),
+            json: value("log-format").as_deref() == Some("json"),
+        }
+    }
+
+    /// An error that ends the command.
+    pub(super) fn error(&self, error: &dyn std::fmt::Display) {
+        self.write("error", &error.to_string());
+        let _ = writeln!(std::io::stderr(), "rcompose-oci: {error}");
+    }
+
+    /// Something that did not work and is no error; only for the log, since
+    /// callers take any word on standard error for one.
+    pub(super) fn warn(&self, text: &str) {
+        self.write("warning", text);
+    }
+
+    fn write(&self, level: &str, text: &str) {
+        let Some(path) = &self.file else { return };
+        let time = jiff::Timestamp::now().to_string();
+        let line = if self.json {
+            serde_json::json!({"level": level, "msg": text, "time": time}).to_string()
+        } else {
+            format!("time={time:?} level={level} msg={text:?}")
+        };
+        if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
+            let _ = writeln!(file, "{line}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What is printed: `state`, `list`, `ps`, `features`, `spec`, `version`.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::arguments::Invocation;
+use super::container::{Container, all, root};
+use super::error::OciError;
+use super::print;
+use crate::runtime::{Settings, capability, default_spec, seccomp};
+
+/// The version of the OCI runtime spec we follow.
+pub(super) const SPEC_VERSION: &str = "1.3.0";
+
+fn describe(container: &Container) -> Value {
+    let record = &container.record;
+    let mut value = json!({
+        "ociVersion": record.state.version(),
+        "id": record.state.id(),
+        "pid": container.pid(),
+        "status": container.status.name(),
+        "bundle": record.state.bundle(),
+        "rootfs": record.rootfs,
+        "created": record.created,
+        "creator": "rcompose",
+    });
+    if let (Some(annotations), Some(object)) = (record.state.annotations(), value.as_object_mut()) {
+        let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();
+        object.insert("annotations".into(), json!(annotations));
+    }
+    if let Some(object) = value.as_object_mut() {
+        object.insert("owner".into(), json!(owner(record.owner)));
+    }
+    value
+}
+
+/// The name of a user of the host; from its file, not from plugins of libc.
+fn owner(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    passwd
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+        .unwrap_or_else(|| uid.to_string())
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// `state`.
+pub(super) fn state(invocation: &Invocation) -> Result<i32, OciError> {
+    print(&pretty(&describe(&Container::named(invocation)?)))?;
+    Ok(0)
+}
+
+/// `list`.
+pub(super) fn list(invocation: &Invocation) -> Result<i32, OciError> {
+    let containers = all(&root(invocation));
+    if invocation.has("quiet") {
+        print(
+            &containers
+                .iter()
+                .map(|one| format!("{}\n", one.folder.id))
+                .collect::<String>(),
+        )?;
+        return Ok(0);
+    }
+    match invocation.value("format").unwrap_or("table") {
+        "json" => {
+            let list: Vec<Value> = containers.iter().map(describe).collect();
+            print(&(Value::from(list).to_string() + "\n"))?;
+        }
+        "table" => {
+            let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+            rows.extend(containers.iter().map(|one| {
+                [
+                    one.folder.id.clone(),
+                    one.pid().to_string(),
+                    one.status.name().to_owned(),
+                    one.record.state.bundle().display().to_string(),
+                    one.record.created.clone(),
+                    owner(one.record.owner),
+                ]
+            }));
+            print(&table(&rows))?;
+        }
+        other => return Err(OciError::Usage(format!("invalid format {other:?}"))),
+    }
+    Ok(0)
+}
+
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("   ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// `ps`: the processes of a container, as numbers or as a table.
+pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
+    let container = Container::named(invocation)?;
+    let processes = container.cgroup.processes();
+    match invocation.value("format").unwrap_or("table") {
+        "json" => print(&(json!(processes).to_string() + "\n"))?,
+        "table" => {
+            if let Some(option) = invocation.positional.get(1).filter(|option| *option != "-ef") {
+                return Err(OciError::Usage(format!(
+                    "the option {option} of ps is not supported"
+                )));
+            }
+            let mut rows = vec![["UID", "PID", "PPID", "TIME", "CMD"].map(str::to_owned)];
+            rows.extend(processes.into_iter().filter_map(row));
+            print(&table(&rows))?;
+        }
+        other => return Err(OciError::Usage(format!("invalid format {other:?}"))),
+    }
+    Ok(0)
+}
+
+/// A process as ps(1) shows it; read from the host's side.
+fn row(pid: u32) -> Option<[String; 5]> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let stat = read("stat")?;
+    let (head, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    // USER_HZ is 100 wherever Linux runs.
+    let seconds = (ticks(11) + ticks(12)) / 100;
+    let status = read("status")?;
+    let uid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()?;
+    let command = read("cmdline")?.trim_end_matches('\0').replace('\0', " ");
+    let command = if command.is_empty() {
+        format!("[{}]", head.split_once('(').map_or("", |(_, name)| name))
+    } else {
+        command
+    };
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    Some([
+        owner(uid),
+        pid.to_string(),
+        (*fields.get(1)?).to_owned(),
+        format!("{hours:02}:{:02}:{:02}", minutes % 60, seconds % 60),
+        command,
+    ])
+}
+
+/// `version`.
+pub(super) fn version() -> Result<i32, OciError> {
+    print(&format!(
+        "rcompose-oci version {}\nspec: {SPEC_VERSION}\n",
+        env!("CARGO_PKG_VERSION")
+    ))?;
+    Ok(0)
+}
+
+/// `features`: what this runtime can do, whatever the machine.
+pub(super) fn features() -> Result<i32, OciError> {
+    let capabilities: Vec<String> = capability::names(capability::ALL)
+        .map(|name| format!("CAP_{name}"))
+        .collect();
+    let value = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": {
+                "enabled": true,
+                "actions": [
+                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+                ],
+                "operators": [
+                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
+                ],
+                "archs": seccomp::architectures(),
+                "knownFlags": SECCOMP_FLAGS,
+                "supportedFlags": SECCOMP_FLAGS,
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
+            "intelRdt": {"enabled": false},
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED",
+                    "MPOL_PREFERRED_MANY", "MPOL_LOCAL",
+                ],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+            },
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": false},
+        },
+        "annotations": {"org.opencontainers.runtime.creator": "rcompose"},
+        "potentiallyUnsafeConfigAnnotations": [],
+    });
+    print(&pretty(&value))?;
+    Ok(0)
+}
+
+const SECCOMP_FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+const MOUNT_OPTIONS: &[&str] = &[
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
+/// `spec`: a configuration to begin with.
+pub(super) fn spec(invocation: &Invocation) -> Result<i32, OciError> {
+    let path = Path::new(invocation.value("bundle").unwrap_or(".")).join("config.json");
+    let failed = || OciError::io("write", path.display().to_string());
+    if path.exists() {
+        return Err(OciError::Exists(path.display().to_string()));
+    }
+    let settings = Settings {
+        args: vec!["sh".into()],
+        hostname: Some("rcompose".into()),
+        tty: true,
+        ..Settings::default()
+    };
+    let (mut spec, _) = default_spec(&settings).map_err(crate::runtime::RuntimeError::from)?;
+    spec.set_version(SPEC_VERSION.into());
+    let mut value = serde_json::to_value(&spec).map_err(|error| failed()(error.into()))?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("root".into(), json!({"path": "rootfs", "readonly": true}));
+        if invocation.has("rootless") {
+            rootless(object);
+        }
+    }
+    fs::write(&path, pretty(&value)).map_err(failed())?;
+    Ok(0)
+}
+
+/// Turns a configuration into one for the user who asks for it.
+fn rootless(spec: &mut serde_json::Map<String, Value>) {
+    let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) else {
+        return;
+    };
+    linux.remove("resources");
+    linux.remove("sysctl");
+    if let Some(list) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
+        list.push(json!({"type": "user"}));
+    }
+    let mapping = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    linux.insert("uidMappings".into(), mapping(rustix::process::geteuid().as_raw()));
+    linux.insert("gidMappings".into(), mapping(rustix::process::getegid().as_raw()));
+    if let Some(mounts) = spec.get_mut("mounts").and_then(Value::as_array_mut) {
+        for options in mounts
+            .iter_mut()
+            .filter_map(|mount| mount.get_mut("options")?.as_array_mut())
+        {
+            // Groups that are not mapped.
+            options.retain(|option| option.as_str().is_none_or(|text| !text.starts_with("gid=")));
+        }
+    }
+}

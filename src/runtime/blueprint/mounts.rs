@@ -1,0 +1,283 @@
+//! Mounts: options to attributes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxIdMapping, Mount};
+
+use super::{Mappings, MountAttributes, MountSource, MountStep, clean};
+use crate::runtime::spec::SpecError;
+use crate::sys::mount as attribute;
+
+/// What may be mounted over inside `/proc`: files that tell a container about
+/// its own limits (as lxcfs makes them). Anything else there would let a mount
+/// stand between a runtime and the kernel.
+const PROC_FILES: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "uptime",
+];
+
+/// Options of a whole file system that a bind mount of it cannot change: the
+/// kernel ignores them there.
+const FILE_SYSTEM_FLAGS: [&str; 8] = [
+    "async",
+    "dirsync",
+    "lazytime",
+    "mand",
+    "nolazytime",
+    "nomand",
+    "sync",
+    "nodirsync",
+];
+
+/// One mount of the spec.
+pub(super) fn step(
+    mount: &Mount,
+    confined: &BTreeMap<PathBuf, PathBuf>,
+    user_namespace: bool,
+) -> Result<MountStep, SpecError> {
+    let target = clean(mount.destination())?;
+    let wrong = |reason: String| SpecError::Mount {
+        target: target.clone(),
+        reason,
+    };
+    let mappings = Mappings {
+        uid: mapping(mount.uid_mappings().as_ref()),
+        gid: mapping(mount.gid_mappings().as_ref()),
+    };
+    if target == Path::new("/") {
+        return Err(wrong("the root cannot be mounted over".into()));
+    }
+    let mut attributes = MountAttributes::default();
+    let mut bind = None;
+    let (mut remount, mut copy_up) = (false, false);
+    // Mappings alone ask for it too.
+    let mut mapped = (mappings != Mappings::default()).then_some(false);
+    let mut options = Vec::new();
+    for option in mount.options().iter().flatten() {
+        match option.as_str() {
+            "bind" => bind = bind.or(Some(false)),
+            "rbind" => bind = Some(true),
+            "defaults" | "nofail" | "silent" | "loud" | "iversion" | "noiversion" => {}
+            name if attributes.take(name) => {}
+            "remount" => remount = true,
+            "tmpcopyup" => copy_up = true,
+            "idmap" => mapped = mapped.or(Some(false)),
+            "ridmap" => mapped = Some(true),
+            _ => options.push(match option.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                None => (option.clone(), None),
+            }),
+        }
+    }
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    if mapped.is_some() {
+        if bind.is_none() && kind != "bind" {
+            return Err(wrong("only bind mounts can be idmapped".into()));
+        }
+        if mappings.uid.is_empty() != mappings.gid.is_empty() {
+            return Err(wrong("uidMappings and gidMappings must be given together".into()));
+        }
+        if mappings.uid.is_empty() && !user_namespace {
+            return Err(wrong(
+                "an idmapped mount needs mappings, or a user namespace".into(),
+            ));
+        }
+    }
+    if copy_up && kind != "tmpfs" {
+        return Err(wrong("option tmpcopyup is for tmpfs".into()));
+    }
+    let source = match (bind, kind) {
+        _ if remount => {
+            if let Some((name, _)) = options.first() {
+                return Err(wrong(format!("option {name} makes no sense for a remount")));
+            }
+            MountSource::Remount
+        }
+        (Some(_), _) | (None, "bind") => {
+            let odd = |(name, _): &&(String, Option<String>)| !FILE_SYSTEM_FLAGS.contains(&name.as_str());
+            if let Some((name, _)) = options.iter().find(odd) {
+                return Err(wrong(format!("option {name} makes no sense for a bind mount")));
+            }
+            let path = mount.source().clone().ok_or_else(|| wrong("no source".into()))?;
+            let confined = confined.get(mount.destination()).cloned();
+            if confined.is_none() && !path.is_absolute() {
+                return Err(wrong(format!(
+                    "source {} is not an absolute path",
+                    path.display()
+                )));
+            }
+            MountSource::Bind {
+                path,
+                recursive: bind != Some(false),
+                confined,
+            }
+        }
+        (None, "cgroup" | "cgroup2") => MountSource::Cgroup,
+        (None, "" | "none") => return Err(wrong("no type".into())),
+        (None, kind) => MountSource::FileSystem {
+            kind: kind.into(),
+            source: mount
+                .source()
+                .as_ref()
+                .map_or_else(|| kind.into(), |path| path.to_string_lossy().into_owned()),
+            options,
+        },
+    };
+    if let Ok(below) = target.strip_prefix("/proc") {
+        // That a bind mount there is of procfs is checked when it is opened.
+        let proc = match &source {
+            MountSource::FileSystem { kind, .. } => kind == "proc",
+            MountSource::Bind { confined, .. } => confined.is_none(),
+            MountSource::Remount => true,
+            MountSource::Cgroup => false,
+        };
+        let file = PROC_FILES.iter().any(|name| below == Path::new(name));
+        if !(proc && below.as_os_str().is_empty() || file) {
+            return Err(wrong("nothing can be mounted inside /proc".into()));
+        }
+    }
+    Ok(MountStep {
+        target,
+        source,
+        attributes,
+        copy_up,
+        mapped: mapped.map(|below| ((!mappings.uid.is_empty()).then_some(mappings), below)),
+    })
+}
+
+/// Mappings of the spec: inside, outside, length.
+pub(super) fn mapping(list: Option<&Vec<LinuxIdMapping>>) -> Vec<(u32, u32, u32)> {
+    list.into_iter()
+        .flatten()
+        .map(|one| (one.container_id(), one.host_id(), one.size()))
+        .collect()
+}
+
+/// A propagation by name: `MS_*`, and whether for everything below too.
+pub(super) fn propagation(name: &str) -> Option<(u64, bool)> {
+    Some(match name {
+        "private" => (libc::MS_PRIVATE, false),
+        "rprivate" => (libc::MS_PRIVATE, true),
+        "slave" => (libc::MS_SLAVE, false),
+        "rslave" => (libc::MS_SLAVE, true),
+        "shared" => (libc::MS_SHARED, false),
+        "rshared" => (libc::MS_SHARED, true),
+        "unbindable" => (libc::MS_UNBINDABLE, false),
+        "runbindable" => (libc::MS_UNBINDABLE, true),
+        _ => return None,
+    })
+}
+
+impl MountAttributes {
+    /// Takes an option that is an attribute of mounts; whether it was one.
+    fn take(&mut self, option: &str) -> bool {
+        use attribute::{
+            ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
+        };
+        let (set, clear) = match option
+            .strip_prefix('r')
+            .filter(|name| is_attribute(name))
+            .unwrap_or(option)
+        {
+            "ro" => (RDONLY, 0),
+            "rw" => (0, RDONLY),
+            "nosuid" => (NOSUID, 0),
+            "suid" => (0, NOSUID),
+            "nodev" => (NODEV, 0),
+            "dev" => (0, NODEV),
+            "noexec" => (NOEXEC, 0),
+            "exec" => (0, NOEXEC),
+            "nodiratime" => (NODIRATIME, 0),
+            "diratime" => (0, NODIRATIME),
+            "nosymfollow" => (NOSYMFOLLOW, 0),
+            "symfollow" => (0, NOSYMFOLLOW),
+            // The access time mode is a number, not bits: the old one is cleared.
+            "noatime" => (NOATIME, ATIME),
+            "strictatime" => (STRICTATIME, ATIME),
+            "relatime" | "atime" | "norelatime" | "nostrictatime" => (0, ATIME),
+            _ => {
+                let Some((propagation, below)) = propagation(option) else {
+                    return false;
+                };
+                (self.propagation, self.propagation_below) = (propagation, below);
+                return true;
+            }
+        };
+        let recursive = option.strip_prefix('r').is_some_and(is_attribute);
+        let (sets, clears) = if recursive {
+            (&mut self.set_below, &mut self.clear_below)
+        } else {
+            (&mut self.set, &mut self.clear)
+        };
+        *sets = *sets & !clear | set;
+        *clears = *clears & !set | clear;
+        true
+    }
+}
+
+/// Whether `r` before this name makes the attribute recursive.
+fn is_attribute(name: &str) -> bool {
+    matches!(
+        name,
+        "ro" | "rw"
+            | "nosuid"
+            | "suid"
+            | "nodev"
+            | "dev"
+            | "noexec"
+            | "exec"
+            | "nodiratime"
+            | "diratime"
+            | "nosymfollow"
+            | "symfollow"
+            | "noatime"
+            | "strictatime"
+            | "relatime"
+            | "atime"
+            | "norelatime"
+            | "nostrictatime"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(options: &[&str]) -> MountAttributes {
+        let mut attributes = MountAttributes::default();
+        for option in options {
+            assert!(attributes.take(option), "{option}");
+        }
+        attributes
+    }
+
+    #[test]
+    fn mount_options_become_attributes_and_the_last_wins() {
+        let found = attributes(&["nosuid", "noexec", "ro", "exec", "rw"]);
+        assert_eq!(
+            (found.set, found.clear),
+            (attribute::NOSUID, attribute::NOEXEC | attribute::RDONLY)
+        );
+        let found = attributes(&["noatime", "strictatime"]);
+        assert_eq!(found.set, attribute::STRICTATIME);
+        assert_eq!(found.clear, attribute::ATIME);
+        let found = attributes(&["rro", "rslave"]);
+        assert_eq!((found.set, found.set_below), (0, attribute::RDONLY));
+        assert_eq!(
+            (found.propagation, found.propagation_below),
+            (libc::MS_SLAVE, true)
+        );
+        // `relatime` begins with an r of its own.
+        assert_eq!(attributes(&["relatime"]).set_below, 0);
+        assert!(!MountAttributes::default().take("size=5"));
+    }
+}

@@ -1,0 +1,600 @@
+//! Containers of the OCI command line: a bundle's configuration as it is, its
+//! root file system as it is, and no process of ours beside it. Who called us
+//! (a shim) is the container's parent once we have ended.
+//!
+//! The way is that of a stack's container, from spec to blueprint to the init
+//! stage; what differs is a [`BundlePlan`]. Between `create` and `start` the
+//! init stage listens on a socket in the container's state folder: `start`
+//! connects to it and hears over the same connection whether the program could
+//! be executed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{ContainerState, Hooks, LinuxDeviceCgroup, LinuxResources, Process, Spec, State};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::blueprint::{Blueprint, BundlePlan, ProcessPlan, process_plan};
+use super::cgroup::{Cgroup, Warning};
+use super::error::{Failure, RuntimeError, Step};
+use super::exec::{DirectExec, exec_directly};
+use super::executable;
+use super::hooks;
+use super::init::report::Beginning;
+use super::init::{devices, mounts};
+use super::launch::Launch;
+use super::order;
+use super::process::{Process as OwnProcess, ProcessId};
+use super::record::{Fixed, boot};
+use super::request::Rootfs;
+use super::seccomp::SeccompPolicy;
+use super::spec::SpecError;
+use super::start::{filter, layout};
+use crate::sys::fd;
+
+/// Name of the socket on which `start` is waited for, in the state folder.
+const START: &str = "start.sock";
+
+/// A container to be made.
+#[derive(Debug)]
+pub struct BundleRequest<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// `config.json`.
+    pub spec: &'a Spec,
+    /// The bundle's folder, absolute.
+    pub bundle: &'a Path,
+    /// Where its record is, and the start socket.
+    pub state_folder: &'a Path,
+    /// The program is executed by [`start`], not at once.
+    pub wait: bool,
+    /// The root is changed without pivot_root(2).
+    pub no_pivot: bool,
+    /// The program keeps our session keyring.
+    pub keep_keyring: bool,
+    /// The first descriptors from 3 on are the program's.
+    pub preserved: u32,
+    /// It outlives us.
+    pub outlives: bool,
+}
+
+/// A container that was made.
+#[derive(Debug)]
+pub struct Created {
+    /// Its process 1, a child of ours.
+    pub init: OwnProcess,
+    /// The side of its terminal to read from and write to.
+    pub terminal: Option<OwnedFd>,
+    /// Wishes that could not be fulfilled.
+    pub warnings: Vec<String>,
+}
+
+/// The state of a container as hooks and callers see it.
+pub fn state(id: &str, spec: &Spec, bundle: &Path, status: ContainerState, pid: Option<u32>) -> State {
+    let mut state = State::default();
+    state.set_version(spec.version().clone());
+    state.set_id(id.to_owned());
+    state.set_status(status);
+    state.set_pid(pid.and_then(|pid| i32::try_from(pid).ok()));
+    state.set_bundle(bundle.to_owned());
+    state.set_annotations(spec.annotations().clone());
+    state
+}
+
+/// Checks a bundle's configuration whole; what is to be done, and what is known
+/// before anything is made (for the record).
+///
+/// # Errors
+/// [`SpecError`], or what is wrong with the cgroup's path.
+pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError> {
+    let spec = request.spec;
+    check_version(spec.version())?;
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
+    let rootfs = request.bundle.join(root.path());
+    if !rootfs.is_dir() {
+        return Err(SpecError::Mount {
+            target: rootfs,
+            reason: "the root file system is not a directory".into(),
+        }
+        .into());
+    }
+    let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
+    let mut process = bundle_process(process, request.keep_keyring)?;
+    let profile = linux.seccomp().clone();
+    process.filter_by(profile.as_ref())?;
+    let rootfs = Rootfs::Directory {
+        path: rootfs,
+        readonly: root.readonly() == Some(true),
+    };
+    let mut blueprint = Blueprint::of_spec(spec, &rootfs, process, &BTreeMap::new(), false)?;
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    let list = |hooks: &Option<Vec<_>>| hooks.clone().unwrap_or_default();
+    blueprint.bundle = Some(BundlePlan {
+        wait: None,
+        runtime_hooks: !before_pivot(&hooks).iter().all(|(_, list)| list.is_empty()),
+        create_container: list(hooks.create_container()),
+        start_container: list(hooks.start_container()),
+        state: state(request.id, spec, request.bundle, ContainerState::Creating, None),
+        no_pivot: request.no_pivot,
+        trees: Vec::new(),
+        device_trees: Vec::new(),
+        preserved: request.preserved,
+    });
+    let path = cgroup_path(linux.cgroups_path().as_deref(), request.id)?;
+    let fixed = Fixed {
+        id: request.id.to_owned(),
+        boot: boot(),
+        cgroup: Cgroup::locate(layout()?, &path)?,
+        kept: BTreeMap::new(),
+        namespaces: blueprint.namespaces.all(false),
+        process: blueprint.process.clone(),
+        seccomp: SeccompPolicy::Spec,
+        profile,
+    };
+    let resources = linux.resources().clone().map(with_usual_devices);
+    Ok((
+        Plan {
+            blueprint,
+            cgroup: path,
+            resources,
+            hooks,
+        },
+        fixed,
+    ))
+}
+
+/// What is to be done for a container; made by [`check`].
+#[derive(Debug)]
+pub struct Plan {
+    blueprint: Blueprint,
+    cgroup: PathBuf,
+    resources: Option<LinuxResources>,
+    hooks: Hooks,
+}
+
+/// The hooks that run before the root is changed, in their order.
+fn before_pivot(hooks: &Hooks) -> [(&'static str, Vec<oci_spec::runtime::Hook>); 2] {
+    [
+        ("prestart", hooks.prestart().clone().unwrap_or_default()),
+        (
+            "createRuntime",
+            hooks.create_runtime().clone().unwrap_or_default(),
+        ),
+    ]
+}
+
+/// Runs the `poststart` or `poststop` hooks of a container. All are run; the
+/// first failure is returned.
+///
+/// # Errors
+/// [`RuntimeError::Failed`] of the first that failed.
+pub fn run_hooks(
+    kind: &'static str,
+    list: &[oci_spec::runtime::Hook],
+    state: &State,
+) -> Result<(), RuntimeError> {
+    let mut first = Ok(());
+    for hook in list {
+        let ran = hooks::run(kind, std::slice::from_ref(hook), state, state.bundle());
+        first = first.and(ran);
+    }
+    Ok(first?)
+}
+
+/// Makes the container: cgroup, process, namespaces, root file system. `made`
+/// is told of the process before it is let go on, to write it down.
+///
+/// # Errors
+/// [`RuntimeError`]; then nothing is left but the state folder.
+pub fn create(
+    request: &BundleRequest<'_>,
+    plan: Plan,
+    fixed: &mut Fixed,
+    made: &mut dyn FnMut(&Fixed, ProcessId) -> Result<(), RuntimeError>,
+) -> Result<Created, RuntimeError> {
+    let created = create_in(request, plan, fixed, made);
+    if created.is_err() {
+        let _ = fixed.cgroup.kill(super::recover::PATIENCE);
+        let _ = fixed.cgroup.remove_own();
+    }
+    created
+}
+
+fn create_in(
+    request: &BundleRequest<'_>,
+    plan: Plan,
+    fixed: &mut Fixed,
+    made: &mut dyn FnMut(&Fixed, ProcessId) -> Result<(), RuntimeError>,
+) -> Result<Created, RuntimeError> {
+    let failed = |operation| RuntimeError::io(operation, "container");
+    let Plan {
+        mut blueprint,
+        cgroup,
+        resources,
+        hooks,
+    } = plan;
+    let (cgroup, warnings) = match Cgroup::create_at(layout()?, &cgroup, resources.as_ref()) {
+        Err(error @ super::cgroup::CgroupError::NotEmpty(_)) => {
+            // Not ours: it must not be killed with what we clear up.
+            fixed.cgroup = Cgroup::default();
+            return Err(error.into());
+        }
+        other => other?,
+    };
+    fixed.cgroup = cgroup.clone();
+    let mut warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+    blueprint.cgroups = if blueprint.namespaces.cgroup {
+        cgroup.view()
+    } else {
+        cgroup.view_of_host()
+    };
+    let mut held = Vec::new();
+    open_beforehand(&mut blueprint, &mut held)?;
+    if request.wait {
+        let socket = listen(request.state_folder).map_err(failed("make start socket of"))?;
+        if let Some(bundle) = &mut blueprint.bundle {
+            bundle.wait = Some(socket.as_raw_fd());
+        }
+        held.push(socket);
+    }
+    let filter = filter(
+        fixed.seccomp,
+        fixed.profile.as_ref(),
+        blueprint.process.capabilities.bounding,
+    )?;
+    let blueprint_file = order::write(&blueprint).map_err(failed("write order of"))?;
+    let (report, inner) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| failed("make socket for")(error.into()))?;
+    let executable = executable::open().map_err(RuntimeError::io("open", "own executable"))?;
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let child = Launch {
+        namespaces: &blueprint.namespaces,
+        cgroup: &cgroup,
+        executable,
+        blueprint: blueprint_file.as_fd(),
+        report: inner.as_fd(),
+        control: report.as_fd(),
+        filter: filter.as_ref().map(|fd| fd.as_fd()),
+        network: None,
+        standard: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        passed: held.iter().map(|fd| fd.as_fd()).collect(),
+        preserved: request.preserved,
+        outlives: request.outlives,
+    }
+    .make()?;
+    drop(inner);
+    drop(held);
+    let id = ProcessId::of(child.pid).map_err(failed("open process of"))?;
+    let init = OwnProcess::given(id, child.pidfd);
+    let end = |error: RuntimeError| {
+        let _ = init.signal(libc::SIGKILL);
+        let _ = init.wait();
+        Err(error)
+    };
+    if let Err(error) = made(fixed, id) {
+        return end(error);
+    }
+    // It waits for its number as we see it.
+    let told = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
+    let state = state(
+        request.id,
+        request.spec,
+        request.bundle,
+        ContainerState::Creating,
+        Some(child.pid),
+    );
+    let beginning = match told {
+        // It has failed already: it says why.
+        Ok(()) | Err(_) => Beginning::listen_and(report.as_fd(), || {
+            for (kind, list) in before_pivot(&hooks) {
+                hooks::run(kind, &list, &state, request.bundle)?;
+            }
+            Ok(())
+        }),
+    };
+    let beginning = match beginning {
+        Ok(beginning) => beginning,
+        Err(error) => return end(failed("listen to")(error)),
+    };
+    if let Some(failure) = beginning.failure {
+        return end(failure.into());
+    }
+    if !beginning.created && !beginning.executing {
+        let reason = if cgroup.oom_kills() > 0 {
+            "killed for want of memory"
+        } else {
+            "killed"
+        };
+        return end(Failure::because(Step::Exec, "init stage", reason).into());
+    }
+    warnings.extend(beginning.warnings);
+    Ok(Created {
+        init,
+        terminal: beginning.terminal,
+        warnings,
+    })
+}
+
+/// Opens what the init stage cannot open: in a user namespace everything of the
+/// host, and idmapped mounts.
+fn open_beforehand(blueprint: &mut Blueprint, held: &mut Vec<OwnedFd>) -> Result<(), RuntimeError> {
+    let own = match &blueprint.namespaces.mappings {
+        Some(mappings) => Some(mappings.clone()),
+        None if blueprint.namespaces.has_user() => entered_mappings(blueprint),
+        None => None,
+    };
+    let user = blueprint.namespaces.has_user();
+    let Some(bundle) = &mut blueprint.bundle else {
+        return Ok(());
+    };
+    for (number, step) in blueprint.mounts.iter().enumerate() {
+        if (user || step.mapped.is_some())
+            && let Some(tree) = mounts::open_for(step, own.as_ref())?
+        {
+            bundle.trees.push((number, tree.as_raw_fd()));
+            held.push(tree);
+        }
+    }
+    if !user {
+        return Ok(());
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let usual = devices::usual().map(|name| Path::new("/dev").join(name));
+    let further = blueprint.devices.iter().map(|device| device.path.clone());
+    for path in usual.chain(further) {
+        let tree = open_tree(CWD, &path, flags)
+            .map_err(|error| Failure::new(Step::Device, path.display().to_string(), &error.into()))?;
+        bundle.device_trees.push((path, tree.as_raw_fd()));
+        held.push(tree);
+    }
+    Ok(())
+}
+
+/// The ids of a user namespace that is entered by path: they are in `/proc` of
+/// whoever made it, when the path is one of `/proc/PID/ns/user`.
+fn entered_mappings(blueprint: &Blueprint) -> Option<super::blueprint::Mappings> {
+    let (_, path) = blueprint
+        .namespaces
+        .join_first
+        .iter()
+        .find(|(kind, _)| *kind == libc::CLONE_NEWUSER)?;
+    let folder = path.parent()?.parent()?;
+    let read = |name: &str| -> Option<Vec<(u32, u32, u32)>> {
+        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        text.lines()
+            .map(|line| {
+                let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+                Some((
+                    numbers.next()?.ok()?,
+                    numbers.next()?.ok()?,
+                    numbers.next()?.ok()?,
+                ))
+            })
+            .collect()
+    };
+    Some(super::blueprint::Mappings {
+        uid: read("uid_map")?,
+        gid: read("gid_map")?,
+    })
+}
+
+/// The socket in the state folder; by descriptor, since the names of sockets
+/// are short.
+fn address(folder: BorrowedFd<'_>) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/{START}",
+        folder.as_raw_fd()
+    ))?)
+}
+
+fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(folder, flags, Mode::empty())?)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+fn listen(folder: &Path) -> io::Result<OwnedFd> {
+    let folder = open_folder(folder)?;
+    let socket = socket()?;
+    match rustix::fs::unlinkat(&folder, START, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    rustix::net::bind(&socket, &address(folder.as_fd())?)?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(socket)
+}
+
+/// Whether a container still waits for its start.
+pub fn waits(state_folder: &Path) -> bool {
+    state_folder.join(START).exists()
+}
+
+/// Has a created container execute its program; returns when it runs.
+///
+/// # Errors
+/// [`RuntimeError::Failed`] when it could not be executed, [`RuntimeError::Io`]
+/// when nobody waits for a start.
+pub fn start(state_folder: &Path) -> Result<(), RuntimeError> {
+    let failed = |operation| RuntimeError::io(operation, "container's init stage");
+    let connect = || -> io::Result<OwnedFd> {
+        let folder = open_folder(state_folder)?;
+        let socket = socket()?;
+        rustix::net::connect(&socket, &address(folder.as_fd())?)?;
+        fd::send(socket.as_fd(), b"start", None)?;
+        Ok(socket)
+    };
+    let socket = connect().map_err(failed("connect to"))?;
+    let beginning = Beginning::listen(socket.as_fd()).map_err(failed("listen to"))?;
+    let _ = std::fs::remove_file(state_folder.join(START));
+    match beginning {
+        Beginning {
+            failure: Some(failure),
+            ..
+        } => Err(failure.into()),
+        Beginning { executing: true, .. } => Ok(()),
+        _ => Err(RuntimeError::Silent("init stage")),
+    }
+}
+
+/// A further process in a container.
+#[derive(Debug)]
+pub struct BundleExec<'a> {
+    /// The container's process 1.
+    pub target: &'a OwnProcess,
+    /// From the record.
+    pub fixed: &'a Fixed,
+    /// What is to be run.
+    pub process: &'a Process,
+    /// A cgroup below the container's.
+    pub cgroup: Option<&'a Path>,
+    /// The first descriptors from 3 on are the program's.
+    pub preserved: u32,
+    /// The container's state.
+    pub state: State,
+}
+
+/// Runs a further process in a container, as a child of ours with our standard
+/// descriptors; with it the terminal, if it has one.
+///
+/// # Errors
+/// [`RuntimeError`].
+pub fn exec(request: BundleExec<'_>) -> Result<Created, RuntimeError> {
+    let mut plan = bundle_process(request.process, false)?;
+    let first = &request.fixed.process;
+    plan.filter_flags = first.filter_flags;
+    plan.listener.clone_from(&first.listener);
+    plan.personality = first.personality;
+    plan.memory_policy.clone_from(&first.memory_policy);
+    let (init, beginning) = exec_directly(DirectExec {
+        target: request.target,
+        fixed: request.fixed,
+        process: plan,
+        below: request.cgroup,
+        preserved: request.preserved,
+        state: request.state,
+    })?;
+    Ok(Created {
+        init,
+        terminal: beginning.terminal,
+        warnings: beginning.warnings,
+    })
+}
+
+/// A process of a bundle: exactly what is written.
+fn bundle_process(process: &Process, keep_keyring: bool) -> Result<ProcessPlan, SpecError> {
+    let mut plan = process_plan(process)?;
+    plan.exact = true;
+    plan.keep_keyring = keep_keyring;
+    Ok(plan)
+}
+
+/// Version 1 of the spec, whatever minor one: they are compatible.
+fn check_version(version: &str) -> Result<(), SpecError> {
+    let mut numbers = version
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .split('.')
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(1)), Some(Ok(_)), Some(Ok(_)), None) => Ok(()),
+        _ => Err(SpecError::Unsupported(format!("ociVersion {version:?}"))),
+    }
+}
+
+/// Below each hierarchy's root for an absolute path; a relative one is taken
+/// the same way, since that root is our base.
+fn cgroup_path(path: Option<&Path>, id: &str) -> Result<PathBuf, SpecError> {
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+        return Ok(Path::new("rcompose-oci").join(id));
+    };
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => plain.push(name),
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            _ => {}
+        }
+    }
+    let text = path.to_string_lossy();
+    if text.contains(':') && !text.contains('/') {
+        return Err(SpecError::Unsupported(format!(
+            "linux.cgroupsPath {text} (a path for systemd)"
+        )));
+    }
+    if plain.as_os_str().is_empty() {
+        return Err(SpecError::Unsupported(format!(
+            "linux.cgroupsPath {text} (the root of the hierarchy)"
+        )));
+    }
+    Ok(plain)
+}
+
+/// The devices every container may use, whatever the rules before say.
+fn with_usual_devices(mut resources: LinuxResources) -> LinuxResources {
+    let rule =
+        |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| -> Option<LinuxDeviceCgroup> {
+            serde_json::from_value(serde_json::json!({
+                "allow": true, "type": kind, "major": major, "minor": minor, "access": access
+            }))
+            .ok()
+        };
+    if let Some(rules) = resources.devices_mut()
+        && !rules.is_empty()
+    {
+        rules.extend(rule("c", None, None, "m"));
+        rules.extend(rule("b", None, None, "m"));
+        for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+            rules.extend(rule("c", Some(major), Some(minor), "rwm"));
+        }
+        rules.extend(rule("c", Some(136), None, "rwm"));
+    }
+    resources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_the_spec_are_compared() {
+        for good in ["1.0.0", "1.0.2-dev", "1.2.1", "1.3.0-rc.1+x"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "0.5.0", "2.0.0", "1", "1.0", "1.0.x", "1.0.0.0"] {
+            assert!(check_version(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cgroup_paths_stay_below_the_root() {
+        let path = |text: &str| cgroup_path(Some(Path::new(text)), "id");
+        assert_eq!(path("/a/b").unwrap(), Path::new("a/b"));
+        assert_eq!(path("a/../b").unwrap(), Path::new("b"));
+        assert_eq!(path("../../x").unwrap(), Path::new("x"));
+        assert_eq!(cgroup_path(None, "id").unwrap(), Path::new("rcompose-oci/id"));
+        assert!(path("/").is_err());
+        assert!(path("system.slice:x:y").is_err());
+    }
+}
