@@ -629,3 +629,157 @@ services:
     stuck.wait().unwrap();
     down(&world);
 }
+
+#[test]
+fn files_are_copied_in_and_out_running_or_not() {
+    let Some(world) = stack(
+        "name: c
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    scale: 2
+    volumes: ['data:/data', './bound:/bound']
+volumes: {data: }
+",
+    ) else {
+        return;
+    };
+    let inside = |service: &str, line: &str| out(&world, &["exec", "-T", service, "sh", "-c", line]);
+    world.write("bound/here", "bound");
+    world.write("site/index.html", "hello");
+    world.write("site/deep/page", "page");
+    std::os::unix::fs::symlink("deep/page", world.work().join("site/link")).unwrap();
+    std::os::unix::fs::chown(world.work().join("site/index.html"), Some(77), Some(78)).unwrap();
+    world.run(&["up", "-d"]).ok();
+
+    // A folder that is not there takes the content; one that is takes the folder.
+    world.run(&["cp", "site", "web:/srv"]).ok();
+    world.run(&["cp", "site", "web:/srv"]).ok();
+    world.run(&["cp", "site/.", "web:/data/"]).ok();
+    assert_eq!(
+        inside(
+            "web",
+            "cat /srv/index.html /srv/site/link /data/deep/page; readlink /srv/link"
+        ),
+        "hellopagepagedeep/page\n"
+    );
+    assert_eq!(inside("web", "stat -c %u:%g /srv/index.html"), "0:0\n");
+    let second = out(
+        &world,
+        &["exec", "-T", "--index", "2", "web", "cat", "/srv/index.html"],
+    );
+    assert_eq!(second, "hello", "every container of the service");
+    world
+        .run(&["cp", "-a", "--index", "1", "site/index.html", "web:/srv/kept"])
+        .ok();
+    assert_eq!(inside("web", "stat -c %u:%g /srv/kept"), "77:78\n");
+    assert_eq!(
+        world
+            .run(&["exec", "-T", "--index", "2", "web", "test", "-e", "/srv/kept"])
+            .code,
+        1
+    );
+    world
+        .run(&["cp", "-L", "--index", "1", "site/link", "web:/srv/followed"])
+        .ok();
+    assert_eq!(
+        inside("web", "test -L /srv/followed || cat /srv/followed"),
+        "page"
+    );
+    for (from, to, why) in [
+        ("none", "web:/x", "no such file or directory"),
+        ("site", "web:/srv/index.html", "cannot copy a directory"),
+        ("site/index.html", "web:/none/", "must exist"),
+        ("site", "other:/x", "no such service: other"),
+        ("web:/a", "web:/b", "between services is not supported"),
+        ("a", "b", "unknown copy direction"),
+    ] {
+        let failed = world.run(&["cp", from, to]);
+        assert_eq!(failed.code, 1, "{from} {to}");
+        assert!(
+            failed.stderr.to_lowercase().contains(why),
+            "{from} {to}: {}",
+            failed.stderr
+        );
+    }
+
+    world.run(&["cp", "web:/srv/site", "."]).ok();
+    world.run(&["cp", "web:/bound/here", "copied"]).ok();
+    let read = |name: &str| std::fs::read_to_string(world.work().join(name)).unwrap();
+    assert_eq!(
+        (read("site/deep/page").as_str(), read("copied").as_str()),
+        ("page", "bound")
+    );
+
+    // Archives.
+    let mut archive = world.rcompose(&["cp", "web:/srv/site", "-"]);
+    let archive = archive.stdin(Stdio::null()).output().unwrap().stdout;
+    std::fs::write(world.work().join("site.tar"), &archive).unwrap();
+    let listed = support::finish(world.command("tar").args(["tf", "site.tar"]))
+        .ok()
+        .stdout;
+    assert!(listed.lines().any(|line| line == "site/deep/page"), "{listed}");
+    let mut unpack = world.rcompose(&["cp", "--index", "2", "-", "web:/tmp"]);
+    let tar = std::fs::File::open(world.work().join("site.tar")).unwrap();
+    assert!(unpack.stdin(tar).status().unwrap().success());
+    assert_eq!(
+        out(
+            &world,
+            &["exec", "-T", "--index", "2", "web", "cat", "/tmp/site/index.html"]
+        ),
+        "hello"
+    );
+    let many = world.run(&["cp", "-", "web:/tmp"]);
+    assert!(many.stderr.contains("--index"), "{}", many.stderr);
+
+    // Without a running container: its writable layer, and its volumes.
+    world.run(&["stop", "-t", "1"]).ok();
+    world.write("late", "late");
+    world.run(&["cp", "late", "web:/srv/late"]).ok();
+    world.run(&["cp", "late", "web:/data/late"]).ok();
+    world.run(&["cp", "web:/data/deep/page", "page"]).ok();
+    assert_eq!(read("page"), "page");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&world.state().display().to_string()), "{mounts}");
+    world.run(&["start"]).ok();
+    assert_eq!(inside("web", "cat /srv/late /data/late"), "latelate");
+    down(&world);
+}
+
+#[test]
+fn no_link_of_a_container_leads_a_copy_to_the_host() {
+    let Some(world) = stack(
+        "name: m
+services:
+  evil:
+    image: BUSYBOX
+    command: [sh, -c, 'mkdir -p /real /x; while :; do ln -sfn /real /swap; ln -sfn /proc/1/root/HOST /swap; ln -sfn ../../../../../../HOST /swap; done']
+",
+    ) else {
+        return;
+    };
+    // A folder of the host, by its own path.
+    let host = world.work().join("victim");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("secret"), "secret").unwrap();
+    let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let path = host.display().to_string();
+    world.write("compose.yaml", file.replace("HOST", path.trim_start_matches('/')));
+    world.write("payload", "payload");
+    world.run(&["up", "-d"]).ok();
+    for round in 0..40 {
+        let name = format!("evil:/swap/in{round}");
+        world.run(&["cp", "payload", &name]);
+        let taken = world.work().join("taken");
+        let _ = std::fs::remove_file(&taken);
+        world.run(&["cp", "evil:/swap/secret", "taken"]);
+        assert!(!taken.exists(), "round {round}");
+    }
+    let names: Vec<_> = std::fs::read_dir(&host)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["secret"]);
+    down(&world);
+}

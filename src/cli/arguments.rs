@@ -128,6 +128,8 @@ pub(super) enum Command {
     Volumes(super::volumes::Volumes),
     /// Join a running container: its output, and its input
     Attach(super::attach::Attach),
+    /// Copy files between this machine and containers
+    Cp(super::cp::Cp),
     /// Show what happens to containers
     Events(super::events::Events),
     /// Wait until the containers of services have ended

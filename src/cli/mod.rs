@@ -19,6 +19,8 @@ mod attach;
 mod choose;
 mod config;
 mod context;
+mod copy;
+mod cp;
 mod events;
 mod exec;
 mod explain;
@@ -26,7 +28,6 @@ mod failure;
 mod follow;
 mod image;
 mod lifecycle;
-mod list;
 mod logs;
 mod ls;
 mod moment;
@@ -80,6 +81,7 @@ pub fn main() -> ExitCode {
             Command::Stats(typed) => stats::stats(&context, typed),
             Command::Volumes(typed) => volumes::volumes(&context, typed),
             Command::Attach(typed) => attach::attach(&context, typed),
+            Command::Cp(typed) => cp::cp(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::context::{Context, known_services};
-use super::failure::Outcome;
-use super::list::list;
+use super::failure::{Failure, Outcome};
+use super::template::list;
 use crate::host::{Published, View, is_restarting, views};
 use crate::lifecycle::Health;
 use crate::plan::ContainerState;
@@ -36,7 +36,7 @@ pub(super) struct Ps {
     /// Print the names of services only
     #[arg(long = "services")]
     services_only: bool,
-    /// 'table' or 'json' (one object a line)
+    /// 'table', 'json' (one object a line), or a Go template
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     format: String,
     /// Only containers in this state; repeat it for several
@@ -164,7 +164,7 @@ pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
             .iter()
             .map(|shown| row(shown, project, now, typed.no_trunc))
             .collect();
-        list(&typed.format, &COLUMNS, &rows)?
+        list(&typed.format, &COLUMNS, &rows).map_err(Failure::new)?
     };
     context.terminal.out(&text);
     Ok(ExitCode::SUCCESS)
@@ -237,7 +237,7 @@ fn row(shown: &Shown, project: &Project, now: Duration, whole: bool) -> Value {
         "Service": record.config.name,
         "Size": "0B",
         "State": shown.state(),
-        "Status": describe(shown, now),
+        "Status": described(view, shown.status == Status::Restarting, now),
     })
 }
 
@@ -297,25 +297,25 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
 }
 
 /// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
-pub(super) fn describe(shown: &Shown, now: Duration) -> String {
-    let view = &shown.view;
+pub(super) fn describe(view: &View, now: Duration) -> String {
+    described(view, false, now)
+}
+
+/// [`describe`]; `restarting`: it waits for its restart policy.
+fn described(view: &View, restarting: bool, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),
         ContainerState::Running { started, .. } => {
             let up = format!("Up {}", ago(now, *started));
             match view.health {
-                _ if shown.status == Status::Paused => format!("{up} (Paused)"),
+                _ if view.state.is_paused() => format!("{up} (Paused)"),
                 None => up,
                 Some(Health::Starting) => format!("{up} (health: starting)"),
                 Some(_) => format!("{up} ({})", health(view.health)),
             }
         }
         ContainerState::Exited { code, finished, .. } => {
-            let word = if shown.status == Status::Restarting {
-                "Restarting"
-            } else {
-                "Exited"
-            };
+            let word = if restarting { "Restarting" } else { "Exited" };
             format!("{word} ({code}) {} ago", ago(now, *finished))
         }
     }

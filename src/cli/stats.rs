@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::context::{Context, known_services};
-use super::failure::Outcome;
-use super::list::list;
+use super::failure::{Failure, Outcome};
+use super::template::list;
 use crate::host::{View, running, views};
 use crate::project::NetworkMode;
 use crate::runtime::Usage;
@@ -28,7 +28,7 @@ pub(super) struct Stats {
     /// Containers that do not run too
     #[arg(short, long)]
     all: bool,
-    /// 'table' or 'json' (one object a line)
+    /// 'table', 'json' (one object a line), or a Go template
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     format: String,
     /// Print once
@@ -62,7 +62,7 @@ pub(super) fn stats(context: &Context, typed: &Stats) -> Outcome {
         first = false;
         let seen = look(context, typed, project, &mut before)?;
         let rows: Vec<Value> = seen.iter().map(|seen| row(seen, typed.no_trunc)).collect();
-        let text = list(&typed.format, &COLUMNS, &rows)?;
+        let text = list(&typed.format, &COLUMNS, &rows).map_err(Failure::new)?;
         if drawn {
             // Over what was there; what is left of longer lines goes.
             let text = text.replace('\n', "\x1b[K\n");
@@ -92,7 +92,7 @@ fn look(
     typed: &Stats,
     project: &str,
     before: &mut BTreeMap<String, (Instant, Duration)>,
-) -> Result<Vec<Seen>, super::failure::Failure> {
+) -> Result<Vec<Seen>, Failure> {
     let mut list = Vec::new();
     for view in views(&context.world, project)? {
         let wanted = typed

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::context::{Context, known_services};
-use super::failure::Outcome;
-use super::list::list;
+use super::failure::{Failure, Outcome};
+use super::template::list;
 use crate::host::{self, views};
 
 /// `volumes`.
@@ -18,7 +18,7 @@ pub(super) struct Volumes {
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
-    /// 'table' or 'json' (one object a line)
+    /// 'table', 'json' (one object a line), or a Go template
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     format: String,
 }
@@ -68,6 +68,8 @@ pub(super) fn volumes(context: &Context, typed: &Volumes) -> Outcome {
         })
         .collect();
     let columns = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
-    context.terminal.out(&list(&typed.format, &columns, &rows)?);
+    context
+        .terminal
+        .out(&list(&typed.format, &columns, &rows).map_err(Failure::new)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use crate::project::Project;
 
 mod create;
 mod error;
+mod files;
 pub mod given;
 mod hook;
 mod look;
@@ -22,6 +23,7 @@ mod traffic;
 mod view;
 
 pub use error::HostError;
+pub use files::{Files, files};
 pub use given::Given;
 pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};

@@ -19,9 +19,7 @@ use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
 use crate::runtime::order::{self, Answer, MonitorOrder};
-use crate::runtime::{
-    Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve,
-};
+use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};

@@ -58,6 +58,7 @@ pub(crate) use self::error::describe;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
 pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};
 pub use self::executable::use_executable;
+pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};

@@ -48,22 +48,6 @@ impl Usage {
         usage
     }
 
-    /// Whether the processes of a running container are frozen (paused).
-    pub fn is_frozen(running: &RunningRecord) -> bool {
-        running
-            .fixed
-            .cgroup
-            .folders
-            .iter()
-            .any(|folder| match folder.version {
-                Version::V1 => {
-                    let freezer = folder.controllers.iter().any(|name| name == "freezer");
-                    freezer && text(&folder.path, "freezer.state").trim() == "FROZEN"
-                }
-                Version::V2 => keyed(&text(&folder.path, "cgroup.events"), "frozen") == Some(1),
-            })
-    }
-
     fn of_cgroup(cgroup: &Cgroup) -> Self {
         let mut usage = Self::default();
         let folder = |name: &str| {

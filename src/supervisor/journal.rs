@@ -264,7 +264,19 @@ impl Journal {
         if again {
             self.lock().resting.insert(record.id.clone());
         }
+        self.signalled(record, signal);
+    }
+
+    /// A container that runs is sent a signal.
+    pub(super) fn signalled(&self, record: &ContainerRecord, signal: i32) {
+        self.learn(record);
         self.add(&record.id, "kill", now(), &[("signal", signal.to_string())]);
+    }
+
+    /// A container is `pause`d, `unpause`d.
+    pub(super) fn changed(&self, record: &ContainerRecord, action: &str) {
+        self.learn(record);
+        self.add(&record.id, action, now(), &[]);
     }
 
     pub(super) fn stopped(&self, id: &str) {

@@ -9,6 +9,7 @@ use super::journal::Journal;
 use crate::host::{ContainerRecord, Host, HostError, Machine};
 use crate::plan::{Observed, Operation, Target, WAIT};
 use crate::project::{Condition, Project};
+use crate::sys::signal;
 
 /// The real machine, and the board that its containers stand on.
 #[derive(Debug)]
@@ -66,6 +67,14 @@ impl Supervised {
                     .stopping(&record, self.machine.stop_signal(&record), *again);
                 Some(record.id)
             }
+            Operation::SignalContainer { container, signal } => {
+                let record = self.record(container)?;
+                if self.journal.runs(&record.id) {
+                    self.journal
+                        .signalled(&record, signal::number(signal).unwrap_or(libc::SIGKILL));
+                }
+                None
+            }
             Operation::RemoveContainer { container, .. } => {
                 // Its record is gone when its end is told.
                 self.journal.learn(&self.record(container)?);
@@ -86,6 +95,15 @@ impl Supervised {
             Operation::CreateContainer { service, number, .. } => {
                 if let Some(record) = self.machine.newest(service, *number) {
                     self.journal.created(&record);
+                }
+            }
+            Operation::PauseContainer { container } | Operation::UnpauseContainer { container } => {
+                if let Some(record) = self.record(container) {
+                    let action = match operation {
+                        Operation::PauseContainer { .. } => "pause",
+                        _ => "unpause",
+                    };
+                    self.journal.changed(&record, action);
                 }
             }
             Operation::CreateNetwork { network, name } => {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::super::block_on;
 use super::super::context::{Context, known_services};
 use super::super::failure::{Failure, Outcome};
-use super::super::ps::{self, Shown};
+use super::super::ps;
 use super::super::template;
 use super::arguments::{self, Commit, Container, ContainerLs, Export, Inspect};
 use super::filter::has_label;
@@ -116,10 +116,7 @@ fn ls(context: &Context, typed: &ContainerLs) -> Outcome {
         context.terminal.out(&list.iter().map(id).collect::<String>());
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<Value> = list
-        .into_iter()
-        .map(|view| row(&Shown::of(&context.world, view), typed.no_trunc))
-        .collect();
+    let rows: Vec<Value> = list.iter().map(|view| row(view, typed.no_trunc)).collect();
     let columns = [
         ("ID", "CONTAINER ID"),
         ("Image", "IMAGE"),
@@ -134,8 +131,7 @@ fn ls(context: &Context, typed: &ContainerLs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(shown: &Shown, whole: bool) -> Value {
-    let view = &shown.view;
+fn row(view: &View, whole: bool) -> Value {
     let record = &view.record;
     let labels = record
         .labels
@@ -152,17 +148,16 @@ fn row(shown: &Shown, whole: bool) -> Value {
         "Mounts": mounts.cloned().collect::<Vec<_>>().join(","),
         "Names": record.name,
         "Networks": record.networks.keys().cloned().collect::<Vec<_>>().join(","),
-        "Ports": ps::ports(&view.ports, &record.config.expose),
+        "Ports": ps::ports(&view.ports, &view.record.config.expose),
         "RunningFor": format!("{} ago", ps::ago(words::now(), record.created)),
-        "State": shown.state(),
-        "Status": ps::describe(shown, words::now()),
+        "State": status(&view.state),
+        "Status": ps::describe(view, words::now()),
     })
 }
 
 fn status(state: &ContainerState) -> &'static str {
     match state {
         ContainerState::Created => "created",
-        ContainerState::Running { paused: true, .. } => "paused",
         ContainerState::Running { .. } => "running",
         ContainerState::Exited { .. } => "exited",
     }
