@@ -314,6 +314,7 @@ impl Machine {
                 continue;
             };
             problems.extend(create::missing_sources(service));
+            problems.extend(create::wrong_security(project, service));
             problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
@@ -727,9 +728,13 @@ impl Machine {
             && let Some(running) = self.running(&record.id)
         {
             // Before the record says so: what the kernel refuses is tried again.
-            let resources = spec::limits(service).to_spec();
+            let resources = spec::limits(service)?.to_spec();
             let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
-            warnings.extend(unmet.iter().map(|warning| format!("container {}: {warning}", record.name)));
+            warnings.extend(
+                unmet
+                    .iter()
+                    .map(|warning| format!("container {}: {warning}", record.name)),
+            );
         }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
@@ -792,9 +797,7 @@ impl Host for Machine {
                 name,
                 inherit,
             } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
-            Operation::UpdateContainer { container, .. } => {
-                self.update(project, container).await
-            }
+            Operation::UpdateContainer { container, .. } => self.update(project, container).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
                 self.give_again(project, &record).await?;

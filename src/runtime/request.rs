@@ -25,6 +25,10 @@ pub struct RunRequest {
     /// that the source must not leave. The mount's `source` is then a path
     /// below that folder, resolved as if the folder were the root.
     pub confined: BTreeMap<PathBuf, PathBuf>,
+    /// A mount namespace (`/proc/PID/ns/mnt`) whose `/dev/shm` the container
+    /// gets, in place of the source of its bind mount there.
+    #[serde(default)]
+    pub shm_of: Option<PathBuf>,
     /// `user[:group]`, names or numbers, looked up in the container's
     /// `/etc/passwd` and `/etc/group`; overrides `process.user` of the spec.
     /// `HOME` is set from it unless the environment has one.

@@ -162,6 +162,7 @@ impl Container {
         self.settings.args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (spec, seccomp): (_, SeccompPolicy) = default_spec(&self.settings)?;
         let mut request = RunRequest {
+            shm_of: None,
             id: self.name.clone(),
             spec,
             rootfs: Rootfs::Overlay {
