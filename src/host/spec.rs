@@ -19,8 +19,8 @@ use crate::project::{
 };
 use crate::runtime::seccomp::read_profile;
 use crate::runtime::{
-    self, CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, Share, SpecError,
-    bind_mount, bounding_set, default_spec, tmpfs_mount,
+    self, CgroupRequest, Limits, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest, Settings, Share,
+    SpecError, bind_mount, bounding_set, default_spec, tmpfs_mount,
 };
 use crate::store::{ContainerPaths, World};
 use crate::volume::Volumes;
@@ -154,6 +154,7 @@ pub(super) fn request(
         init: service.init,
         stdin_open: service.stdin_open,
         log: paths.log(),
+        log_plan: log_plan(service)?,
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
@@ -183,6 +184,27 @@ fn environment(service: &Service, image: &Image) -> Vec<String> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"));
     of_image.cloned().chain(own).collect()
+}
+
+/// How the output of a service is kept.
+fn log_plan(service: &Service) -> Result<LogPlan, HostError> {
+    let Some(logging) = &service.logging else {
+        return Ok(LogPlan::default());
+    };
+    let refuse = |what: String| HostError::Unsupported { what };
+    let bounds = logging
+        .bounds()
+        .map_err(|reason| refuse(format!("logging option {reason}: it")))?;
+    Ok(LogPlan {
+        format: match logging.driver.as_deref().unwrap_or_default() {
+            "" | "local" => LogFormat::Text,
+            "json-file" => LogFormat::Json,
+            "none" => LogFormat::Nothing,
+            other => return Err(refuse(format!("log driver {other}"))),
+        },
+        max_size: bounds.max_size,
+        max_files: bounds.max_files,
+    })
 }
 
 /// What decides about the rights of a service's containers, without the profile

@@ -138,7 +138,16 @@ pub static TABLE: &[Unsupported] = &[
         False,
         "choose what is shown with `up --attach`",
     ),
-    no("services.*.logging", Said, "log drivers are not implemented yet"),
+    no(
+        "services.*.logging.driver",
+        Not(&super::LOG_DRIVERS),
+        "the log drivers are json-file, local and none",
+    ),
+    no(
+        "services.*.logging.options",
+        Within(wrong_log_options),
+        "the options are max-size (a size like 10m), max-file (a number from 1 on), compress=false and mode=blocking; driver none has none",
+    ),
     no(
         "services.*.devices.*.permissions",
         Text(no_permissions),
@@ -349,6 +358,23 @@ fn foreign_security(text: &str) -> bool {
         (name, value),
         ("no-new-privileges", "" | "true" | "false") | ("systempaths", "unconfined") | ("label", "disable")
     ) && !(matches!(name, "seccomp" | "apparmor") && !value.is_empty())
+}
+
+fn wrong_log_options(options: &Node, logging: &Node) -> bool {
+    let Value::Map(map) = &options.value else {
+        return false;
+    };
+    let text = |node: &Node| match &node.value {
+        Value::Int(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        _ => node.as_text().unwrap_or_default().to_owned(),
+    };
+    let table = map
+        .iter()
+        .map(|(key, entry)| (key.to_string(), text(&entry.node)));
+    super::Logging::of(logging.text_of("driver"), table.collect())
+        .bounds()
+        .is_err()
 }
 
 fn no_path(text: &str) -> bool {

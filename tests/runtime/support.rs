@@ -184,6 +184,7 @@ impl Container {
             init: false,
             stdin_open: false,
             log: self.path("log"),
+            log_plan: rcompose::runtime::LogPlan::default(),
             exit_record: self.path("exit.json"),
             running_record: self.path("run/run.json"),
             revive: None,
