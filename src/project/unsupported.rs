@@ -354,10 +354,12 @@ fn foreign_network(text: &str) -> bool {
 
 fn foreign_security(text: &str) -> bool {
     let (name, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
-    !matches!(
+    let file = matches!(name, "seccomp" | "apparmor") && !value.is_empty();
+    let known = matches!(
         (name, value),
         ("no-new-privileges", "" | "true" | "false") | ("systempaths", "unconfined") | ("label", "disable")
-    ) && !(matches!(name, "seccomp" | "apparmor") && !value.is_empty())
+    );
+    !file && !known
 }
 
 fn wrong_log_options(options: &Node, logging: &Node) -> bool {
