@@ -301,6 +301,12 @@ pub(super) fn describe(view: &View, now: Duration) -> String {
     described(view, false, now)
 }
 
+/// The state of a container in docker's words, as of now.
+pub(super) fn describe_all(shown: &Shown) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    described(&shown.view, shown.status == Status::Restarting, now)
+}
+
 /// [`describe`]; `restarting`: it waits for its restart policy.
 fn described(view: &View, restarting: bool, now: Duration) -> String {
     match &view.state {

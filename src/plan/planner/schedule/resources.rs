@@ -16,12 +16,12 @@ impl<'a> Schedule<'a> {
         for (name, service) in &self.project.services {
             let here = self.observed.images.contains_key(&service.image);
             let made = self.is_made(name);
-            let always =
-                service.pull_policy == PullPolicy::Always && !up.reload && !up.pulled && self.is_up(name);
+            let policy = up.pull.unwrap_or(service.pull_policy);
+            let always = policy == PullPolicy::Always && !up.reload && !up.pulled && self.is_up(name);
             if !(always || made && !here) {
                 continue;
             }
-            if service.pull_policy == PullPolicy::Never {
+            if policy == PullPolicy::Never {
                 return Err(PlanError::ImageAbsent {
                     service: name.clone(),
                     image: service.image.clone(),
