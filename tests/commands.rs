@@ -797,7 +797,7 @@ services:
     image: BUSYBOX
     command: [sh, -c, \"echo cannot find the data; trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]
     depends_on: {cache: {condition: service_started, required: false}}
-    healthcheck: {test: 'test -e /ready', interval: 1h, retries: 1}
+    healthcheck: {test: 'test -e /ready', interval: 100ms, retries: 2}
   cache: {image: BUSYBOX, command: SERVE}
   crashing: {image: BUSYBOX, command: [sh, -c, 'echo the disk is full; exit 3'], restart: always}
   off: {image: BUSYBOX, command: SERVE, profiles: [debug]}

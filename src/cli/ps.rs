@@ -280,10 +280,9 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
             let bounds = (first.parse::<u16>(), last.parse::<u16>());
             let range = match bounds {
                 (Ok(first), Ok(last)) => first..=last,
-                // An empty range.
-                _ => 1..=0,
+                _ => return vec![],
             };
-            range.map(move |port| (port, protocol.to_owned()))
+            range.map(|port| (port, protocol.to_owned())).collect()
         })
         .collect();
     list.retain(|(target, protocol)| {
