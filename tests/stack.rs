@@ -798,3 +798,104 @@ services:
     );
     down(&world);
 }
+
+#[test]
+fn containers_are_paused_killed_scaled_and_removed() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: l
+services:
+  app:
+    image: BUSYBOX
+    command: [sh, -c, \"trap 'echo hup' HUP; trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]
+    restart: always
+    depends_on: [db]
+    healthcheck: {test: 'true', interval: 50ms, retries: 1, timeout: 1s}
+  db: {image: BUSYBOX, command: SERVE}
+",
+    );
+    world.run(&["create"]).ok();
+    assert_eq!(field(&world, "l-app-1", "State"), "created");
+    world.run(&["up", "-d", "--wait"]).ok();
+    // A frozen container is not asked for its health, and stays what it is.
+    world.run(&["pause", "app"]).ok();
+    assert!(field(&world, "l-app-1", "Status").contains("(Paused)"));
+    assert_eq!(field(&world, "l-db-1", "Status").find("Paused"), None);
+    let again = world.run(&["pause"]).ok();
+    assert!(again.stderr.contains("l-db-1  Paused"), "{again:?}");
+    world.run(&["unpause"]).ok();
+    wait_for("health after the pause", || {
+        (field(&world, "l-app-1", "Health") == "healthy").then_some(())
+    });
+    // A signal that is for the program.
+    world.run(&["kill", "-s", "HUP", "app"]).ok();
+    wait_for("the program's answer", || {
+        world.run(&["logs", "app"]).stdout.contains("hup").then_some(())
+    });
+    let wrong = world.run(&["kill", "-s", "NOPE"]);
+    assert!(
+        wrong.code == 1 && wrong.stderr.contains("no signal is called \"NOPE\""),
+        "{wrong:?}"
+    );
+    // One that ends it, which its restart policy takes as the user's wish; a
+    // frozen one dies too.
+    world.run(&["pause", "app"]).ok();
+    world.run(&["kill", "app"]).ok();
+    wait_for("the end", || {
+        (field(&world, "l-app-1", "State") == "exited").then_some(())
+    });
+    assert_eq!(field(&world, "l-app-1", "ExitCode"), "137");
+    let nobody = world.run(&["kill", "app"]);
+    assert!(
+        nobody.code == 1 && nobody.stderr.contains("no container to kill"),
+        "{nobody:?}"
+    );
+    // Only what does not run is removed, and only after a yes.
+    let asked = world.run(&["rm"]);
+    assert!(
+        asked.code == 0 && asked.stderr.contains("Going to remove l-app-1"),
+        "{asked:?}"
+    );
+    assert_eq!(world.ps().len(), 2);
+    world.run(&["rm", "-f"]).ok();
+    assert_eq!(world.ps().len(), 1);
+    world.run(&["scale", "db=3"]).ok();
+    assert_eq!(world.ps().len(), 3);
+    world.run(&["scale", "db=1"]).ok();
+    world.run(&["pause", "db"]).ok();
+    // Also frozen containers stop.
+    world.run(&["rm", "-fsv"]).ok();
+    assert_eq!(world.ps().len(), 0);
+    down(&world);
+}
+
+#[test]
+fn limits_change_under_a_running_container() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: m
+services:
+  app: {image: BUSYBOX, command: SERVE, mem_limit: 32m, pids_limit: 50}
+",
+    );
+    world.run(&["up", "-d"]).ok();
+    let id = field(&world, "m-app-1", "ID");
+    let memory = || inside(&world, "app", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null");
+    assert_eq!(memory(), "33554432");
+    for (limit, bytes) in [("256m", "268435456"), ("16m", "16777216")] {
+        let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+        let (before, rest) = file.split_once("mem_limit: ").unwrap();
+        let (_, after) = rest.split_once(',').unwrap();
+        world.write("compose.yaml", format!("{before}mem_limit: {limit},{after}"));
+        world.run(&["up", "-d"]).ok();
+        assert_eq!((memory(), field(&world, "m-app-1", "ID")), (bytes.to_owned(), id.clone()));
+    }
+    // What was there without a limit is not known: that needs a new container.
+    let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    world.write("compose.yaml", file.replace("mem_limit: 16m, ", ""));
+    world.run(&["up", "-d"]).ok();
+    assert_ne!(field(&world, "m-app-1", "ID"), id);
+    down(&world);
+}

@@ -1,14 +1,16 @@
-//! `down`, `stop`, `start`, `restart`.
+//! `down`, `stop`, `start`, `restart`, `create`, `kill`, `pause`, `unpause`,
+//! `rm`, `scale`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::arguments::{Down, Restart, Start, Stop};
+use super::arguments::{Create, Down, Kill, Pause, Restart, Rm, Scale, Start, Stop};
 use super::context::{Context, known_services};
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 use super::request::{apply, need_privilege};
-use crate::plan::{self, Intent};
+use crate::plan::{self, Intent, Operation};
 use crate::supervisor::protocol::Watching;
+use crate::sys::signal;
 
 pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
@@ -59,6 +61,96 @@ pub(super) fn restart(context: &Context, typed: &Restart) -> Outcome {
         no_deps: typed.no_deps,
     };
     run(context, &typed.services, intent)
+}
+
+pub(super) fn create(context: &Context, typed: &Create) -> Outcome {
+    let intent = Intent::Up(plan::Up {
+        services: typed.services.clone(),
+        no_start: true,
+        force_recreate: typed.force_recreate,
+        no_recreate: typed.no_recreate,
+        remove_orphans: typed.remove_orphans,
+        scale: typed.scale.iter().cloned().collect(),
+        ..plan::Up::default()
+    });
+    bring_up(context, &typed.services, intent)
+}
+
+pub(super) fn scale(context: &Context, typed: &Scale) -> Outcome {
+    let services: Vec<String> = typed.scale.iter().map(|(service, _)| service.clone()).collect();
+    let intent = Intent::Up(plan::Up {
+        services: services.clone(),
+        no_deps: typed.no_deps,
+        scale: typed.scale.iter().cloned().collect(),
+        ..plan::Up::default()
+    });
+    bring_up(context, &services, intent)
+}
+
+/// For what needs the stack file.
+fn bring_up(context: &Context, services: &[String], intent: Intent) -> Outcome {
+    let loaded = context.load(services)?;
+    known_services(&loaded.project, services)?;
+    apply(context, loaded, intent, None)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn kill(context: &Context, typed: &Kill) -> Outcome {
+    if signal::number(&typed.signal).is_none() {
+        return Err(Failure::new(format!("no signal is called {:?}", typed.signal))
+            .hint("give a name as signal(7) has it, SIGHUP or HUP, or a number"));
+    }
+    let intent = Intent::Kill {
+        services: typed.services.clone(),
+        signal: typed.signal.clone(),
+        remove_orphans: typed.remove_orphans,
+    };
+    let loaded = context.load_or_recall(&typed.services)?;
+    known_services(&loaded.project, &typed.services)?;
+    if !context.global.dry_run && super::request::plan(context, &loaded, &intent)?.is_empty() {
+        return Err(Failure::new("no container to kill"));
+    }
+    apply(context, loaded, intent, None)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn pause(context: &Context, typed: &Pause) -> Outcome {
+    let services = typed.services.clone();
+    run(context, &typed.services, Intent::Pause { services })
+}
+
+pub(super) fn unpause(context: &Context, typed: &Pause) -> Outcome {
+    let services = typed.services.clone();
+    run(context, &typed.services, Intent::Unpause { services })
+}
+
+pub(super) fn rm(context: &Context, typed: &Rm) -> Outcome {
+    let intent = Intent::Remove {
+        services: typed.services.clone(),
+        stop: typed.stop,
+        volumes: typed.volumes,
+    };
+    let loaded = context.load_or_recall(&typed.services)?;
+    known_services(&loaded.project, &typed.services)?;
+    let plan = super::request::plan(context, &loaded, &intent)?;
+    let names: Vec<&str> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match &action.operation {
+            Operation::RemoveContainer { container, .. } => Some(container.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        context.terminal.err("No stopped containers\n");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let question = format!("Going to remove {}", names.join(", "));
+    if !typed.force && !context.global.dry_run && !context.terminal.confirm(&question)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    apply(context, loaded, intent, None)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(context: &Context, services: &[String], intent: Intent) -> Outcome {

@@ -7,6 +7,7 @@
 use std::io::{IsTerminal as _, Write};
 
 use super::arguments::{Global, Progress, When};
+use super::failure::Failure;
 
 /// How to print, decided once from arguments, environment and terminal.
 #[derive(Clone, Debug)]
@@ -99,6 +100,20 @@ impl Terminal {
         write(&mut std::io::stderr().lock(), text);
     }
 
+    /// Asks, and reads a line from standard input: whether it says yes. The end
+    /// of the input is a no, as in docker compose.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        self.err(&format!("? {question} (y/N) "));
+        let mut answer = String::new();
+        std::io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::new(format!("read the answer: {error}")))?;
+        Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// An error, with hints.
     pub(super) fn error(&self, message: &str, hints: &[String]) {
         let label = Style::Red.paint("error:", self.color_err);
@@ -133,8 +148,13 @@ fn write(to: &mut impl Write, text: &str) {
     }
 }
 
-/// Columns with a heading, aligned, two or more spaces apart.
+/// Columns with a heading, aligned, three or more spaces apart.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    aligned(heading, rows, 3)
+}
+
+/// Columns with a heading, aligned, at least `gap` spaces apart.
+pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>], gap: usize) -> String {
     use unicode_width::UnicodeWidthStr as _;
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.width()).collect();
     for row in rows {
@@ -146,7 +166,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         let mut text = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width - cell.width() + 3));
+            text.extend(std::iter::repeat_n(' ', width - cell.width() + gap));
         }
         text.truncate(text.trim_end().len());
         text.push('\n');

@@ -20,6 +20,18 @@ pub enum HostError {
         /// In docker compose's words: `dependency failed to start: container x is unhealthy`.
         reason: String,
     },
+    /// No signal has that name.
+    #[error("no signal is called {name:?}")]
+    NoSignal {
+        /// The name.
+        name: String,
+    },
+    /// A container does not run, which is needed for what is asked.
+    #[error("container {name} is not running")]
+    NotRunning {
+        /// Its name.
+        name: String,
+    },
     /// A container that an action is about is not there.
     #[error("no such container: {name}")]
     NoContainer {

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, start};
+use super::{Host, HostError, create, given, hook, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
@@ -20,6 +20,7 @@ use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
+use crate::sys::signal;
 use crate::volume::Volumes;
 
 /// Time between the first signal and SIGKILL when nobody says otherwise.
@@ -95,6 +96,8 @@ pub struct Machine {
     revive: Revive,
     /// Containers that run, by id.
     live: Mutex<HashMap<String, Live>>,
+    /// Containers that are frozen.
+    pub(super) paused: watch::Sender<HashSet<String>>,
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
     holders: Mutex<Holders>,
@@ -132,7 +135,7 @@ impl Holders {
         }
     }
 
-    fn of(&self, key: &str) -> Vec<String> {
+    pub(super) fn of(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
     }
 }
@@ -177,6 +180,7 @@ impl Machine {
             hear,
             revive,
             live: Mutex::default(),
+            paused: watch::Sender::default(),
             resting: Mutex::default(),
             holders: Mutex::default(),
             stopping: Mutex::default(),
@@ -366,6 +370,12 @@ impl Machine {
 
     /// Runs a health probe: whether it ended with status 0 in time.
     pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
+        // Frozen, it can answer nothing: it is asked when it goes on.
+        let _ = self
+            .paused
+            .subscribe()
+            .wait_for(|paused| !paused.contains(id))
+            .await;
         let Some(running) = self.running(id) else {
             return false;
         };
@@ -521,6 +531,8 @@ impl Machine {
                 Err(RuntimeError::NotRunning(_)) => {}
                 other => other?,
             }
+            // Frozen, it would take no notice.
+            self.thaw(&record.id, &running).await?;
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
                 .await
                 .is_ok()
@@ -528,10 +540,84 @@ impl Machine {
                 return Ok(warnings);
             }
         }
-        let killed = running.clone();
-        blocking(move || Ok(runtime::kill_all(&killed)?)).await?;
+        self.thaw(&record.id, &running).await?;
+        blocking(move || Ok(runtime::kill_all(&running)?)).await?;
         let _ = ended.wait_for(|ended| *ended).await;
         Ok(warnings)
+    }
+
+    /// Sends a signal to process 1. One that ends containers, by its nature or
+    /// because it is this one's stop signal, is the user's wish to have it ended:
+    /// its restart policy leaves it alone.
+    async fn signal(&self, target: &Target, name: &str) -> Result<Vec<String>, HostError> {
+        let number = signal::number(name).ok_or_else(|| HostError::NoSignal {
+            name: name.to_owned(),
+        })?;
+        let Some(record) = self.record_of(target)? else {
+            return Ok(vec![]);
+        };
+        let _guard = self.lock(&record.id).await;
+        let (Some(running), Some(mut record)) = (self.running(&record.id), self.record(&record.id)?) else {
+            return Ok(vec![]);
+        };
+        if number == libc::SIGKILL || number == start::stop_signal(&record) {
+            record.stopped = true;
+            write_record(&self.world.container(&self.project, &record.id).record(), &record)?;
+        }
+        match runtime::signal(&running, number) {
+            Err(RuntimeError::NotRunning(_)) => {}
+            other => other?,
+        }
+        if number == libc::SIGKILL {
+            // Nobody dies frozen in a version 1 hierarchy.
+            self.thaw(&record.id, &running).await?;
+        }
+        Ok(vec![])
+    }
+
+    /// Freezes a container, or lets it go on. Its health is not asked for
+    /// meanwhile.
+    async fn freeze(&self, target: &Target, frozen: bool) -> Result<Vec<String>, HostError> {
+        let Some(record) = self.record_of(target)? else {
+            return Ok(vec![]);
+        };
+        let _guard = self.lock(&record.id).await;
+        let Some(running) = self.running(&record.id) else {
+            return Err(HostError::NotRunning {
+                name: record.name.clone(),
+            });
+        };
+        if !frozen {
+            self.thaw(&record.id, &running).await?;
+            return Ok(vec![]);
+        }
+        self.paused.send_modify(|paused| {
+            paused.insert(record.id.clone());
+        });
+        let cgroup = running.fixed.cgroup;
+        let done = blocking(move || Ok(cgroup.freeze(true).map_err(RuntimeError::from)?)).await;
+        if done.is_err() {
+            self.goes_on(&record.id);
+        }
+        done.map(|()| vec![])
+    }
+
+    async fn thaw(&self, id: &str, running: &RunningRecord) -> Result<(), HostError> {
+        let cgroup = running.fixed.cgroup.clone();
+        blocking(move || {
+            if cgroup.is_frozen() {
+                cgroup.freeze(false).map_err(RuntimeError::from)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.goes_on(id);
+        Ok(())
+    }
+
+    /// Notes that a container is not frozen, or no more.
+    pub(super) fn goes_on(&self, id: &str) {
+        self.paused.send_if_modified(|paused| paused.remove(id));
     }
 
     fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
@@ -621,9 +707,9 @@ impl Machine {
     }
 
     /// Changes the record of a container that may be running.
-    async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
+    async fn update(&self, project: &Project, target: &Target) -> Result<Vec<String>, HostError> {
         let Some(record) = self.record_of(target)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
         let service = project
             .services
@@ -633,9 +719,18 @@ impl Machine {
             })?;
         let _guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
         let image = self.images.resolve(&service.image)?;
+        let mut warnings = Vec::new();
+        if record.config.resources != service.resources
+            && let Some(running) = self.running(&record.id)
+        {
+            // Before the record says so: what the kernel refuses is tried again.
+            let resources = spec::limits(service).to_spec();
+            let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
+            warnings.extend(unmet.iter().map(|warning| format!("container {}: {warning}", record.name)));
+        }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(project, service, record.number, &record.image);
@@ -652,7 +747,7 @@ impl Machine {
                 start::log_end(&self.world, &record),
             )));
         }
-        Ok(())
+        Ok(warnings)
     }
 }
 
@@ -698,7 +793,7 @@ impl Host for Machine {
                 inherit,
             } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
             Operation::UpdateContainer { container, .. } => {
-                self.update(project, container).await.map(|()| vec![])
+                self.update(project, container).await
             }
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
@@ -711,6 +806,9 @@ impl Host for Machine {
                 }
                 Ok(warnings)
             }
+            Operation::SignalContainer { container, signal } => self.signal(container, signal).await,
+            Operation::PauseContainer { container } => self.freeze(container, true).await,
+            Operation::UnpauseContainer { container } => self.freeze(container, false).await,
             Operation::StopContainer {
                 container,
                 timeout,

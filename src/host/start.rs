@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
-use crate::sys::readiness;
+use crate::sys::{readiness, signal};
 
 /// How long a monitor may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -245,7 +244,7 @@ fn prepare(
 
 /// The right to start a container, which the monitor of its last run gives back
 /// when it has ended. Blocks until then, but not for long.
-fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
+pub(super) fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(lock) = Lock::try_take(&lock_path(paths))? {
@@ -398,21 +397,8 @@ fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostErr
 /// The number of the signal that stops a container: the service's, the
 /// image's, or SIGTERM.
 pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
-    let named = record
-        .stop_signal
-        .as_deref()
-        .unwrap_or("SIGTERM")
-        .trim()
-        .to_ascii_uppercase();
-    if let Ok(number) = named.parse() {
-        return number;
-    }
-    let name = if named.starts_with("SIG") {
-        named
-    } else {
-        format!("SIG{named}")
-    };
-    nix::sys::signal::Signal::from_str(&name).map_or(libc::SIGTERM, |signal| signal as i32)
+    let named = record.stop_signal.as_deref();
+    named.and_then(signal::number).unwrap_or(libc::SIGTERM)
 }
 
 /// Takes over a container from a former supervisor, as it is now. With
@@ -501,6 +487,11 @@ fn take_in(
 ) {
     let (end, ended) = watch::channel(false);
     let live = Live { running, ended, link };
+    if live.running.fixed.cgroup.is_frozen() {
+        machine.paused.send_modify(|paused| {
+            paused.insert(record.id.clone());
+        });
+    }
     machine.live().insert(record.id.clone(), live);
     let (machine, record) = (machine.clone(), record.clone());
     tokio::spawn(async move {
@@ -515,6 +506,7 @@ fn take_in(
 /// Clears up after a run, and lets everybody know how it ended.
 async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
     machine.live().remove(&record.id);
+    machine.goes_on(&record.id);
     let code = match clear(machine, record).await {
         Ok(exit) => exit.code,
         Err(error) => {

@@ -7,6 +7,7 @@ use super::container::{Container, Folder, Status};
 use super::error::OciError;
 use super::log::Log;
 use crate::runtime::bundle;
+use crate::sys::signal;
 
 /// How long processes may take to die of SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
     let name = invocation.positional.get(1).map_or("SIGTERM", String::as_str);
     let container = Container::named(invocation)?;
-    let signal = signal(name).ok_or_else(|| OciError::Usage(format!("unknown signal {name:?}")))?;
+    let signal = signal::number(name).ok_or_else(|| OciError::Usage(format!("unknown signal {name:?}")))?;
     // Without a pid namespace of its own its other processes do not end with
     // its first.
     let all = invocation.has("all") || (signal == libc::SIGKILL && !container.record.own_pids);
@@ -36,39 +37,6 @@ pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
         container.cgroup.freeze(false)?;
     }
     Ok(0)
-}
-
-/// A signal by number or name, with or without `SIG`, in any case;
-/// `SIGRTMIN+1` and `SIGRTMAX-1` too.
-pub(super) fn signal(name: &str) -> Option<i32> {
-    if name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return name.parse().ok().filter(|number| (1..=64).contains(number));
-    }
-    let upper = name.to_ascii_uppercase();
-    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |text: &str| -> Option<i32> {
-        if text.is_empty() {
-            Some(0)
-        } else {
-            text.parse().ok()
-        }
-    };
-    let found = if let Some(rest) = plain.strip_prefix("RTMIN") {
-        34_i32.checked_add(offset(rest)?)
-    } else if let Some(rest) = plain.strip_prefix("RTMAX") {
-        64_i32.checked_add(offset(rest)?)
-    } else {
-        return match plain {
-            "IOT" => Some(libc::SIGABRT),
-            "CLD" => Some(libc::SIGCHLD),
-            "POLL" => Some(libc::SIGIO),
-            _ => format!("SIG{plain}")
-                .parse::<nix::sys::signal::Signal>()
-                .ok()
-                .map(|signal| signal as i32),
-        };
-    };
-    found.filter(|number| (34..=64).contains(number))
 }
 
 /// `delete`: everything a stopped container has.
@@ -152,40 +120,4 @@ pub(super) fn resume(invocation: &Invocation) -> Result<i32, OciError> {
     }
     container.cgroup.freeze(false)?;
     Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_numbers_and_names() {
-        for (name, number) in [
-            ("9", 9),
-            ("KILL", 9),
-            ("SIGTERM", 15),
-            ("sigusr1", 10),
-            ("SIGRTMIN", 34),
-            ("RTMIN+3", 37),
-            ("RTMAX-1", 63),
-            ("64", 64),
-            ("IO", 29),
-            ("POLL", 29),
-        ] {
-            assert_eq!(signal(name), Some(number), "{name}");
-        }
-        for wrong in [
-            "",
-            "0",
-            "65",
-            "-9",
-            "NOSUCH",
-            "RTMIN+40",
-            "RTMAX+1",
-            "RTMINx",
-            "99999999999",
-        ] {
-            assert_eq!(signal(wrong), None, "{wrong}");
-        }
-    }
 }

@@ -110,6 +110,24 @@ pub enum Operation {
         /// its restart policy rests until the plan is done.
         again: bool,
     },
+    /// Send a signal to process 1 of a container; one that ends it is the
+    /// user's wish, as in [`Operation::StopContainer`].
+    SignalContainer {
+        /// Which.
+        container: Target,
+        /// Name or number.
+        signal: String,
+    },
+    /// Freeze all processes of a container.
+    PauseContainer {
+        /// Which.
+        container: Target,
+    },
+    /// Let the processes of a frozen container go on.
+    UnpauseContainer {
+        /// Which.
+        container: Target,
+    },
     /// Remove a stopped container with its writable layer.
     RemoveContainer {
         /// Which.

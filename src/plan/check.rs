@@ -176,6 +176,9 @@ impl<'a> Checker<'a> {
             Operation::RemoveVolume { name } => self.check_volume_removal(at, name),
             Operation::CreateContainer { service, name, .. } => self.check_creation(at, service, name),
             Operation::UpdateContainer { container, .. } => self.check_exists(at, container),
+            Operation::SignalContainer { container, .. }
+            | Operation::PauseContainer { container }
+            | Operation::UnpauseContainer { container } => self.check_exists(at, container),
             Operation::StartContainer { container } => self.check_start(at, container),
             Operation::StopContainer { container, again, .. } => {
                 self.check_exists(at, container);
@@ -484,7 +487,10 @@ mod tests {
                 number: 1,
                 config: serde_json::Value::Null,
                 image: "i".into(),
-                state: ContainerState::Running { started: 1 },
+                state: ContainerState::Running {
+                    started: 1,
+                    paused: false,
+                },
                 health: None,
                 networks: BTreeMap::from([("front".into(), "n".into())]),
                 volumes: BTreeMap::new(),
@@ -503,6 +509,7 @@ mod tests {
             }],
             volumes: Vec::new(),
             contents: BTreeMap::new(),
+            stale: BTreeSet::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
     }

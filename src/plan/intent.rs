@@ -20,6 +20,34 @@ pub enum Intent {
         /// In place of each service's `stop_grace_period`.
         timeout: Option<Duration>,
     },
+    /// Send a signal to what runs (`kill`).
+    Kill {
+        /// Services.
+        services: Vec<String>,
+        /// Name or number; `SIGKILL` unless said otherwise.
+        signal: String,
+        /// Containers of services that the project does not have, too.
+        remove_orphans: bool,
+    },
+    /// Freeze what runs (`pause`).
+    Pause {
+        /// Services.
+        services: Vec<String>,
+    },
+    /// Let go on what is frozen (`unpause`).
+    Unpause {
+        /// Services.
+        services: Vec<String>,
+    },
+    /// Remove containers that do not run (`rm`).
+    Remove {
+        /// Services.
+        services: Vec<String>,
+        /// Stop those that run first.
+        stop: bool,
+        /// Their anonymous volumes too.
+        volumes: bool,
+    },
     /// Start what exists (`start`), with what it depends on.
     Start {
         /// Services to start.

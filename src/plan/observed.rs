@@ -17,6 +17,11 @@ pub struct Observed {
     pub volumes: Vec<ObservedVolume>,
     /// For each image reference of the project that is on this machine: its image id.
     pub images: BTreeMap<String, String>,
+    /// Of these, the ones that are older than the `pull_policy` of a service of
+    /// the project allows (`refresh`, `daily`, `weekly`, `every_…`), by when their
+    /// registry was last asked.
+    #[serde(default)]
+    pub stale: std::collections::BTreeSet<String>,
     /// Digests of the configs and secrets that services use, as they are now,
     /// by their place in the project (`secrets.password`). What cannot be read
     /// is left out.
@@ -66,6 +71,9 @@ pub enum ContainerState {
     Running {
         /// Nanoseconds since the epoch.
         started: u64,
+        /// Its processes are frozen.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paused: bool,
     },
     /// Ended.
     Exited {
@@ -79,6 +87,11 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Whether it runs and is frozen.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, Self::Running { paused: true, .. })
+    }
+
     /// Whether process 1 is alive.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })

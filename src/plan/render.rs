@@ -203,7 +203,10 @@ fn kind(operation: &Operation) -> Kind {
         Operation::RemoveNetwork { .. }
         | Operation::RemoveVolume { .. }
         | Operation::RemoveContainer { .. } => Kind::Remove,
-        Operation::UpdateContainer { .. } => Kind::Update,
+        Operation::UpdateContainer { .. }
+        | Operation::SignalContainer { .. }
+        | Operation::PauseContainer { .. }
+        | Operation::UnpauseContainer { .. } => Kind::Update,
         Operation::StartContainer { .. } => Kind::Start,
         Operation::StopContainer { .. } => Kind::Stop,
         Operation::Await { .. } => Kind::Wait,
@@ -222,6 +225,11 @@ pub fn operation(operation: &Operation) -> String {
         Operation::UpdateContainer { container, .. } => format!("update container {}", container.name),
         Operation::StartContainer { container } => format!("start container {}", container.name),
         Operation::StopContainer { container, .. } => format!("stop container {}", container.name),
+        Operation::SignalContainer { container, signal } => {
+            format!("send {signal} to container {}", container.name)
+        }
+        Operation::PauseContainer { container } => format!("pause container {}", container.name),
+        Operation::UnpauseContainer { container } => format!("unpause container {}", container.name),
         Operation::RemoveContainer {
             container,
             volumes: false,
@@ -402,6 +410,11 @@ fn resource(operation: &Operation) -> (&'static str, String) {
         | Operation::StopContainer {
             container: target, ..
         }
+        | Operation::SignalContainer {
+            container: target, ..
+        }
+        | Operation::PauseContainer { container: target }
+        | Operation::UnpauseContainer { container: target }
         | Operation::RemoveContainer {
             container: target, ..
         } => container(target),

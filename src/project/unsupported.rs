@@ -73,13 +73,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.pull_policy",
-        Not(&["missing", "if_not_present", "always", "never"]),
-        "use missing, always or never",
-    ),
-    no(
-        "services.*.pull_refresh_after",
-        Said,
-        "images are not refreshed by age",
+        Text(built),
+        "building images is not supported yet; use another policy",
     ),
     no(
         "services.*.provider",
@@ -353,6 +348,11 @@ pub static TABLE: &[Unsupported] = &[
 
 fn no_permissions(text: &str) -> bool {
     !super::decode::is_device_permissions(text)
+}
+
+/// Whether a pull policy wants the image built.
+fn built(text: &str) -> bool {
+    text == "build"
 }
 
 /// Whether a platform is not this machine's.

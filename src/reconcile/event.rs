@@ -87,6 +87,15 @@ fn words(operation: &Operation) -> (String, &'static str, &'static str) {
         Operation::StopContainer { container, .. } => {
             (format!("Container {}", container.name), "Stopping", "Stopped")
         }
+        Operation::SignalContainer { container, .. } => {
+            (format!("Container {}", container.name), "Killing", "Killed")
+        }
+        Operation::PauseContainer { container } => {
+            (format!("Container {}", container.name), "Pausing", "Paused")
+        }
+        Operation::UnpauseContainer { container } => {
+            (format!("Container {}", container.name), "Unpausing", "Unpaused")
+        }
         Operation::RemoveContainer { container, .. } => {
             (format!("Container {}", container.name), "Removing", "Removed")
         }

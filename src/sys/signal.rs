@@ -3,9 +3,43 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::str::FromStr as _;
 
 /// The highest signal number.
 const LAST: i32 = 64;
+
+/// The number of a signal by its name (`SIGTERM`, `term`, `RTMIN+1`) or its
+/// number in decimal digits; `None` when there is none of that name.
+pub fn number(text: &str) -> Option<i32> {
+    let upper = text.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return (1..=LAST).contains(&number).then_some(number);
+    }
+    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str, sign: char| match rest.strip_prefix(sign) {
+        Some(digits) => digits.parse::<i32>().ok(),
+        None => rest.is_empty().then_some(0),
+    };
+    let number = if let Some(rest) = plain.strip_prefix("RTMIN") {
+        libc::SIGRTMIN() + offset(rest, '+')?
+    } else if let Some(rest) = plain.strip_prefix("RTMAX") {
+        libc::SIGRTMAX() - offset(rest, '-')?
+    } else {
+        // Second names of the same numbers (signal(7)).
+        let name = match plain {
+            "POLL" => "IO",
+            "IOT" => "ABRT",
+            "CLD" => "CHLD",
+            other => other,
+        };
+        return nix::sys::signal::Signal::from_str(&format!("SIG{name}"))
+            .ok()
+            .map(|signal| signal as i32);
+    };
+    (libc::SIGRTMIN()..=libc::SIGRTMAX())
+        .contains(&number)
+        .then_some(number)
+}
 
 /// Gives every signal its default disposition and blocks none: what a program
 /// expects to be started with.
@@ -76,5 +110,37 @@ pub fn send_to_child(child: u32, signal: i32) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_named_in_every_usual_way() {
+        for (text, expected) in [
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("9", Some(9)),
+            ("SIGPOLL", Some(29)),
+            ("iot", Some(6)),
+            ("CLD", Some(17)),
+            ("RTMIN", Some(34)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("RTMIN+99", None),
+            ("RTMINx", None),
+            ("RTMAX+1", None),
+            ("99999999999", None),
+            ("NOSUCH", None),
+            ("0", None),
+            ("65", None),
+            ("-9", None),
+            ("SIG", None),
+            ("", None),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
+        }
     }
 }

@@ -148,7 +148,7 @@ fn row(view: &View, whole: bool) -> Value {
         "Mounts": mounts.cloned().collect::<Vec<_>>().join(","),
         "Names": record.name,
         "Networks": record.networks.keys().cloned().collect::<Vec<_>>().join(","),
-        "Ports": ps::ports(&view.ports),
+        "Ports": ps::ports(&view.ports, &view.record.config.expose),
         "RunningFor": format!("{} ago", ps::ago(words::now(), record.created)),
         "State": status(&view.state),
         "Status": ps::describe(view, words::now()),
@@ -177,7 +177,7 @@ fn inspected(view: &View) -> Value {
     let record = &view.record;
     let (code, started, finished) = match &view.state {
         ContainerState::Created => (0, 0, 0),
-        ContainerState::Running { started } => (0, *started, 0),
+        ContainerState::Running { started, .. } => (0, *started, 0),
         ContainerState::Exited { code, finished, .. } => (*code, 0, *finished),
     };
     let time = |nanoseconds: u64| match nanoseconds {

@@ -46,6 +46,7 @@ mod network;
 mod replicas;
 mod running;
 mod schedule;
+mod signal;
 mod teardown;
 mod up;
 mod volume;
@@ -83,6 +84,18 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
         ),
         Intent::Down(down) => teardown::down(project, observed, down),
         Intent::Stop { services, timeout } => teardown::stop(project, observed, services, *timeout),
+        Intent::Kill {
+            services,
+            signal,
+            remove_orphans,
+        } => signal::kill(project, observed, services, signal, *remove_orphans),
+        Intent::Pause { services } => signal::pause(project, observed, services, true),
+        Intent::Unpause { services } => signal::pause(project, observed, services, false),
+        Intent::Remove {
+            services,
+            stop,
+            volumes,
+        } => teardown::remove(project, observed, services, *stop, *volumes),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::graph::mounted;
 use crate::project::{NetworkMode, Project, Service};
 
 /// Which containers a command is about, and why the others are left alone.
-fn in_scope(
+pub(super) fn in_scope(
     project: &Project,
     services: &[String],
     orphans_too: bool,
@@ -64,6 +64,45 @@ pub(super) fn stop(
                     holds.push(hold("container", &container.name, reason));
                 }
             }
+        }
+    }
+    for (stop, dependents) in stops_in_order(project, observed, &stops) {
+        draft.after(stop, dependents.iter().copied());
+    }
+    finish(draft, holds, Vec::new())
+}
+
+/// `rm`: containers that do not run go; with `stop` those that do are stopped first.
+pub(super) fn remove(
+    project: &Project,
+    observed: &Observed,
+    services: &[String],
+    stop: bool,
+    volumes: bool,
+) -> Result<Plan, PlanError> {
+    require_known(project, observed, services)?;
+    let mut draft = Draft::default();
+    let mut holds = Vec::new();
+    let mut stops: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
+    for service in dependents_first(project, observed) {
+        for container in service.containers {
+            if let Err(hold) = in_scope(project, services, false, container) {
+                holds.push(hold);
+                continue;
+            }
+            let runs = needs_stop(container);
+            if runs && !stop {
+                holds.push(hold("container", &container.name, "running"));
+                continue;
+            }
+            let stopped = runs.then(|| draft.add(stop_operation(container, None), Cause::Requested));
+            stops.entry(service.name).or_default().extend(stopped);
+            let operation = Operation::RemoveContainer {
+                container: target(container),
+                volumes,
+            };
+            let remove = draft.add(operation, Cause::Requested);
+            draft.after(remove, stopped);
         }
     }
     for (stop, dependents) in stops_in_order(project, observed, &stops) {
@@ -124,7 +163,7 @@ pub(super) fn down(project: &Project, observed: &Observed, down: &Down) -> Resul
     finish(draft, holds, warnings)
 }
 
-fn finish(draft: Draft, mut holds: Vec<Hold>, warnings: Vec<String>) -> Result<Plan, PlanError> {
+pub(super) fn finish(draft: Draft, mut holds: Vec<Hold>, warnings: Vec<String>) -> Result<Plan, PlanError> {
     holds.sort_by(|a, b| (&a.resource, &a.reason).cmp(&(&b.resource, &b.reason)));
     Ok(Plan {
         actions: draft.finish()?,
@@ -304,13 +343,13 @@ fn remove_volumes(
 }
 
 /// A service with its containers.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     name: &'a str,
-    containers: Vec<&'a ObservedContainer>,
+    pub(super) containers: Vec<&'a ObservedContainer>,
 }
 
 /// Every service of the project or the host, dependents first.
-fn dependents_first<'a>(project: &'a Project, observed: &'a Observed) -> Vec<Group<'a>> {
+pub(super) fn dependents_first<'a>(project: &'a Project, observed: &'a Observed) -> Vec<Group<'a>> {
     let needs = needs(project, observed);
     let mut existing = by_service(observed);
     let mut groups: Vec<Group<'a>> = sorted(&needs)

@@ -19,6 +19,7 @@ pub(super) mod devices;
 mod identity;
 pub(super) mod mounts;
 mod notify;
+mod offline;
 mod place;
 mod populate;
 mod reaper;
@@ -27,6 +28,7 @@ mod rootfs;
 
 pub(super) use self::apply::set_oom_score;
 pub(super) use self::notify::Notifier;
+pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
 
 use std::cell::Cell;

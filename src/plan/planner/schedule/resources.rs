@@ -16,8 +16,12 @@ impl<'a> Schedule<'a> {
         for (name, service) in &self.project.services {
             let here = self.observed.images.contains_key(&service.image);
             let made = self.is_made(name);
-            let always =
-                service.pull_policy == PullPolicy::Always && !up.reload && !up.pulled && self.is_up(name);
+            let due = match service.pull_policy {
+                PullPolicy::Always => true,
+                PullPolicy::Refresh { .. } => self.observed.stale.contains(&service.image),
+                _ => false,
+            };
+            let always = due && !up.reload && !up.pulled && self.is_up(name);
             if !(always || made && !here) {
                 continue;
             }
