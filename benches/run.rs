@@ -25,7 +25,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const PROFILE: &str = "/usr/share/containers/seccomp.json";
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|text| text != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|text| text != "--bench")
+        .collect();
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: needs root");
         return Ok(());
@@ -41,7 +44,11 @@ fn main() -> Result<()> {
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
     }
-    let rounds = if arguments.iter().any(|text| text == "--quick") { 20 } else { 100 };
+    let rounds = if arguments.iter().any(|text| text == "--quick") {
+        20
+    } else {
+        100
+    };
     let folder = tempfile::tempdir()?;
     prepare(folder.path())?;
     let ours = folder.path().join("rcompose-oci");
