@@ -11,6 +11,8 @@
     missing_docs
 )]
 
+#[path = "oci/attack.rs"]
+mod attack;
 #[path = "oci/callers.rs"]
 mod callers;
 #[path = "oci/config.rs"]

@@ -810,6 +810,44 @@ fn containers_become_images() {
     world.run(&["down"]).ok();
 }
 
+/// `pull_policy` by age: asked again only when it is due.
+#[test]
+fn an_image_is_refreshed_when_it_is_due() {
+    if !root() {
+        return;
+    }
+    let own = Own::new(None);
+    own.load("busybox", &["r.test/x:1"]);
+    let stack = |policy: &str| {
+        let text = format!("name: x\nservices: {{a: {{image: 'r.test/x:1', pull_policy: {policy}}}}}\n");
+        fs::write(own.at("compose.yaml"), text).unwrap();
+        finish(&mut own.command(&["plan"])).stdout
+    };
+    let pulls = |policy: &str| stack(policy).contains("r.test/x:1");
+    for (policy, fresh, old) in [
+        ("missing", false, false),
+        ("never", false, false),
+        ("daily", false, true),
+        ("weekly", false, false),
+        ("every_3h", false, true),
+        ("refresh", true, true),
+        ("always", true, true),
+    ] {
+        finish(Command::new("sh").args([
+            "-c",
+            &format!("touch {}/*", own.at("state/images/references").display()),
+        ]))
+        .ok();
+        assert_eq!(pulls(policy), fresh, "{policy}: {}", stack(policy));
+        let touch = format!(
+            "touch -d '2 days ago' {}/*",
+            own.at("state/images/references").display()
+        );
+        finish(Command::new("sh").args(["-c", &touch])).ok();
+        assert_eq!(pulls(policy), old, "{policy}: {}", stack(policy));
+    }
+}
+
 /// The layers of a loaded image are where a pull finds them, and the reverse.
 #[test]
 fn a_load_and_a_pull_share_layers() {

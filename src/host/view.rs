@@ -1,7 +1,7 @@
 //! What is there now, read from records and checked against the kernel. Needs
 //! no supervisor and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::network;
 use crate::plan::{
     self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner,
 };
-use crate::project::{Project, Protocol};
+use crate::project::{Project, Protocol, PullPolicy};
 use crate::runtime::{self, ExitRecord, Liveness, RunningRecord};
 use crate::store::{ContainerPaths, World, read_record};
 use crate::volume::Volumes;
@@ -217,7 +217,17 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     }
     let store = ImageStore::open(world.images());
     let mut images = BTreeMap::new();
+    let mut stale = BTreeSet::new();
     for service in project.services.values() {
+        if let PullPolicy::Refresh { after } = service.pull_policy
+            && let Some(asked) = store.last_asked(&service.image)?
+        {
+            // A clock that was set back is no reason to wait for its time to come again.
+            let age = std::time::SystemTime::now().duration_since(asked);
+            if age.map_or(true, |age| age >= after.unwrap_or_default()) {
+                stale.insert(service.image.clone());
+            }
+        }
         if images.contains_key(&service.image) {
             continue;
         }
@@ -235,6 +245,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         networks,
         volumes,
         images,
+        stale,
         contents: given::digests(project),
     })
 }

@@ -77,12 +77,12 @@ impl ImageStore {
             found.push(self.kept(part)?);
         }
         drop(using);
-        self.from_files(name, id, &record.parts, &mut found).await?;
+        self.out_of_files(name, id, &record.parts, &mut found).await?;
         let mut layers = Vec::with_capacity(record.parts.len());
         for (part, packed) in record.parts.iter().zip(found) {
             let packed = match packed {
                 Some(packed) => packed,
-                None => match self.from_registry(name, id, part, events).await? {
+                None => match self.out_of_registry(name, id, part, events).await? {
                     Some(packed) => packed,
                     None => self.made_again(name, part).await?,
                 },
@@ -158,7 +158,7 @@ impl ImageStore {
     }
 
     /// Fills in what the file has that the image came from, if it is unchanged.
-    async fn from_files(
+    async fn out_of_files(
         &self,
         name: &Arc<str>,
         id: Digest,
@@ -211,7 +211,7 @@ impl ImageStore {
     }
 
     /// Fetches a blob from where the image was pulled from, into a nameless file.
-    async fn from_registry(
+    async fn out_of_registry(
         &self,
         name: &Arc<str>,
         id: Digest,

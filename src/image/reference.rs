@@ -206,7 +206,11 @@ impl Reference {
         }
         let registry = match registry {
             "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
-            other => other.to_ascii_lowercase(),
+            other => {
+                // A host that only upper case tells from a repository keeps it.
+                let lower = other.to_ascii_lowercase();
+                if is_host(&lower) { lower } else { other.to_owned() }
+            }
         };
         check_registry(&registry).map_err(wrong)?;
         let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
@@ -274,21 +278,25 @@ impl Reference {
         }
     }
 
-    /// As people write it: without `docker.io/` and `library/`.
+    /// As people write it: without `docker.io/` and `library/`, where it still
+    /// means the same.
     pub fn familiar(&self) -> String {
-        let mut text = String::new();
+        let tail = self.tail();
         if self.registry != DEFAULT_REGISTRY {
-            text.push_str(&self.registry);
-            text.push('/');
-            text.push_str(&self.repository);
-        } else {
-            text.push_str(
-                self.repository
-                    .strip_prefix("library/")
-                    .unwrap_or(&self.repository),
-            );
+            return format!("{}/{}{tail}", self.registry, self.repository);
         }
-        text + &self.tail()
+        let short = match self.repository.strip_prefix("library/") {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => &self.repository,
+        };
+        // What would be taken for a registry, or for an id, keeps its own.
+        let ambiguous = short.split_once('/').is_some_and(|(first, _)| is_host(first))
+            || (is_hex_id(short) && tail.is_empty())
+            || ["oci", "oci-archive", "docker-archive", "rootfs"].contains(&short);
+        if ambiguous {
+            return format!("{DEFAULT_REGISTRY}/{short}{tail}");
+        }
+        format!("{short}{tail}")
     }
 
     fn tail(&self) -> String {

@@ -92,7 +92,6 @@ pub(super) struct Pointer {
     pub(super) source: String,
     pub(super) id: Digest,
     pub(super) top: Option<Digest>,
-    pub(super) pulled: SystemTime,
 }
 
 /// `records/<id>.json`: what an image is made of. Written last.
@@ -213,6 +212,24 @@ impl ImageStore {
             return Ok(None);
         }
         self.image(&record.id, canonical)
+    }
+
+    /// When the registry of a source was last asked for it; `None` for what is
+    /// not here or from no registry.
+    ///
+    /// # Errors
+    /// [`ImageError::Reference`]; [`ImageError::Io`] when the store cannot be read.
+    pub fn last_asked(&self, source: &str) -> Result<Option<SystemTime>, ImageError> {
+        let source = Source::parse(source)?;
+        let Source::Registry(_) = &source else {
+            return Ok(None);
+        };
+        let path = self.reference_path(&source.to_string());
+        match fs::metadata(&path).and_then(|found| found.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::io("look at", &path)(error)),
+        }
     }
 
     /// The image with an id (`sha256:…`), when it is here; its reference is the id.
@@ -484,8 +501,7 @@ impl ImageStore {
         Ok(read_damaged::<ReferenceRecord>(&path)?.and_then(|record| record.stamp))
     }
 
-    /// Every source: its canonical form, image, the digest it pointed at, and
-    /// when that was last asked for.
+    /// Every source: its canonical form, image, and the digest it pointed at.
     pub(super) fn pointers(&self) -> Result<Vec<Pointer>, ImageError> {
         let mut list = Vec::new();
         for name in names(&self.root.join("references"))? {
@@ -493,12 +509,10 @@ impl ImageStore {
             let Some(record) = read_damaged::<ReferenceRecord>(&path)? else {
                 continue;
             };
-            let pulled = fs::metadata(&path).and_then(|found| found.modified());
             list.push(Pointer {
                 source: record.source,
                 id: record.id,
                 top: record.top,
-                pulled: pulled.unwrap_or(SystemTime::UNIX_EPOCH),
             });
         }
         list.sort_by(|a, b| a.source.cmp(&b.source));

@@ -71,7 +71,6 @@ pub(super) fn until_end(process: &Process, terminal: Option<OwnedFd>) -> Result<
                     tv_nsec: 0,
                 };
                 let more = rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-                drop(fds);
                 if !more || !joined.shown() {
                     relay = None;
                 }

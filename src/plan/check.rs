@@ -509,6 +509,7 @@ mod tests {
             }],
             volumes: Vec::new(),
             contents: BTreeMap::new(),
+            stale: BTreeSet::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
     }

@@ -17,6 +17,11 @@ pub struct Observed {
     pub volumes: Vec<ObservedVolume>,
     /// For each image reference of the project that is on this machine: its image id.
     pub images: BTreeMap<String, String>,
+    /// Of these, the ones that are older than the `pull_policy` of a service of
+    /// the project allows (`refresh`, `daily`, `weekly`, `every_…`), by when their
+    /// registry was last asked.
+    #[serde(default)]
+    pub stale: std::collections::BTreeSet<String>,
     /// Digests of the configs and secrets that services use, as they are now,
     /// by their place in the project (`secrets.password`). What cannot be read
     /// is left out.

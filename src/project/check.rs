@@ -486,6 +486,9 @@ pub(super) fn container_names(document: &Node, report: &mut Report) {
     }
 }
 
+/// Services that one depends on, by index, and where it says so.
+type Edges = Vec<(usize, Place)>;
+
 /// A circle of more services is not written out.
 const LONGEST_CIRCLE: usize = 20;
 
@@ -520,7 +523,7 @@ pub(super) fn cycles(document: &Node, report: &mut Report) {
             continue;
         }
         // A stack of our own: a chain may be as long as the stack has services.
-        let mut way: Vec<(usize, Place, Vec<(usize, Place)>)> = vec![(start, Place::NOWHERE, below(start))];
+        let mut way: Vec<(usize, Place, Edges)> = vec![(start, Place::NOWHERE, below(start))];
         if let Some(seen) = seen.get_mut(start) {
             *seen = Some(Seen::Now);
         }

@@ -73,13 +73,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.pull_policy",
-        Not(&["missing", "if_not_present", "always", "never"]),
-        "use missing, always or never",
-    ),
-    no(
-        "services.*.pull_refresh_after",
-        Said,
-        "images are not refreshed by age",
+        Text(built),
+        "building images is not supported yet; use another policy",
     ),
     no(
         "services.*.provider",
@@ -142,11 +137,6 @@ pub static TABLE: &[Unsupported] = &[
         "the writable layer has no options",
     ),
     no("services.*.annotations", Said, "annotations are not kept"),
-    no(
-        "services.*.attach",
-        False,
-        "choose what is shown with `up --attach`",
-    ),
     no("services.*.logging", Said, "log drivers are not implemented yet"),
     no(
         "services.*.devices.*.permissions",
@@ -353,6 +343,11 @@ pub static TABLE: &[Unsupported] = &[
 
 fn no_permissions(text: &str) -> bool {
     !super::decode::is_device_permissions(text)
+}
+
+/// Whether a pull policy wants the image built.
+fn built(text: &str) -> bool {
+    text == "build"
 }
 
 /// Whether a platform is not this machine's.

@@ -24,9 +24,14 @@
 //! made; the running record is written before the program runs; a stale exit
 //! record is removed before anything else.
 //!
-//! Weak: Linux 5.12 or newer. No user namespaces, no checkpoint, no freezing
-//! yet. The orders between our processes are JSON in memory files: some 50 µs a
-//! start.
+//! [`bundle`] is the same way for callers of the OCI command line
+//! ([`crate::oci`]): a configuration and a root file system as they are, no
+//! monitor, and a wait between `create` and `start`. Both make their process 1
+//! by `launch`.
+//!
+//! Weak: Linux 5.12 or newer. In stacks no user namespaces and no idmapped
+//! mounts yet; no checkpoint; no cgroups made by systemd. The orders between our
+//! processes are JSON in memory files: some 50 µs a start.
 
 mod blueprint;
 pub mod bundle;

@@ -36,8 +36,11 @@ pub(in crate::cli) fn pull(context: &Context, typed: &Pull) -> Outcome {
             // It is where it is.
             continue;
         }
-        if service.pull_policy == PullPolicy::Never {
-            transfers.done(&service.image, "Skipped - its pull policy is never");
+        if matches!(service.pull_policy, PullPolicy::Never | PullPolicy::Build) {
+            transfers.done(
+                &service.image,
+                "Skipped - its pull policy does not let it be pulled",
+            );
             continue;
         }
         if typed.policy == Some(Policy::Missing) && store.resolve(&service.image)?.is_some() {

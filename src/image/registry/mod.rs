@@ -346,7 +346,7 @@ impl Registry {
                     }
                 }
                 let response = match self.send(request, &target, ask).await {
-                    Err(_) if same_origin(&home_uri, &target) && self.other_scheme() => break None,
+                    Err(_) if same_origin(&home_uri, &target) && self.other_scheme(secure) => break None,
                     other => other?,
                 };
                 let Some(next) = redirect(&response) else {
@@ -379,17 +379,21 @@ impl Registry {
             let wants_tls = status == StatusCode::BAD_REQUEST
                 && (ask.method == Method::HEAD
                     || body.windows(5).any(|word| word.eq_ignore_ascii_case(b"https")));
-            if !(ours && !secure && wants_tls && self.other_scheme()) {
+            if !(ours && !secure && wants_tls && self.other_scheme(secure)) {
                 return Err(self.status(&head, &body, &target, &ask.what));
             }
         }
     }
 
-    /// Goes on with the other scheme when that may be what the host speaks;
-    /// `false` when the scheme is settled.
-    fn other_scheme(&self) -> bool {
+    /// Goes on with the other scheme than the one that was `used` when that may
+    /// be what the host speaks; `false` when the scheme is settled.
+    fn other_scheme(&self, used: bool) -> bool {
         let settled = self.answered.swap(true, Ordering::Relaxed);
         let secure = self.secure.load(Ordering::Relaxed);
+        if secure != used {
+            // Another request has found out meanwhile.
+            return true;
+        }
         match self.endpoint.security {
             _ if settled => false,
             Security::Checked => false,

@@ -303,7 +303,7 @@ impl Registry {
     }
 
     /// Where an upload goes on.
-    fn location(&self, response: &Response<Incoming>) -> Result<Uri, Failure> {
+    fn location(&self, response: &Response<Incoming>) -> Result<Uri, ImageError> {
         let wrong = || self.transfer("an upload", "it names no address for the upload".to_owned());
         let secure = self.secure.load(Ordering::Relaxed);
         let scheme = if secure { "https" } else { "http" };
@@ -315,7 +315,7 @@ impl Registry {
         .map_err(|_| wrong())?;
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
-        Ok(resolve_uri(&base, location).ok_or_else(wrong)?)
+        resolve_uri(&base, location).ok_or_else(wrong)
     }
 
     /// Puts a manifest under a tag or its digest.

@@ -3,6 +3,9 @@
 
 use serde_json::Value as Json;
 
+/// Bytes of a key that needs no mark; YAML allows 1024 characters.
+const LONGEST_KEY: usize = 512;
+
 /// Writes the entry of a mapping whose keys stand at an indentation.
 pub(super) fn entry(
     key: &str,
@@ -11,8 +14,7 @@ pub(super) fn entry(
     out: &mut String,
 ) -> Result<(), serde_yaml::Error> {
     pad(indentation, out);
-    text(key, indentation, out)?;
-    out.push(':');
+    self::key(key, indentation, out)?;
     below_key(value, indentation, out)
 }
 
@@ -20,6 +22,22 @@ fn pad(indentation: usize, out: &mut String) {
     for _ in 0..indentation {
         out.push(' ');
     }
+}
+
+/// A key and its colon.
+fn key(key: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    // A key is on one line with its colon, and not long, or else says so (`?`).
+    if key.len() > LONGEST_KEY || key.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
+        out.push_str("? ");
+        // JSON text is YAML text.
+        out.push_str(&serde_json::Value::from(key).to_string());
+        out.push('\n');
+        pad(indentation, out);
+    } else {
+        text(key, indentation, out)?;
+    }
+    out.push(':');
+    Ok(())
 }
 
 /// What follows `key:`.
@@ -62,8 +80,7 @@ fn item(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_
                 if !std::mem::take(&mut first) {
                     pad(indentation + 2, out);
                 }
-                text(key, indentation + 2, out)?;
-                out.push(':');
+                self::key(key, indentation + 2, out)?;
                 below_key(value, indentation + 2, out)?;
             }
         }
@@ -157,9 +174,16 @@ mod tests {
                 "no", "y", "2001-01-01", "key: |", "\t", "\u{1b}", "'", "\"", "x".repeat(200), "a\n\n\nb", "trail \n x"],
             "numbers": [1, -1, 1.5, 0, 1e300],
             "block": {"command": "one\ntwo\n", "nested": {"deep": "x\n  y\n"}},
-            "odd key: x": {"multi\nline": 1}, "empty": {}, "none": null, "flag": false,
+            "odd key: x": {"# y": 1}, "empty": {}, "none": null, "flag": false,
         });
         assert_eq!(ours(&value), serde_yaml::to_string(&value).unwrap());
+    }
+
+    #[test]
+    fn keys_may_be_anything() {
+        let value =
+            json!({"multi\nline": {"x".repeat(2000): [{"a\nb": 1, "c\nd": {"e": 2}}]}, "\u{2028}": 1});
+        assert_eq!(serde_yaml::from_str::<Json>(&ours(&value)).unwrap(), value);
     }
 
     proptest! {

@@ -321,7 +321,7 @@ mod tests {
         }))
         .unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-        let mut each = |version, controllers: &[&str]| {
+        let each = |version, controllers: &[&str]| {
             let mut list = Wishes::of(&resources);
             let folder = Folder {
                 version,

@@ -62,9 +62,8 @@ impl Cgroup {
 fn merge(all: &mut Map<String, Value>, name: &str, value: Value) {
     let Value::Object(value) = value else { return };
     let kept = value.into_iter().filter(|(_, value)| !value.is_null());
-    match all.entry(name).or_insert_with(|| json!({})) {
-        Value::Object(known) => known.extend(kept),
-        _ => {}
+    if let Value::Object(known) = all.entry(name).or_insert_with(|| json!({})) {
+        known.extend(kept);
     }
 }
 

@@ -17,7 +17,12 @@ impl<'a> Schedule<'a> {
             let here = self.observed.images.contains_key(&service.image);
             let made = self.is_made(name);
             let policy = up.pull.unwrap_or(service.pull_policy);
-            let always = policy == PullPolicy::Always && !up.reload && !up.pulled && self.is_up(name);
+            let due = match policy {
+                PullPolicy::Always => true,
+                PullPolicy::Refresh { .. } => self.observed.stale.contains(&service.image),
+                _ => false,
+            };
+            let always = due && !up.reload && !up.pulled && self.is_up(name);
             if !(always || made && !here) {
                 continue;
             }

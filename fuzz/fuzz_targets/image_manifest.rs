@@ -1,0 +1,12 @@
+//! Any bytes as an image's manifest.
+#![no_main]
+
+#[path = "../images.rs"]
+#[allow(dead_code, reason = "each target calls one of them")]
+mod images;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    images::manifest(data);
+});
