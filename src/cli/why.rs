@@ -45,7 +45,8 @@ struct Asked<'a> {
 
 pub(super) fn why(context: &Context, typed: &Why) -> Outcome {
     let services = std::slice::from_ref(&typed.service);
-    let loaded = context.load_or_recall(services)?;
+    // Naming it would switch it on, whatever its profiles are.
+    let loaded = context.load_or_recall(&[])?;
     known_services(&loaded.project, services)?;
     let project = &loaded.project;
     let graph = Graph::new(project).map_err(Failure::new)?;
