@@ -619,7 +619,7 @@ fn faults_of_registries_are_told_apart() {
         (
             "it wants a login",
             |_, _| Answer::status(401).header("WWW-Authenticate", "Basic realm=\"x\""),
-            "it wants a login (the image may not exist, or `docker login 127.0.0.1:",
+            "it wants a login (the image may not exist, or `rcompose login 127.0.0.1:",
         ),
         (
             "it fails for good",
