@@ -869,3 +869,33 @@ services:
     assert_eq!(world.ps().len(), 0);
     down(&world);
 }
+
+#[test]
+fn limits_change_under_a_running_container() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: m
+services:
+  app: {image: BUSYBOX, command: SERVE, mem_limit: 32m, pids_limit: 50}
+",
+    );
+    world.run(&["up", "-d"]).ok();
+    let id = field(&world, "m-app-1", "ID");
+    let memory = || inside(&world, "app", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true");
+    assert_eq!(memory(), "33554432");
+    for (limit, bytes) in [("256m", "268435456"), ("16m", "16777216")] {
+        let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+        let (before, rest) = file.split_once("mem_limit: ").unwrap();
+        let (_, after) = rest.split_once(',').unwrap();
+        world.write("compose.yaml", format!("{before}mem_limit: {limit},{after}"));
+        world.run(&["up", "-d"]).ok();
+        assert_eq!((memory(), field(&world, "m-app-1", "ID")), (bytes.to_owned(), id.clone()));
+    }
+    // What was there without a limit is not known: that needs a new container.
+    let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    world.write("compose.yaml", file.replace("mem_limit: 16m, ", ""));
+    world.run(&["up", "-d"]).ok();
+    assert_ne!(field(&world, "m-app-1", "ID"), id);
+    down(&world);
+}

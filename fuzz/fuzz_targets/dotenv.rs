@@ -1,13 +1,10 @@
-//! Any text as an environment file.
+//! `bodies::dotenv` with whatever the fuzzer finds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rcompose::stack::{parse_env_file, parse_raw_env_file};
 
-fuzz_target!(|text: &str| {
-    let lookup = |name: &str| (name.len() % 2 == 0).then(|| "v".to_owned());
-    if let Ok(found) = parse_env_file(text, &lookup, &mut |_| {}) {
-        assert!(found.keys().all(|name| !name.contains(char::is_whitespace)));
-    }
-    parse_raw_env_file(text, &lookup);
-});
+#[path = "../bodies.rs"]
+#[allow(dead_code)]
+mod bodies;
+
+fuzz_target!(|text: &str| bodies::dotenv(text));

@@ -113,9 +113,27 @@ pub(super) enum Command {
     /// Stop and remove the stack's containers and networks
     Down(Down),
     /// List containers
-    Ps(Ps),
+    Ps(super::ps::Ps),
     /// Show what containers printed
-    Logs(Logs),
+    Logs(super::logs::Logs),
+    /// List projects
+    Ls(super::ls::Ls),
+    /// Print where a port of a service is published
+    Port(super::port::Port),
+    /// List the processes of containers
+    Top(super::top::Top),
+    /// Show what containers use
+    Stats(super::stats::Stats),
+    /// List volumes
+    Volumes(super::volumes::Volumes),
+    /// Join a running container: its output, and its input
+    Attach(super::attach::Attach),
+    /// Copy files between this machine and containers
+    Cp(super::cp::Cp),
+    /// Show what happens to containers
+    Events(super::events::Events),
+    /// Wait until the containers of services have ended
+    Wait(super::wait::Wait),
     /// Run a command in a running container
     Exec(Exec),
     /// Stop containers
@@ -271,76 +289,6 @@ pub(super) struct Down {
     /// Seconds that containers get to stop before they are killed
     #[arg(short, long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
-}
-
-/// `ps`.
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
-pub(super) struct Ps {
-    /// Services to list [default: all]
-    pub(super) services: Vec<String>,
-    /// Those that ended too
-    #[arg(short, long)]
-    pub(super) all: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    pub(super) quiet: bool,
-    /// Print the names of services only
-    #[arg(long = "services")]
-    pub(super) services_only: bool,
-    /// 'table' or 'json' (one object a line)
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub(super) format: TableFormat,
-    /// Only containers in this state; repeat it for several
-    #[arg(long, value_name = "STATUS")]
-    pub(super) status: Vec<Status>,
-    /// Only containers that match: status=STATUS; repeat it for several
-    #[arg(long, value_name = "status=STATUS", value_parser = filter)]
-    pub(super) filter: Vec<Status>,
-    /// Do not shorten
-    #[arg(long)]
-    pub(super) no_trunc: bool,
-}
-
-/// The states `ps --status` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Status {
-    /// Made, never started
-    Created,
-    /// Running
-    Running,
-    /// Ended
-    Exited,
-}
-
-/// Formats of lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum TableFormat {
-    /// Columns with a heading
-    Table,
-    /// One JSON object a line
-    Json,
-}
-
-/// `logs`.
-#[derive(Debug, Args)]
-pub(super) struct Logs {
-    /// Services to show [default: all]
-    pub(super) services: Vec<String>,
-    /// Go on as more is printed
-    #[arg(short, long)]
-    pub(super) follow: bool,
-    /// Only the last lines of each container: a number, or 'all'
-    #[arg(short = 'n', long, default_value = "all", value_name = "LINES")]
-    pub(super) tail: String,
-    /// Show when each line was printed
-    #[arg(short, long)]
-    pub(super) timestamps: bool,
-    /// Only the container with this number
-    #[arg(long, value_name = "NUMBER")]
-    pub(super) index: Option<u32>,
-    #[command(flatten)]
-    pub(super) lines: Lines,
 }
 
 /// `exec`.
@@ -628,14 +576,6 @@ pub(super) enum VersionFormat {
     Json,
 }
 
-fn filter(text: &str) -> Result<Status, String> {
-    match text.split_once('=') {
-        Some(("status", status)) => Status::from_str(status, false)
-            .map_err(|_| format!("no status is called {status}: use created, running or exited")),
-        _ => Err("the only filter is status=STATUS".to_owned()),
-    }
-}
-
 fn scale(text: &str) -> Result<(String, u32), String> {
     let (service, number) = text.split_once('=').ok_or("use SERVICE=NUM")?;
     let number = number
@@ -659,7 +599,7 @@ mod tests {
     fn file_and_follow_do_not_collide() {
         let typed = Arguments::try_parse_from(["rcompose", "-f", "a.yaml", "logs", "-f", "web"]).unwrap();
         assert_eq!(typed.global.file, [PathBuf::from("a.yaml")]);
-        assert!(matches!(typed.command, Command::Logs(Logs { follow: true, .. })));
+        assert!(matches!(typed.command, Command::Logs(logs) if logs.follow));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What every command works with: the world, the terminal, and the project.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::failure::Failure;
 use super::terminal::Terminal;
 use crate::host::recall;
 use crate::project::{LoadRequest, Project};
-use crate::stack::Diagnostic;
+use crate::stack::{Diagnostic, LONGEST_FILE};
 use crate::store::World;
 use crate::supervisor::load;
 
@@ -56,10 +57,25 @@ impl Context {
         let environment: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let stdin = if self.global.file.contains(&PathBuf::from("-")) {
+        let named = self.global.file.is_empty() && {
+            let list = environment.get("COMPOSE_FILE").map_or("", String::as_str);
+            let separator = environment.get("COMPOSE_PATH_SEPARATOR");
+            let separator = separator
+                .filter(|separator| !separator.is_empty())
+                .map_or(":", String::as_str);
+            list.split(separator).any(|file| file == "-")
+        };
+        let stdin = if named || self.global.file.contains(&PathBuf::from("-")) {
             let mut text = String::new();
-            std::io::Read::read_to_string(&mut std::io::stdin(), &mut text)
+            std::io::Read::take(std::io::stdin(), LONGEST_FILE + 1)
+                .read_to_string(&mut text)
                 .map_err(|error| Failure::new(format!("read the stack file from standard input: {error}")))?;
+            if text.len() as u64 > LONGEST_FILE {
+                let most = LONGEST_FILE >> 20;
+                return Err(Failure::new(format!(
+                    "the stack file on standard input is longer than {most} MiB"
+                )));
+            }
             Some(text)
         } else {
             None

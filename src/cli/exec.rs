@@ -9,12 +9,14 @@ use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::Exec as Typed;
+use super::choose::container;
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
+use super::moment;
 use super::relay::relay;
-use crate::host::views;
-use crate::runtime::{self, Exec, ExecRequest, ExecStdio, FailureKind, RunningRecord, RuntimeError};
-use crate::store::read_record;
+use crate::host::running;
+use crate::runtime::{self, Exec, ExecRequest, ExecStdio, FailureKind, RuntimeError};
+use crate::supervisor::journal::note;
 use crate::sys::readiness::watch;
 
 /// Signals that are passed on to the command when there is no terminal.
@@ -29,7 +31,9 @@ const PASSED: [i32; 5] = [
 pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
     let loaded = context.load_or_recall(std::slice::from_ref(&typed.service))?;
     known_services(&loaded.project, std::slice::from_ref(&typed.service))?;
-    let running = container(context, &loaded.project.name, typed)?;
+    let view = container(context, &loaded.project.name, &typed.service, typed.index, true)?;
+    let gone = || Failure::new(format!("container {} has just ended", view.record.name));
+    let running = running(&context.world, &view.record)?.ok_or_else(gone)?;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let tty = !typed.no_tty && !typed.detach && stdin.is_terminal() && stdout.is_terminal();
     let request = ExecRequest {
@@ -54,34 +58,19 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
     for warning in &exec.warnings {
         context.terminal.warning(warning);
     }
+    let id = [("execID", format!("{:x}", moment::now()))];
+    for action in ["exec_create", "exec_start"] {
+        let action = format!("{action}: {}", typed.command.join(" "));
+        note(&context.world, &view.record, &action, &id);
+    }
     if typed.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    super::block_on(wait(exec))
-}
-
-/// The container to run in: with `--index`, that one; otherwise the first.
-fn container(context: &Context, project: &str, typed: &Typed) -> Result<RunningRecord, Failure> {
-    let service = &typed.service;
-    let view = views(&context.world, project)?.into_iter().find(|view| {
-        view.record.config.name == *service
-            && view.state.is_running()
-            && (typed.index == 0 || view.record.number == typed.index)
-    });
-    let missing = || {
-        let failure = Failure::new(format!("service \"{service}\" is not running"));
-        if typed.index == 0 {
-            failure.hint(format!("'rcompose up -d {service}' starts it"))
-        } else {
-            Failure::new(format!(
-                "service \"{service}\" has no running container #{}",
-                typed.index
-            ))
-        }
-    };
-    let record = view.ok_or_else(missing)?.record;
-    let paths = context.world.container(project, &record.id);
-    read_record(&paths.running())?.ok_or_else(missing)
+    let code = super::block_on(wait(exec))?;
+    let [id] = id;
+    let more = [id, ("exitCode", code.to_string())];
+    note(&context.world, &view.record, "exec_die", &more);
+    Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
 }
 
 /// `NAME=value` as it is; `NAME` with the caller's value.
@@ -102,7 +91,7 @@ fn failure(error: &RuntimeError) -> Failure {
     Failure::new(error).code(code)
 }
 
-async fn wait(exec: Exec) -> Outcome {
+async fn wait(exec: Exec) -> Result<i32, Failure> {
     let Exec {
         process, terminal, ..
     } = exec;
@@ -132,6 +121,5 @@ async fn wait(exec: Exec) -> Outcome {
             }
         }
     }
-    let code = process.wait().map_err(io("wait for the command"))?;
-    Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
+    process.wait().map_err(io("wait for the command"))
 }

@@ -102,12 +102,38 @@ struct Source {
     fresh: bool,
 }
 
+impl Source {
+    /// The next record that lies in the span; `None` at the present end.
+    fn next(&mut self, span: Span) -> Option<Entry> {
+        // A log that cannot be read has nothing to say.
+        while let Ok(Some(entry)) = self.reader.next() {
+            if span.until.is_some_and(|until| entry.time > until) {
+                return None;
+            }
+            if span.since.is_none_or(|since| entry.time >= since) {
+                return Some(entry);
+            }
+        }
+        None
+    }
+}
+
+/// Which records are shown, by time in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    /// None before this.
+    pub(super) since: Option<u64>,
+    /// None after this.
+    pub(super) until: Option<u64>,
+}
+
 /// Follows logs and prints what they gain.
 #[derive(Debug)]
 pub(super) struct Follow {
     painter: Painter,
     inotify: AsyncFd<OwnedFd>,
     sources: BTreeMap<String, Source>,
+    span: Span,
 }
 
 impl Follow {
@@ -118,7 +144,13 @@ impl Follow {
             painter,
             inotify,
             sources: BTreeMap::new(),
+            span: Span::default(),
         })
+    }
+
+    /// Shows only what was printed in a span of time.
+    pub(super) fn limit(&mut self, span: Span) {
+        self.span = span;
     }
 
     /// Follows a log. One that is followed already goes on from where it is.
@@ -160,8 +192,7 @@ impl Follow {
     pub(super) fn drain(&mut self, mut print: impl FnMut(&str)) {
         let mut text = String::new();
         for source in self.sources.values_mut() {
-            // A log that cannot be read has nothing to say.
-            while let Ok(Some(entry)) = source.reader.next() {
+            while let Some(entry) = source.next(self.span) {
                 self.painter.paint(&source.label, &entry, source.fresh, &mut text);
                 source.fresh = !entry.partial;
                 if text.len() >= BATCH {
@@ -179,7 +210,7 @@ impl Follow {
     pub(super) fn drain_by_time(&mut self, terminal: &Terminal) {
         let mut heads: BTreeMap<(u64, String), Entry> = BTreeMap::new();
         for (id, source) in &mut self.sources {
-            if let Ok(Some(entry)) = source.reader.next() {
+            if let Some(entry) = source.next(self.span) {
                 heads.insert((entry.time, id.clone()), entry);
             }
         }
@@ -191,7 +222,7 @@ impl Follow {
             loop {
                 self.painter.paint(&source.label, &entry, source.fresh, &mut text);
                 source.fresh = !entry.partial;
-                let Ok(Some(next)) = source.reader.next() else {
+                let Some(next) = source.next(self.span) else {
                     break;
                 };
                 // A line in pieces stays together.

@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::arguments::Logs;
+use clap::Args;
+
+use super::arguments::Lines;
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
-use super::follow::{Follow, Painter};
+use super::follow::{Follow, Painter, Span};
+use super::moment;
 use crate::host::{View, views};
 use crate::monitor::log::From;
 
@@ -14,11 +17,48 @@ use crate::monitor::log::From;
 /// not polled for.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// `logs`.
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    /// Services to show [default: all]
+    services: Vec<String>,
+    /// Go on as more is printed
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only the last lines of each container: a number, or 'all'
+    #[arg(short = 'n', long, default_value = "all", value_name = "LINES")]
+    tail: String,
+    /// Only what was printed since: 10m, 2026-11-20T15:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Only what was printed before: 10m, 2026-11-20T15:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// Show when each line was printed
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Only the container with this number
+    #[arg(long, value_name = "NUMBER")]
+    index: Option<u32>,
+    #[command(flatten)]
+    lines: Lines,
+}
+
 pub(super) fn logs(context: &Context, typed: &Logs) -> Outcome {
+    let now = moment::now();
+    let time = |text: &Option<String>| {
+        text.as_ref()
+            .map(|text| moment::parse(text, now).map_err(Failure::new))
+            .transpose()
+    };
+    let span = Span {
+        since: time(&typed.since)?,
+        until: time(&typed.until)?,
+    };
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     let from = match typed.tail.as_str() {
-        "all" | "-1" => From::Start,
+        "all" | "-1" => span.since.map_or(From::Start, From::Since),
         number => number.parse().map(From::Last).map_err(|_| {
             Failure::new(format!(
                 "invalid --tail \"{number}\": use a number of lines, or 'all'"
@@ -26,12 +66,19 @@ pub(super) fn logs(context: &Context, typed: &Logs) -> Outcome {
         })?,
     };
     let painter = Painter::new(&context.terminal, &typed.lines, typed.timestamps, &loaded.project);
-    super::block_on(show(context, typed, &loaded.project.name, from, painter))
+    super::block_on(show(context, typed, &loaded.project.name, (from, span), painter))
 }
 
-async fn show(context: &Context, typed: &Logs, project: &str, from: From, painter: Painter) -> Outcome {
+async fn show(
+    context: &Context,
+    typed: &Logs,
+    project: &str,
+    (from, span): (From, Span),
+    painter: Painter,
+) -> Outcome {
     let failed = |error| Failure::new(format!("read logs: {error}"));
     let mut follow = Follow::new(painter).map_err(failed)?;
+    follow.limit(span);
     attach(context, typed, project, &mut follow, from)?;
     follow.drain_by_time(&context.terminal);
     if !typed.follow {
@@ -44,12 +91,12 @@ async fn show(context: &Context, typed: &Logs, project: &str, from: From, painte
                 follow.drain(|text| context.terminal.out(text));
             }
             () = tokio::time::sleep(LOOK) => {
-                if attach(context, typed, project, &mut follow, From::Start)? == 0 {
-                    // Nothing runs: nothing more will come.
-                    follow.drain(|text| context.terminal.out(text));
+                let running = attach(context, typed, project, &mut follow, From::Start)?;
+                follow.drain(|text| context.terminal.out(text));
+                // Nothing runs, or the time is over: nothing more will come.
+                if running == 0 || span.until.is_some_and(|until| until < moment::now()) {
                     return Ok(ExitCode::SUCCESS);
                 }
-                follow.drain(|text| context.terminal.out(text));
             }
         }
     }
@@ -65,7 +112,9 @@ fn attach(
 ) -> Result<usize, Failure> {
     let wanted = |view: &View| {
         (typed.services.is_empty() || typed.services.contains(&view.record.config.name))
-            && typed.index.is_none_or(|index| view.record.number == index)
+            && typed
+                .index
+                .is_none_or(|index| index == 0 || view.record.number == index)
     };
     let mut running = 0;
     for view in views(&context.world, project)?.into_iter().filter(wanted) {

@@ -15,8 +15,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod arguments;
+mod attach;
+mod choose;
 mod config;
 mod context;
+mod copy;
+mod cp;
+mod events;
 mod exec;
 mod explain;
 mod failure;
@@ -24,15 +29,22 @@ mod follow;
 mod image;
 mod lifecycle;
 mod logs;
+mod ls;
+mod moment;
 mod plan;
+mod port;
 mod progress;
 mod ps;
 mod relay;
 mod request;
+mod stats;
 mod template;
 mod terminal;
+mod top;
 mod up;
 mod version;
+mod volumes;
+mod wait;
 
 use arguments::{Arguments, Command};
 use context::Context;
@@ -63,6 +75,15 @@ pub fn main() -> ExitCode {
             Command::Down(typed) => lifecycle::down(&context, typed),
             Command::Ps(typed) => ps::ps(&context, typed),
             Command::Logs(typed) => logs::logs(&context, typed),
+            Command::Ls(typed) => ls::ls(&context, typed),
+            Command::Port(typed) => port::port(&context, typed),
+            Command::Top(typed) => top::top(&context, typed),
+            Command::Stats(typed) => stats::stats(&context, typed),
+            Command::Volumes(typed) => volumes::volumes(&context, typed),
+            Command::Attach(typed) => attach::attach(&context, typed),
+            Command::Cp(typed) => cp::cp(&context, typed),
+            Command::Events(typed) => events::events(&context, typed),
+            Command::Wait(typed) => wait::wait(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),

@@ -4,159 +4,324 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::arguments::{Ps, Status, TableFormat};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
-use super::terminal::table;
-use crate::host::{Published, View, views};
+use super::template::list;
+use crate::host::{Published, View, is_restarting, views};
 use crate::lifecycle::Health;
 use crate::plan::ContainerState;
-use crate::project::Project;
+use crate::project::{MountSource, Project};
+use crate::store::World;
 
 /// Columns of a command that are shown unless `--no-trunc`.
 const COMMAND_WIDTH: usize = 20;
+/// Columns of a mount that are shown unless `--no-trunc`.
+const MOUNT_WIDTH: usize = 15;
+
+/// `ps`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag")]
+pub(super) struct Ps {
+    /// Services to list [default: all]
+    services: Vec<String>,
+    /// Those that ended too
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print the names of services only
+    #[arg(long = "services")]
+    services_only: bool,
+    /// 'table', 'json' (one object a line), or a Go template
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: String,
+    /// Only containers in this state; repeat it for several
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    status: Vec<Status>,
+    /// Only containers that match: status=STATUS; repeat it for several
+    #[arg(long, value_name = "status=STATUS", value_parser = filter)]
+    filter: Vec<Status>,
+    /// Do not shorten
+    #[arg(long)]
+    no_trunc: bool,
+    /// Whether containers of services that the stack file does not have are listed
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          action = clap::ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
+    orphans: bool,
+}
+
+/// The states `ps --status` knows: docker's. A container here is never
+/// `removing` or `dead`: it is there, or it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Status {
+    /// Made, never started
+    Created,
+    /// Running
+    Running,
+    /// Running, and frozen
+    Paused,
+    /// Ended, and about to be started again
+    Restarting,
+    /// Ended
+    Exited,
+    /// Being removed
+    Removing,
+    /// Could not be removed
+    Dead,
+}
+
+fn filter(text: &str) -> Result<Status, String> {
+    match text.split_once('=') {
+        Some(("status", status)) => Status::from_str(status, false).map_err(|_| {
+            format!(
+                "no status is called {status}: use created, running, paused, restarting, exited, removing or dead"
+            )
+        }),
+        _ => Err("the only filter is status=STATUS".to_owned()),
+    }
+}
+
+/// A container and its state in docker's words.
+pub(super) struct Shown {
+    pub(super) view: View,
+    pub(super) status: Status,
+}
+
+impl Shown {
+    pub(super) fn of(world: &World, view: View) -> Self {
+        let status = match &view.state {
+            ContainerState::Created => Status::Created,
+            ContainerState::Running { paused: true, .. } => Status::Paused,
+            ContainerState::Running { .. } => Status::Running,
+            ContainerState::Exited { .. } if is_restarting(world, &view) => Status::Restarting,
+            ContainerState::Exited { .. } => Status::Exited,
+        };
+        Self { view, status }
+    }
+
+    /// The state as docker spells it.
+    pub(super) fn state(&self) -> &'static str {
+        match self.status {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Exited => "exited",
+            Status::Removing => "removing",
+            Status::Dead => "dead",
+        }
+    }
+
+    /// Whether it counts as up: it runs, or is about to again.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
+    }
+}
 
 pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
-    known_services(&loaded.project, &typed.services)?;
+    let project = &loaded.project;
+    known_services(project, &typed.services)?;
     let filters: Vec<Status> = typed.status.iter().chain(&typed.filter).copied().collect();
-    let wanted = |view: &View| {
-        let status = status(&view.state);
-        (typed.services.is_empty() || typed.services.contains(&view.record.config.name))
-            && if filters.is_empty() {
-                typed.all || view.state.is_running()
+    let mut shown: Vec<Shown> = views(&context.world, &project.name)?
+        .into_iter()
+        .filter(|view| {
+            let service = &view.record.config.name;
+            if typed.services.is_empty() {
+                typed.orphans || project.services.contains_key(service)
             } else {
-                filters.contains(&status)
+                typed.services.contains(service)
             }
-    };
-    let mut list = views(&context.world, &loaded.project.name)?;
-    list.retain(wanted);
+        })
+        .map(|view| Shown::of(&context.world, view))
+        .collect();
+    shown.retain(|shown| {
+        if filters.is_empty() {
+            typed.all || shown.is_up()
+        } else {
+            filters.contains(&shown.status)
+        }
+    });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = if typed.quiet {
-        list.iter().map(|view| format!("{}\n", view.record.id)).collect()
+        shown
+            .iter()
+            .map(|shown| format!("{}\n", shown.view.record.id))
+            .collect()
     } else if typed.services_only {
-        let mut names: Vec<&str> = list.iter().map(|view| view.record.config.name.as_str()).collect();
+        let mut names: Vec<&str> = shown
+            .iter()
+            .map(|shown| shown.view.record.config.name.as_str())
+            .collect();
         names.dedup();
         names.iter().map(|name| format!("{name}\n")).collect()
     } else {
-        match typed.format {
-            TableFormat::Json => json(&list, &loaded.project, now)?,
-            TableFormat::Table => columns(&list, now, typed.no_trunc),
-        }
+        let rows: Vec<Value> = shown
+            .iter()
+            .map(|shown| row(shown, project, now, typed.no_trunc))
+            .collect();
+        list(&typed.format, &COLUMNS, &rows).map_err(Failure::new)?
     };
     context.terminal.out(&text);
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(state: &ContainerState) -> Status {
-    match state {
-        ContainerState::Created => Status::Created,
-        ContainerState::Running { .. } => Status::Running,
-        ContainerState::Exited { .. } => Status::Exited,
-    }
-}
+const COLUMNS: [(&str, &str); 7] = [
+    ("Name", "NAME"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("Service", "SERVICE"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+];
 
-fn columns(list: &[View], now: Duration, whole: bool) -> String {
-    let rows: Vec<Vec<String>> = list
+/// One container with the fields that docker compose has.
+fn row(shown: &Shown, project: &Project, now: Duration, whole: bool) -> Value {
+    let view = &shown.view;
+    let record = &view.record;
+    let code = match &view.state {
+        ContainerState::Exited { code, .. } => *code,
+        _ => 0,
+    };
+    let labels: Vec<String> = record
+        .labels
         .iter()
-        .map(|view| {
-            vec![
-                view.record.name.clone(),
-                view.record.config.image.clone(),
-                command(&view.record.command, whole),
-                view.record.config.name.clone(),
-                format!("{} ago", ago(now, view.record.created)),
-                describe(view, now),
-                ports(&view.ports),
-            ]
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let network = |key: &String| match project.networks.get(key) {
+        Some(network) => network.name.clone(),
+        None => format!("{}_{key}", record.project),
+    };
+    let networks: Vec<String> = record.networks.keys().map(network).collect();
+    let volumes = record.volumes.values().chain(record.anonymous.values()).cloned();
+    let binds = record
+        .config
+        .volumes
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Bind { path, .. } => Some(path.display().to_string()),
+            _ => None,
+        });
+    let mounts: Vec<String> = volumes
+        .chain(binds)
+        .map(|mount| {
+            if whole {
+                mount
+            } else {
+                shorten(&mount, MOUNT_WIDTH)
+            }
         })
         .collect();
-    table(
-        &[
-            "NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS",
-        ],
-        &rows,
-    )
+    serde_json::json!({
+        "Command": command(&record.command, whole),
+        "CreatedAt": timestamp(record.created),
+        "ExitCode": code,
+        "Health": health(view.health),
+        "ID": if whole { record.id.as_str() } else { record.short_id() },
+        "Image": record.config.image,
+        "Labels": labels.join(","),
+        "LocalVolumes": (record.volumes.len() + record.anonymous.len()).to_string(),
+        "Mounts": mounts.join(","),
+        "Name": record.name,
+        "Names": record.name,
+        "Networks": networks.join(","),
+        "Ports": ports(&view.ports, &record.config.expose),
+        "Project": record.project,
+        "Publishers": publishers(&view.ports, &record.config.expose),
+        "RunningFor": format!("{} ago", ago(now, record.created)),
+        "Service": record.config.name,
+        "Size": "0B",
+        "State": shown.state(),
+        "Status": described(view, shown.status == Status::Restarting, now),
+    })
 }
 
-fn json(list: &[View], project: &Project, now: Duration) -> Result<String, Failure> {
-    let mut text = String::new();
-    for view in list {
-        let record = &view.record;
-        let (state, code) = match &view.state {
-            ContainerState::Created => ("created", 0),
-            ContainerState::Running { .. } => ("running", 0),
-            ContainerState::Exited { code, .. } => ("exited", *code),
+/// An object for each address that a port is published at, and for each port
+/// that is only exposed.
+fn publishers(ports: &[Published], expose: &[String]) -> Vec<Value> {
+    let mut list = Vec::new();
+    for port in ports {
+        let addresses = match port.host_ip {
+            None => vec!["0.0.0.0".to_owned(), "::".to_owned()],
+            Some(ip) => vec![ip.to_string()],
         };
-        let publishers: Vec<serde_json::Value> = view
-            .ports
-            .iter()
-            .map(|port| {
-                serde_json::json!({
-                    "URL": port.host_ip.map_or(String::new(), |ip| ip.to_string()),
-                    "TargetPort": port.target,
-                    "PublishedPort": port.published,
-                    "Protocol": port.protocol.to_string(),
-                })
-            })
-            .collect();
-        let labels: Vec<String> = record
-            .labels
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let network = |key: &String| match project.networks.get(key) {
-            Some(network) => network.name.clone(),
-            None => format!("{}_{key}", record.project),
-        };
-        let networks: Vec<String> = record.networks.keys().map(network).collect();
-        let object = serde_json::json!({
-            "Command": command(&record.command, true),
-            "CreatedAt": timestamp(record.created),
-            "ExitCode": code,
-            "Health": health(view.health),
-            "ID": record.short_id(),
-            "Image": record.config.image,
-            "Labels": labels.join(","),
-            "LocalVolumes": (record.volumes.len() + record.anonymous.len()).to_string(),
-            "Mounts": record.volumes.values().cloned().collect::<Vec<_>>().join(","),
-            "Name": record.name,
-            "Names": record.name,
-            "Networks": networks.join(","),
-            "Ports": ports(&view.ports),
-            "Project": record.project,
-            "Publishers": publishers,
-            "RunningFor": format!("{} ago", ago(now, record.created)),
-            "Service": record.config.name,
-            "State": state,
-            "Status": describe(view, now),
-        });
-        text.push_str(&serde_json::to_string(&object).map_err(Failure::new)?);
-        text.push('\n');
+        for address in addresses {
+            list.push(serde_json::json!({
+                "URL": address,
+                "TargetPort": port.target,
+                "PublishedPort": port.published,
+                "Protocol": port.protocol.to_string(),
+            }));
+        }
     }
-    Ok(text)
+    for (target, protocol) in exposed(ports, expose) {
+        list.push(serde_json::json!({
+            "URL": "",
+            "TargetPort": target,
+            "PublishedPort": 0,
+            "Protocol": protocol,
+        }));
+    }
+    list
+}
+
+/// The ports that are exposed and not published.
+fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
+    let mut list: Vec<(u16, String)> = expose
+        .iter()
+        .flat_map(|text| {
+            let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let bounds = (first.parse::<u16>(), last.parse::<u16>());
+            let range = match bounds {
+                (Ok(first), Ok(last)) => first..=last,
+                // An empty range.
+                _ => 1..=0,
+            };
+            range.map(move |port| (port, protocol.to_owned()))
+        })
+        .collect();
+    list.retain(|(target, protocol)| {
+        !ports
+            .iter()
+            .any(|port| port.target == *target && port.protocol.to_string() == *protocol)
+    });
+    list.sort();
+    list.dedup();
+    list
 }
 
 /// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
 pub(super) fn describe(view: &View, now: Duration) -> String {
+    described(view, false, now)
+}
+
+/// [`describe`]; `restarting`: it waits for its restart policy.
+fn described(view: &View, restarting: bool, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running {
-            started,
-            paused: true,
-        } => format!("Up {} (Paused)", ago(now, *started)),
-        ContainerState::Running { started, .. } => match view.health {
-            None => format!("Up {}", ago(now, *started)),
-            Some(Health::Starting) => format!("Up {} (health: starting)", ago(now, *started)),
-            Some(_) => format!("Up {} ({})", ago(now, *started), health(view.health)),
-        },
+        ContainerState::Running { started, .. } => {
+            let up = format!("Up {}", ago(now, *started));
+            match view.health {
+                _ if view.state.is_paused() => format!("{up} (Paused)"),
+                None => up,
+                Some(Health::Starting) => format!("{up} (health: starting)"),
+                Some(_) => format!("{up} ({})", health(view.health)),
+            }
+        }
         ContainerState::Exited { code, finished, .. } => {
-            format!("Exited ({code}) {} ago", ago(now, *finished))
+            let word = if restarting { "Restarting" } else { "Exited" };
+            format!("{word} ({code}) {} ago", ago(now, *finished))
         }
     }
 }
 
-fn health(health: Option<Health>) -> &'static str {
+pub(super) fn health(health: Option<Health>) -> &'static str {
     match health {
         None => "",
         Some(Health::Starting) => "starting",
@@ -165,12 +330,20 @@ fn health(health: Option<Health>) -> &'static str {
     }
 }
 
+/// A text that takes at most so many columns.
+fn shorten(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
 pub(super) fn command(arguments: &[String], whole: bool) -> String {
     let text = arguments.join(" ");
-    let shown = if whole || text.chars().count() <= COMMAND_WIDTH {
+    let shown = if whole {
         text
     } else {
-        text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect()
+        shorten(&text, COMMAND_WIDTH)
     };
     // As Go's %q has it: nothing in it breaks the line, or drives the terminal.
     let mut quoted = String::from("\"");
@@ -186,8 +359,10 @@ pub(super) fn command(arguments: &[String], whole: bool) -> String {
 }
 
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`; what is only exposed is `80/tcp`.
-pub(super) fn ports(ports: &[Published]) -> String {
-    let text: Vec<String> = ports.iter().map(Published::to_string).collect();
+pub(super) fn ports(ports: &[Published], expose: &[String]) -> String {
+    let mut text: Vec<String> = ports.iter().map(Published::to_string).collect();
+    let only = exposed(ports, expose);
+    text.extend(only.iter().map(|(port, protocol)| format!("{port}/{protocol}")));
     text.join(", ")
 }
 
@@ -242,6 +417,31 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(after(seconds), text, "{seconds} s");
         }
+    }
+
+    #[test]
+    fn publishers_are_those_of_docker_compose() {
+        let port = |host_ip, published, target| Published {
+            host_ip,
+            published,
+            target,
+            protocol: crate::project::Protocol::Tcp,
+        };
+        let list = [
+            port(None, 8080, 80),
+            port(Some("127.0.0.1".parse().unwrap()), 8443, 443),
+        ];
+        let expose = ["80".to_owned(), "9000-9001".to_owned(), "53/udp".to_owned()];
+        let text = serde_json::to_string(&publishers(&list, &expose)).unwrap();
+        assert!(text.starts_with(
+            r#"[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":8080,"Protocol":"tcp"},{"URL":"::","TargetPort":80,"#
+        ));
+        assert!(text.contains(r#"{"URL":"","TargetPort":53,"PublishedPort":0,"Protocol":"udp"}"#));
+        assert_eq!(
+            ports(&list, &expose),
+            "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8443->443/tcp, 53/udp, 9000/tcp, 9001/tcp"
+        );
+        assert_eq!(ports(&[], &["x".to_owned()]), "");
     }
 
     #[test]

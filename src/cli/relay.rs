@@ -11,13 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::sys::readiness::watch;
 
 /// Puts the terminal into raw mode; back into what it was when dropped.
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
 }
 
 impl<'a> Raw<'a> {
-    fn new(terminal: BorrowedFd<'a>) -> io::Result<Self> {
+    pub(super) fn new(terminal: BorrowedFd<'a>) -> io::Result<Self> {
         let before = tcgetattr(terminal)?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -90,7 +90,7 @@ async fn write_all(far: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn print(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn print(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),

@@ -148,8 +148,13 @@ fn write(to: &mut impl Write, text: &str) {
     }
 }
 
-/// Columns with a heading, aligned, two or more spaces apart.
+/// Columns with a heading, aligned, three or more spaces apart.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    aligned(heading, rows, 3)
+}
+
+/// Columns with a heading, aligned, at least `gap` spaces apart.
+pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>], gap: usize) -> String {
     use unicode_width::UnicodeWidthStr as _;
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.width()).collect();
     for row in rows {
@@ -161,7 +166,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         let mut text = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width - cell.width() + 3));
+            text.extend(std::iter::repeat_n(' ', width - cell.width() + gap));
         }
         text.truncate(text.trim_end().len());
         text.push('\n');

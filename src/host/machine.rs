@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, start};
+use super::{Host, HostError, create, given, hook, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
@@ -135,7 +135,7 @@ impl Holders {
         }
     }
 
-    fn of(&self, key: &str) -> Vec<String> {
+    pub(super) fn of(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
     }
 }
@@ -707,9 +707,9 @@ impl Machine {
     }
 
     /// Changes the record of a container that may be running.
-    async fn update(&self, project: &Project, target: &Target) -> Result<(), HostError> {
+    async fn update(&self, project: &Project, target: &Target) -> Result<Vec<String>, HostError> {
         let Some(record) = self.record_of(target)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
         let service = project
             .services
@@ -719,9 +719,18 @@ impl Machine {
             })?;
         let _guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
-            return Ok(());
+            return Ok(vec![]);
         };
         let image = self.images.resolve(&service.image)?;
+        let mut warnings = Vec::new();
+        if record.config.resources != service.resources
+            && let Some(running) = self.running(&record.id)
+        {
+            // Before the record says so: what the kernel refuses is tried again.
+            let resources = spec::limits(service).to_spec();
+            let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
+            warnings.extend(unmet.iter().map(|warning| format!("container {}: {warning}", record.name)));
+        }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(project, service, record.number, &record.image);
@@ -738,7 +747,7 @@ impl Machine {
                 start::log_end(&self.world, &record),
             )));
         }
-        Ok(())
+        Ok(warnings)
     }
 }
 
@@ -784,7 +793,7 @@ impl Host for Machine {
                 inherit,
             } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
             Operation::UpdateContainer { container, .. } => {
-                self.update(project, container).await.map(|()| vec![])
+                self.update(project, container).await
             }
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;

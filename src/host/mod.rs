@@ -11,8 +11,10 @@ use crate::project::Project;
 
 mod create;
 mod error;
+mod files;
 pub mod given;
 mod hook;
+mod look;
 mod machine;
 mod record;
 mod spec;
@@ -21,7 +23,9 @@ mod traffic;
 mod view;
 
 pub use error::HostError;
+pub use files::{Files, files};
 pub use given::Given;
+pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use view::{Published, View, observe, recall, views};

@@ -154,7 +154,7 @@ fn environment(service: &Service, image: &Image) -> Vec<String> {
 }
 
 /// The limits of a service.
-fn limits(service: &Service) -> Limits {
+pub(super) fn limits(service: &Service) -> Limits {
     let resources = service.resources.clone();
     Limits {
         memory: resources.memory,

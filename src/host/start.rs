@@ -244,7 +244,7 @@ fn prepare(
 
 /// The right to start a container, which the monitor of its last run gives back
 /// when it has ended. Blocks until then, but not for long.
-fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
+pub(super) fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(lock) = Lock::try_take(&lock_path(paths))? {

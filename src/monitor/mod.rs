@@ -16,7 +16,9 @@
 //!   stack's monitors starts a new supervisor, which takes the name service's and
 //!   other sockets over from the monitors that keep them, and links itself
 //!   through the door. Without a link the monitors try again, in pauses that
-//!   double up to half a minute: the new supervisor may be killed too.
+//!   double up to half a minute: the new supervisor may be killed too;
+//! * clients ([`attach`]): they get what is printed from now on, and give input.
+//!   One that is slow is dropped; the container never waits for them.
 //!
 //! It outlives its caller, belongs to no terminal, and keeps out of the
 //! container's cgroup. It knows nothing of stacks.
@@ -29,6 +31,7 @@
 //! is lost. A terminal that all its users have closed is not read again until the
 //! container ends.
 
+pub mod attach;
 pub mod log;
 mod output;
 mod run;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
+use super::attach::{Clients, Input};
 use super::log::{Stream, Writer};
 use crate::runtime::now;
 
@@ -21,8 +22,8 @@ const TURNS: usize = 8;
 pub(super) struct Output {
     /// Read ends that have not come to their end.
     streams: Vec<(Stream, File)>,
-    /// Write end of its input, or the terminal's master side.
-    _input: Option<OwnedFd>,
+    /// What keeps its input open, or the terminal.
+    pub(super) input: Input,
     buffer: Vec<u8>,
 }
 
@@ -47,7 +48,7 @@ impl Output {
             return Ok((
                 Self {
                     streams: Vec::new(),
-                    _input: None,
+                    input: Input::default(),
                     buffer: Vec::new(),
                 },
                 inside,
@@ -56,6 +57,8 @@ impl Output {
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
         let (stdin, input) = if stdin_open {
             let (read, write) = pipe()?;
+            // Only our end: the other's flags are the container's business.
+            rustix::io::ioctl_fionbio(&write, true)?;
             (read, Some(write))
         } else {
             (null()?, None)
@@ -72,7 +75,7 @@ impl Output {
         Ok((
             Self {
                 streams,
-                _input: input,
+                input: Input::new(input),
                 buffer: Vec::new(),
             },
             Inside {
@@ -89,7 +92,7 @@ impl Output {
         let copy = master.try_clone()?;
         Ok(Self {
             streams: vec![(Stream::Stdout, master.into())],
-            _input: Some(copy),
+            input: Input::new(Some(copy)),
             buffer: Vec::new(),
         })
     }
@@ -101,7 +104,7 @@ impl Output {
 
     /// Reads what is there of the stream of that number. A stream at its end is
     /// closed when all have been read: [`Output::forget`].
-    pub(super) fn read(&mut self, number: usize, log: &mut Writer) -> Progress {
+    pub(super) fn read(&mut self, number: usize, log: &mut Writer, clients: &mut Clients) -> Progress {
         let Some((stream, file)) = self.streams.get_mut(number) else {
             return Progress::Ended;
         };
@@ -114,6 +117,7 @@ impl Output {
                 Ok(length) => {
                     let bytes = self.buffer.get(..length).unwrap_or_default();
                     log.feed(*stream, bytes, now());
+                    clients.tell(*stream, bytes);
                     if length < BUFFER {
                         return Progress::More;
                     }
@@ -137,9 +141,9 @@ impl Output {
 
     /// Reads all there is, once nobody is left who could write more. Does not
     /// wait: somebody outside may hold a write end.
-    pub(super) fn drain(&mut self, log: &mut Writer) {
+    pub(super) fn drain(&mut self, log: &mut Writer, clients: &mut Clients) {
         for number in 0..self.streams.len() {
-            while self.read(number, log) == Progress::More {
+            while self.read(number, log, clients) == Progress::More {
                 log.flush();
             }
         }

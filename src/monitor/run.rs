@@ -15,10 +15,11 @@ use rustix::process::{WaitOptions, WaitStatus};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
 use crate::runtime::order::{self, Answer, MonitorOrder};
-use crate::runtime::{Beginning, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
+use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};
@@ -196,6 +197,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         child,
         output,
         log,
+        clients: Clients::default(),
         record,
         children,
         door,
@@ -224,6 +226,7 @@ struct Monitor {
     child: Child,
     output: Output,
     log: Writer,
+    clients: Clients,
     /// Room for the exit record.
     record: Option<OwnedFd>,
     children: SignalFd,
@@ -264,7 +267,7 @@ impl Monitor {
             let ready = self.wait();
             let mut ended = Vec::new();
             for (number, _) in ready.output.iter().enumerate().filter(|(_, ready)| **ready) {
-                if self.output.read(number, &mut self.log) == Progress::Ended {
+                if self.output.read(number, &mut self.log, &mut self.clients) == Progress::Ended {
                     ended.push(number);
                 }
             }
@@ -273,12 +276,16 @@ impl Monitor {
                 self.log.release_tails(Some(Instant::now()), now());
             }
             self.log.flush();
+            if ready.input {
+                self.output.input.flush();
+            }
+            self.hear_clients(&ready.clients);
             // The old link before a new one takes its place.
             if ready.link {
                 self.look_at_link();
             }
             if ready.door {
-                self.accept_link();
+                self.accept();
             }
             if self.alone.is_some_and(|next| next.at <= Instant::now()) {
                 self.bring_back();
@@ -304,6 +311,15 @@ impl Monitor {
                 .descriptors()
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
+        let clients = fds.len();
+        let input = self.output.input.waits();
+        fds.extend(
+            self.clients
+                .descriptors(input.is_some())
+                .map(|(fd, wanted)| PollFd::from_borrowed_fd(fd, wanted)),
+        );
+        let last = fds.len();
+        fds.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         let next = [self.log.held_until(), self.alone.map(|next| next.at)];
         let timeout = next.into_iter().flatten().min().map(|time| {
             let left = time.saturating_duration_since(Instant::now());
@@ -321,7 +337,9 @@ impl Monitor {
             children: ready(0),
             door: ready(1),
             link: self.link.is_some() && ready(2),
-            output: (output..fds.len()).map(ready).collect(),
+            output: (output..clients).map(ready).collect(),
+            clients: (clients..last).map(ready).collect(),
+            input: input.is_some() && ready(last),
         }
     }
 
@@ -351,7 +369,7 @@ impl Monitor {
 
     /// The container has ended: writes what is left to write.
     fn end(mut self, status: WaitStatus) -> i32 {
-        self.output.drain(&mut self.log);
+        self.output.drain(&mut self.log, &mut self.clients);
         self.log.release_tails(None, now());
         self.log.flush();
         let signal = status.terminating_signal();
@@ -386,14 +404,37 @@ impl Monitor {
         fs::rename(reserve(&self.order.exit_record), &self.order.exit_record)
     }
 
-    /// A new supervisor links itself.
-    fn accept_link(&mut self) {
+    /// A new supervisor links itself, or a client attaches itself.
+    fn accept(&mut self) {
         let mut buffer = [0; 16];
-        if let Ok((_, Some(link))) = fd::receive(self.door.as_fd(), &mut buffer) {
-            self.link = Some(link);
-            self.reviving = None;
-            self.alone = None;
+        match fd::receive(self.door.as_fd(), &mut buffer) {
+            Ok((length, Some(client))) if buffer.get(..length) == Some(CLIENT) => self.clients.add(client),
+            Ok((_, Some(link))) => {
+                self.link = Some(link);
+                self.reviving = None;
+                self.alone = None;
+            }
+            _ => {}
         }
+    }
+
+    /// Hears the clients that have something to say. Their numbers are those
+    /// that were waited for: new ones come behind, but one that was too slow
+    /// for what was printed since may be gone, and then the next look decides.
+    fn hear_clients(&mut self, ready: &[bool]) {
+        if ready.len() != self.clients.count() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (number, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            match self.clients.hear(number) {
+                Heard::Input(bytes) if self.order.stdin_open => self.output.input.give(&bytes),
+                Heard::Size(size) if self.order.terminal => self.output.input.resize(size),
+                Heard::Gone => gone.push(number),
+                Heard::Input(_) | Heard::Size(_) | Heard::Nothing => {}
+            }
+        }
+        self.clients.forget(gone);
     }
 
     /// The supervisor says goodbye, or is gone.
@@ -458,4 +499,6 @@ struct Ready {
     door: bool,
     link: bool,
     output: Vec<bool>,
+    clients: Vec<bool>,
+    input: bool,
 }

@@ -116,11 +116,7 @@ const COMMANDS: &[Command] = &[
         "ID",
     ),
     ("ps", &[("format", 'f', true), HELP], "ID [PS-OPTION...]"),
-    (
-        "list",
-        &[("format", 'f', true), ("quiet", 'q', false), HELP],
-        "",
-    ),
+    ("list", &[("format", 'f', true), ("quiet", 'q', false), HELP], ""),
     (
         "spec",
         &[("bundle", 'b', true), ("rootless", NONE, false), HELP],
@@ -232,9 +228,9 @@ impl Invocation {
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, OciError> {
         self.value(name)
             .map(|text| {
-                text.trim()
-                    .parse()
-                    .map_err(|_| OciError::Usage(format!("option --{name}: {text:?} is not a number in range")))
+                text.trim().parse().map_err(|_| {
+                    OciError::Usage(format!("option --{name}: {text:?} is not a number in range"))
+                })
             })
             .transpose()
     }
@@ -243,7 +239,10 @@ impl Invocation {
     pub(super) fn id(&self) -> Result<&str, OciError> {
         let id = self.positional.first().map(String::as_str).unwrap_or_default();
         if id.is_empty() {
-            return Err(OciError::Usage(format!("{}: the container's id is missing", self.command)));
+            return Err(OciError::Usage(format!(
+                "{}: the container's id is missing",
+                self.command
+            )));
         }
         let most = match self.command.as_str() {
             "kill" => 2,
@@ -251,7 +250,10 @@ impl Invocation {
             _ => 1,
         };
         match self.positional.get(most) {
-            Some(extra) => Err(OciError::Usage(format!("{}: unexpected argument {extra:?}", self.command))),
+            Some(extra) => Err(OciError::Usage(format!(
+                "{}: unexpected argument {extra:?}",
+                self.command
+            ))),
             None => Ok(id),
         }
     }
@@ -267,7 +269,9 @@ pub(super) fn help(command: &str) -> String {
         };
         format!("  {short}--{name}{}\n", if *takes { " VALUE" } else { "" })
     };
-    let known = COMMANDS.iter().find(|(name, _, _)| *name == command && command != "help");
+    let known = COMMANDS
+        .iter()
+        .find(|(name, _, _)| *name == command && command != "help");
     match known {
         Some((name, options, positional)) => format!(
             "usage: rcompose-oci [GLOBAL OPTIONS] {name} [OPTIONS] {positional}\n\n{}",
@@ -295,7 +299,8 @@ mod tests {
 
     #[test]
     fn options_stand_before_and_after_the_id() {
-        let found = parse("--root /r --log-format json create c1 --bundle=/b -pid-file f --no-pivot").unwrap();
+        let found =
+            parse("--root /r --log-format json create c1 --bundle=/b -pid-file f --no-pivot").unwrap();
         assert_eq!(found.command, "create");
         assert_eq!(found.id().unwrap(), "c1");
         assert_eq!(found.value("root"), Some("/r"));
@@ -311,7 +316,10 @@ mod tests {
         let found = parse("exec -t --env A=b -e C=d c1 ls -t --root x").unwrap();
         assert_eq!(found.positional, ["c1", "ls", "-t", "--root", "x"]);
         assert_eq!(found.values("env").collect::<Vec<_>>(), ["A=b", "C=d"]);
-        assert_eq!(parse("exec c1 -t -- sh -t").unwrap().positional, ["c1", "sh", "-t"]);
+        assert_eq!(
+            parse("exec c1 -t -- sh -t").unwrap().positional,
+            ["c1", "sh", "-t"]
+        );
         assert_eq!(parse("ps c1 -ef").unwrap().positional, ["c1", "-ef"]);
     }
 
@@ -322,7 +330,12 @@ mod tests {
         assert!(parse("nosuch").unwrap_err().contains("unknown command"));
         assert!(parse("state").unwrap().id().is_err());
         assert!(parse("state a b").unwrap().id().is_err());
-        assert!(parse("create --preserve-fds x c").unwrap().number::<u32>("preserve-fds").is_err());
+        assert!(
+            parse("create --preserve-fds x c")
+                .unwrap()
+                .number::<u32>("preserve-fds")
+                .is_err()
+        );
         assert_eq!(parse("--version").unwrap().command, "version");
     }
 }

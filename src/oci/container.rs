@@ -159,7 +159,9 @@ impl Folder {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Held { _lock: lock })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(OciError::io("lock", self.path.display().to_string())(error.into())),
+            Err(error) => Err(OciError::io("lock", self.path.display().to_string())(
+                error.into(),
+            )),
         }
     }
 

@@ -145,8 +145,10 @@ fn make(
     log: &Log,
 ) -> Result<Created, OciError> {
     let preserved = preserved(invocation)?;
-    let place = fs::canonicalize(invocation.value("bundle").unwrap_or("."))
-        .map_err(OciError::io("open bundle", invocation.value("bundle").unwrap_or(".")))?;
+    let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
+        "open bundle",
+        invocation.value("bundle").unwrap_or("."),
+    ))?;
     let config = invocation.value("config").unwrap_or("config.json");
     let mut spec = read_spec(&place.join(config))?;
     if invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd") {
@@ -157,6 +159,21 @@ fn make(
     if let Some(process) = spec.process_mut() {
         console.fits(process.terminal() == Some(true))?;
         listening_descriptors(process);
+    }
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let bind = mount.typ().as_deref() == Some("bind")
+            || mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        if let Some(source) = mount
+            .source()
+            .clone()
+            .filter(|source| bind && source.is_relative())
+        {
+            mount.set_source(Some(place.join(source)));
+        }
     }
     let request = BundleRequest {
         id: &folder.id,
@@ -289,7 +306,6 @@ fn clear_up(folder: Folder, log: &Log) {
         log.warn(&error.to_string());
     }
 }
-
 
 #[cfg(test)]
 mod tests {

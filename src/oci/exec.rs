@@ -22,7 +22,11 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     match container.status {
         Status::Running | Status::Created => {}
         Status::Paused if invocation.has("ignore-paused") => {}
-        Status::Paused => return Err(OciError::Usage("cannot exec in a paused container (use --ignore-paused to override)".into())),
+        Status::Paused => {
+            return Err(OciError::Usage(
+                "cannot exec in a paused container (use --ignore-paused to override)".into(),
+            ));
+        }
         Status::Stopped => return Err(OciError::Usage("cannot exec in a stopped container".into())),
         Status::Creating => return Err(container.wrong_status("exec in")),
     }
@@ -46,12 +50,21 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         }
         _ => {}
     }
-    let below = invocation.value("cgroup").map(|path| path.rsplit(':').next().unwrap_or_default());
-    let below = below.map(|path| Path::new(path.trim_matches('/'))).filter(|path| !path.as_os_str().is_empty());
+    let below = invocation
+        .value("cgroup")
+        .map(|path| path.rsplit(':').next().unwrap_or_default());
+    let below = below
+        .map(|path| Path::new(path.trim_matches('/')))
+        .filter(|path| !path.as_os_str().is_empty());
     if let Some(path) = below
-        && !path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+        && !path
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)))
     {
-        return Err(OciError::Usage(format!("--cgroup {}: not a plain path", path.display())));
+        return Err(OciError::Usage(format!(
+            "--cgroup {}: not a plain path",
+            path.display()
+        )));
     }
     if !detach {
         own::become_subreaper().map_err(OciError::io("become subreaper of", &container.folder.id))?;
@@ -121,7 +134,11 @@ fn process(container: &Container, invocation: &Invocation) -> Result<Process, Oc
         groups.push(number(group)?);
     }
     if !groups.is_empty() {
-        process.user_mut().additional_gids_mut().get_or_insert_with(Vec::new).extend(groups);
+        process
+            .user_mut()
+            .additional_gids_mut()
+            .get_or_insert_with(Vec::new)
+            .extend(groups);
     }
     if invocation.has("no-new-privs") {
         process.set_no_new_privileges(Some(true));
@@ -187,7 +204,10 @@ fn number(text: &str) -> Result<u32, OciError> {
         return Err(wrong());
     }
     // The largest means "do not change" to the kernel.
-    text.parse().ok().filter(|number| *number <= i32::MAX.cast_unsigned()).ok_or_else(wrong)
+    text.parse()
+        .ok()
+        .filter(|number| *number <= i32::MAX.cast_unsigned())
+        .ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -200,8 +220,21 @@ mod tests {
         assert_eq!(numbers("1000:5").unwrap(), (1000, Some(5)));
         assert_eq!(numbers("2147483647").unwrap().0, 2_147_483_647);
         for wrong in [
-            "", ":", "1000:", ":5", "root", "0x0", "0abc", "-1", "+1", " 1", "4294967295", "4294967296", "2147483648",
-            "1:2:3", "18446744073709551616",
+            "",
+            ":",
+            "1000:",
+            ":5",
+            "root",
+            "0x0",
+            "0abc",
+            "-1",
+            "+1",
+            " 1",
+            "4294967295",
+            "4294967296",
+            "2147483648",
+            "1:2:3",
+            "18446744073709551616",
         ] {
             assert!(numbers(wrong).is_err(), "{wrong:?}");
         }

@@ -63,7 +63,12 @@ pub(super) fn state(invocation: &Invocation) -> Result<i32, OciError> {
 pub(super) fn list(invocation: &Invocation) -> Result<i32, OciError> {
     let containers = all(&root(invocation));
     if invocation.has("quiet") {
-        print(&containers.iter().map(|one| format!("{}\n", one.folder.id)).collect::<String>())?;
+        print(
+            &containers
+                .iter()
+                .map(|one| format!("{}\n", one.folder.id))
+                .collect::<String>(),
+        )?;
         return Ok(0);
     }
     match invocation.value("format").unwrap_or("table") {
@@ -116,7 +121,9 @@ pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
         "json" => print(&(json!(processes).to_string() + "\n"))?,
         "table" => {
             if let Some(option) = invocation.positional.get(1).filter(|option| *option != "-ef") {
-                return Err(OciError::Usage(format!("the option {option} of ps is not supported")));
+                return Err(OciError::Usage(format!(
+                    "the option {option} of ps is not supported"
+                )));
             }
             let mut rows = vec![["UID", "PID", "PPID", "TIME", "CMD"].map(str::to_owned)];
             rows.extend(processes.into_iter().filter_map(row));
@@ -133,7 +140,12 @@ fn row(pid: u32) -> Option<[String; 5]> {
     let stat = read("stat")?;
     let (head, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     // USER_HZ is 100 wherever Linux runs.
     let seconds = (ticks(11) + ticks(12)) / 100;
     let status = read("status")?;
@@ -225,13 +237,68 @@ const SECCOMP_FLAGS: [&str; 4] = [
 ];
 
 const MOUNT_OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "iversion", "lazytime",
-    "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
-    "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime",
-    "remount", "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime",
-    "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime",
-    "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave", "strictatime", "suid", "symfollow",
-    "sync", "tmpcopyup", "unbindable",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
 ];
 
 /// `spec`: a configuration to begin with.
@@ -274,7 +341,10 @@ fn rootless(spec: &mut serde_json::Map<String, Value>) {
     linux.insert("uidMappings".into(), mapping(rustix::process::geteuid().as_raw()));
     linux.insert("gidMappings".into(), mapping(rustix::process::getegid().as_raw()));
     if let Some(mounts) = spec.get_mut("mounts").and_then(Value::as_array_mut) {
-        for options in mounts.iter_mut().filter_map(|mount| mount.get_mut("options")?.as_array_mut()) {
+        for options in mounts
+            .iter_mut()
+            .filter_map(|mount| mount.get_mut("options")?.as_array_mut())
+        {
             // Groups that are not mapped.
             options.retain(|option| option.as_str().is_none_or(|text| !text.starts_with("gid=")));
         }

@@ -179,7 +179,15 @@ mod tests {
 
     #[test]
     fn options_become_resources() {
-        let words = ["update", "--memory", "64m", "--pids-limit=-1", "--cpu-share", "512", "c"];
+        let words = [
+            "update",
+            "--memory",
+            "64m",
+            "--pids-limit=-1",
+            "--cpu-share",
+            "512",
+            "c",
+        ];
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let resources = of_options(&Invocation::parse(&words).unwrap()).unwrap();
         assert_eq!(resources.memory().unwrap().limit(), Some(64 << 20));

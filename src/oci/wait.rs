@@ -66,9 +66,11 @@ pub(super) fn until_end(process: &Process, terminal: Option<OwnedFd>) -> Result<
             // The kernel keeps what was written last.
             while let Some(joined) = &relay {
                 let mut fds = [PollFd::from_borrowed_fd(joined.as_fd(), PollFlags::IN)];
-                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                let now = rustix::event::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
                 let more = rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-                drop(fds);
                 if !more || !joined.shown() {
                     relay = None;
                 }

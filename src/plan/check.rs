@@ -487,7 +487,10 @@ mod tests {
                 number: 1,
                 config: serde_json::Value::Null,
                 image: "i".into(),
-                state: ContainerState::Running { started: 1 , paused: false },
+                state: ContainerState::Running {
+                    started: 1,
+                    paused: false,
+                },
                 health: None,
                 networks: BTreeMap::from([("front".into(), "n".into())]),
                 volumes: BTreeMap::new(),

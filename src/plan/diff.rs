@@ -51,11 +51,24 @@ const SETS: [&str; 8] = [
 /// Fields that are one value although it serialises as a map of one entry.
 const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
 
-/// Whether a changed field of a service can be applied to a container by
-/// changing its record; all others need a new container.
-pub fn in_place(field: &str) -> bool {
+/// Limits that the kernel changes under a running container. Taking one away
+/// is something else: what was there without it is not known.
+const LIMITS: [&str; 7] = [
+    "resources.cpu_shares",
+    "resources.cpus_milli",
+    "resources.cpuset",
+    "resources.memory",
+    "resources.memory_reservation",
+    "resources.memory_swap",
+    "resources.pids",
+];
+
+/// Whether a change of a service can be applied to a container as it is; all
+/// others need a new one.
+pub fn in_place(change: &Change) -> bool {
+    let field = change.field.as_str();
     let top = field.split(['.', '[']).next().unwrap_or(field);
-    IN_PLACE.contains(&top)
+    IN_PLACE.contains(&top) || LIMITS.contains(&field) && change.new.is_some()
 }
 
 /// How a change of content is shown: what it is may be secret.
@@ -417,18 +430,26 @@ mod tests {
 
     #[test]
     fn fields_are_sorted_into_two_kinds() {
+        let to = |field: &str, new: Option<&str>| Change {
+            field: field.to_owned(),
+            old: Some("0".to_owned()),
+            new: new.map(str::to_owned),
+            origin: None,
+        };
         for field in [
             "restart",
             "labels.a.b",
             "healthcheck.interval",
             "stop_signal",
             "expose[0]",
+            "resources.memory",
         ] {
-            assert!(in_place(field), "{field}");
+            assert!(in_place(&to(field, Some("1"))), "{field}");
         }
         for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
-            assert!(!in_place(field), "{field}");
+            assert!(!in_place(&to(field, Some("1"))), "{field}");
         }
+        assert!(!in_place(&to("resources.memory", None)), "a limit taken away");
     }
 
     #[test]

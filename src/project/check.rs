@@ -181,7 +181,10 @@ fn references(name: &str, node: &Node, context: Context<'_>, problems: &mut Vec<
             .or_else(|| Some(format!("define it under the top-level `{section_name}`")));
         problems.push((place, diagnostic));
     };
-    if let Some(networks) = node.get("networks").and_then(Node::as_map) {
+    // With a network mode, having networks at all is what is wrong.
+    if let Some(networks) = node.get("networks").and_then(Node::as_map)
+        && given(node, "network_mode").is_none()
+    {
         for (network, entry) in networks {
             undefined("network", "networks", network, entry.key);
         }
@@ -357,6 +360,15 @@ fn amounts(name: &str, node: &Node, problems: &mut Vec<Problem>) {
             ),
         ));
     }
+    if let Some(retries) = node.get("healthcheck").and_then(|check| check.get("retries"))
+        && number(Some(retries)).is_some_and(|number| number < 0.0)
+    {
+        problems.push(error(
+            retries.place,
+            Code::Schema,
+            format!("services.{name}.healthcheck.retries: must be greater than or equal to 0"),
+        ));
+    }
     if let Some(check) = node.get("healthcheck").and_then(|check| check.get("test"))
         && let Some(first) = check.items().next()
         && !matches!(first.as_text(), Some("CMD" | "CMD-SHELL" | "NONE"))
@@ -474,6 +486,9 @@ pub(super) fn container_names(document: &Node, report: &mut Report) {
     }
 }
 
+/// Services that one depends on, by index, and where it says so.
+type Edges = Vec<(usize, Place)>;
+
 /// A circle of more services is not written out.
 const LONGEST_CIRCLE: usize = 20;
 
@@ -508,7 +523,7 @@ pub(super) fn cycles(document: &Node, report: &mut Report) {
             continue;
         }
         // A stack of our own: a chain may be as long as the stack has services.
-        let mut way: Vec<(usize, Place, Vec<(usize, Place)>)> = vec![(start, Place::NOWHERE, below(start))];
+        let mut way: Vec<(usize, Place, Edges)> = vec![(start, Place::NOWHERE, below(start))];
         if let Some(seen) = seen.get_mut(start) {
             *seen = Some(Seen::Now);
         }

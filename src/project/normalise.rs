@@ -94,12 +94,10 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
         if build.get("dockerfile").is_none() && build.get("dockerfile_inline").is_none() {
             build.set("dockerfile", Node::text("Dockerfile", place));
         }
-        if let Some(args) = build.get_mut("args") {
-            if let Some(environment) = environment {
-                from_outside(args, environment);
-                if let Some(args) = args.as_map_mut() {
-                    args.retain(|_, entry| !entry.node.is_null());
-                }
+        if let (Some(args), Some(environment)) = (build.get_mut("args"), environment) {
+            from_outside(args, environment);
+            if let Some(args) = args.as_map_mut() {
+                args.retain(|_, entry| !entry.node.is_null());
             }
         }
     }

@@ -424,22 +424,16 @@ fn network_modes() {
 #[test]
 fn what_cannot_be_run_is_refused_and_config_shows_it() {
     for fields in [
-        "build: .",
-        "devices: [/dev/null]",
-        "dns: 1.1.1.1",
-        "logging: {driver: none}",
-        "pid: host",
-        "privileged: true\nuserns_mode: host",
-        "deploy: {update_config: {order: start-first}}",
-        "deploy: {restart_policy: {condition: on-failure, delay: 5s}}",
+        "runtime: runc",
+        "isolation: process",
+        "credential_spec: {file: f.json}",
+        "cpu_count: 2",
+        "privileged: true\ncpu_percent: 50",
         "deploy: {mode: global}",
-        "pull_policy: build",
+        "deploy: {placement: {constraints: [node.role==manager]}}",
         "platform: linux/s390x",
         "ports: [80/sctp]",
-        "volumes: [{type: image, source: x, target: /x}]",
-        "extra_hosts: ['h:host-gateway']",
-        "security_opt: ['seccomp=./x.json']",
-        "external_links: [a]",
+        "volumes: [{type: cluster, source: x, target: /x}]",
     ] {
         let mut text =
             "secrets: {s: {file: s}}\nconfigs: {s: {file: s}}\nservices:\n  a:\n    image: i\n".to_owned();
@@ -462,13 +456,15 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
         assert!(shown.is_ok(), "{fields}: {:?}", shown.err());
     }
     // One refusal does not hide the others, nor the errors beside it.
-    let both = complaints("services:\n  a:\n    build: .\n    pid: host\n    restart: sometimes\n");
+    let both = complaints(
+        "services:\n  a:\n    runtime: runc\n    isolation: hyperv\n    image: i\n    restart: sometimes\n",
+    );
     assert_eq!(
         both,
         [
-            "3:5 services.a.build: building images is not supported yet; give an image",
-            "4:5 services.a.pid: \"host\" is not supported: this namespace cannot be shared yet",
-            "5:14 services.a.restart: invalid restart policy \"sometimes\"",
+            "3:5 services.a.runtime is not supported: containers run on the built-in runtime",
+            "4:5 services.a.isolation: \"hyperv\" is not supported: it is for Windows containers",
+            "6:14 services.a.restart: invalid restart policy \"sometimes\"",
         ]
     );
     // Values that say nothing are not refused.

@@ -161,7 +161,10 @@ pub struct Plan {
 fn before_pivot(hooks: &Hooks) -> [(&'static str, Vec<oci_spec::runtime::Hook>); 2] {
     [
         ("prestart", hooks.prestart().clone().unwrap_or_default()),
-        ("createRuntime", hooks.create_runtime().clone().unwrap_or_default()),
+        (
+            "createRuntime",
+            hooks.create_runtime().clone().unwrap_or_default(),
+        ),
     ]
 }
 
@@ -170,7 +173,11 @@ fn before_pivot(hooks: &Hooks) -> [(&'static str, Vec<oci_spec::runtime::Hook>);
 ///
 /// # Errors
 /// [`RuntimeError::Failed`] of the first that failed.
-pub fn run_hooks(kind: &'static str, list: &[oci_spec::runtime::Hook], state: &State) -> Result<(), RuntimeError> {
+pub fn run_hooks(
+    kind: &'static str,
+    list: &[oci_spec::runtime::Hook],
+    state: &State,
+) -> Result<(), RuntimeError> {
     let mut first = Ok(());
     for hook in list {
         let ran = hooks::run(kind, std::slice::from_ref(hook), state, state.bundle());
@@ -384,7 +391,10 @@ fn entered_mappings(blueprint: &Blueprint) -> Option<super::blueprint::Mappings>
 /// The socket in the state folder; by descriptor, since the names of sockets
 /// are short.
 fn address(folder: BorrowedFd<'_>) -> io::Result<SocketAddrUnix> {
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{START}", folder.as_raw_fd()))?)
+    Ok(SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/{START}",
+        folder.as_raw_fd()
+    ))?)
 }
 
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
@@ -543,12 +553,13 @@ fn cgroup_path(path: Option<&Path>, id: &str) -> Result<PathBuf, SpecError> {
 
 /// The devices every container may use, whatever the rules before say.
 fn with_usual_devices(mut resources: LinuxResources) -> LinuxResources {
-    let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| -> Option<LinuxDeviceCgroup> {
-        serde_json::from_value(serde_json::json!({
-            "allow": true, "type": kind, "major": major, "minor": minor, "access": access
-        }))
-        .ok()
-    };
+    let rule =
+        |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| -> Option<LinuxDeviceCgroup> {
+            serde_json::from_value(serde_json::json!({
+                "allow": true, "type": kind, "major": major, "minor": minor, "access": access
+            }))
+            .ok()
+        };
     if let Some(rules) = resources.devices_mut()
         && !rules.is_empty()
     {

@@ -322,7 +322,12 @@ pub(crate) fn exec_directly(request: DirectExec<'_>) -> Result<(Process, Beginni
     )
     .map_err(|error| failed("make socket for")(error.into()))?;
     let executable = executable::open().map_err(RuntimeError::io("open", "own executable"))?;
-    let mut given = vec![order.as_fd(), stage_report.as_fd(), request.target.as_fd(), executable];
+    let mut given = vec![
+        order.as_fd(),
+        stage_report.as_fd(),
+        request.target.as_fd(),
+        executable,
+    ];
     given.extend(program.as_ref().map(|file| file.as_fd()));
     let first = request.preserved + 3;
     let count = usize::try_from(first).unwrap_or(usize::MAX) + given.len();
@@ -339,7 +344,10 @@ pub(crate) fn exec_directly(request: DirectExec<'_>) -> Result<(Process, Beginni
                 fd::place_at(fd.as_fd(), number)?;
             }
             let error = clone::execute_fd(
-                parked.get(EXECUTABLE - ORDER).ok_or(io::ErrorKind::NotFound)?.as_fd(),
+                parked
+                    .get(EXECUTABLE - ORDER)
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .as_fd(),
                 &argv,
                 &[],
             );
@@ -369,7 +377,9 @@ pub(crate) fn exec_directly(request: DirectExec<'_>) -> Result<(Process, Beginni
         return Err(failure.into());
     }
     match child {
-        Some(pid) if beginning.executing => Ok((Process::own(pid).map_err(failed("open process of"))?, beginning)),
+        Some(pid) if beginning.executing => {
+            Ok((Process::own(pid).map_err(failed("open process of"))?, beginning))
+        }
         _ => Err(RuntimeError::Silent("exec stage")),
     }
 }

@@ -43,9 +43,8 @@ fn one(hook: &Hook, state: &[u8], place: &Path) -> Result<(), String> {
     if !hook.path().is_absolute() {
         return Err("its path is not absolute".into());
     }
-    let memory = || -> io::Result<std::fs::File> {
-        Ok(rustix::fs::memfd_create("hook", MemfdFlags::CLOEXEC)?.into())
-    };
+    let memory =
+        || -> io::Result<std::fs::File> { Ok(rustix::fs::memfd_create("hook", MemfdFlags::CLOEXEC)?.into()) };
     let mut input = memory().map_err(words)?;
     input
         .write_all(state)
@@ -142,7 +141,12 @@ mod tests {
             "run hook poststart #1 /bin/sh: exit status: 3: no luck"
         );
         assert!(!place.path().join("ran").exists());
-        let error = run("poststart", &[hook("sleep 60", Some(0))], &State::default(), place.path());
+        let error = run(
+            "poststart",
+            &[hook("sleep 60", Some(0))],
+            &State::default(),
+            place.path(),
+        );
         assert!(error.unwrap_err().to_string().contains("still runs"));
     }
 }

@@ -109,8 +109,9 @@ impl Launch<'_> {
             .unified()
             .map(|path| {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::open(path, flags, Mode::empty())
-                    .map_err(|error| Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into()))
+                rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+                    Failure::new(Step::JoinCgroup, path.display().to_string(), &error.into())
+                })
             })
             .transpose()
     }
@@ -118,11 +119,7 @@ impl Launch<'_> {
     fn arguments(&self) -> Vec<CString> {
         let number = |fd: BorrowedFd<'_>| fd.as_raw_fd().to_string();
         let optional = |fd: Option<BorrowedFd<'_>>| fd.map_or_else(|| "-".to_owned(), number);
-        let last = self
-            .passed()
-            .map(|fd| fd.as_raw_fd())
-            .max()
-            .unwrap_or_default();
+        let last = self.passed().map(|fd| fd.as_raw_fd()).max().unwrap_or_default();
         [
             "rcompose".to_owned(),
             ROLE.to_owned(),
@@ -139,15 +136,10 @@ impl Launch<'_> {
     }
 
     fn passed(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [
-            Some(self.blueprint),
-            Some(self.report),
-            self.filter,
-            self.network,
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.passed.iter().copied())
+        [Some(self.blueprint), Some(self.report), self.filter, self.network]
+            .into_iter()
+            .flatten()
+            .chain(self.passed.iter().copied())
     }
 
     /// Sends a failure of the new process home; its status.
@@ -232,8 +224,12 @@ impl Launch<'_> {
                     self.tell(self.become_init(false, argv))
                 })
                 .map_err(cloning)?;
-                fd::send(theirs.as_fd(), child.pid.to_string().as_bytes(), Some(child.pidfd.as_fd()))
-                    .map_err(cloning)
+                fd::send(
+                    theirs.as_fd(),
+                    child.pid.to_string().as_bytes(),
+                    Some(child.pidfd.as_fd()),
+                )
+                .map_err(cloning)
             };
             match make() {
                 Ok(()) => 0,

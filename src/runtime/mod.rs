@@ -24,9 +24,14 @@
 //! made; the running record is written before the program runs; a stale exit
 //! record is removed before anything else.
 //!
-//! Weak: Linux 5.12 or newer. No user namespaces, no checkpoint, no freezing
-//! yet. The orders between our processes are JSON in memory files: some 50 µs a
-//! start.
+//! [`bundle`] is the same way for callers of the OCI command line
+//! ([`crate::oci`]): a configuration and a root file system as they are, no
+//! monitor, and a wait between `create` and `start`. Both make their process 1
+//! by `launch`.
+//!
+//! Weak: Linux 5.12 or newer. In stacks no user namespaces and no idmapped
+//! mounts yet; no checkpoint; no cgroups made by systemd. The orders between our
+//! processes are JSON in memory files: some 50 µs a start.
 
 mod blueprint;
 pub mod bundle;
@@ -46,12 +51,14 @@ mod request;
 pub mod seccomp;
 mod spec;
 mod start;
+mod usage;
 
 pub use self::blueprint::ProcessPlan;
 pub(crate) use self::error::describe;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
 pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};
 pub use self::executable::use_executable;
+pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
@@ -61,9 +68,11 @@ pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
     tmpfs_mount,
 };
-pub use self::start::{MONITOR_ROLE, Started, check_machine, link, retrieve_kept, start};
+pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
+pub use self::usage::Usage;
 
 pub(crate) use self::init::report::Beginning;
 pub(crate) use self::launch::Launch;
 pub(crate) use self::record::now;
 pub(crate) use self::recover::reserve;
+pub(crate) use self::start::CLIENT;

@@ -29,6 +29,10 @@ pub const MONITOR_ROLE: &str = "__monitor";
 /// The name under which the monitor keeps the way in for new supervisors.
 const DOOR: &str = "door";
 
+/// What a client sends through the door with its socket; a supervisor sends
+/// something else.
+pub(crate) const CLIENT: &[u8] = b"attach";
+
 /// A running container.
 #[derive(Debug)]
 pub struct Started {
@@ -335,4 +339,15 @@ pub fn retrieve_kept(running: &RunningRecord, name: &str) -> Result<OwnedFd, Run
 pub fn link(running: &RunningRecord, supervisor: BorrowedFd<'_>) -> Result<(), RuntimeError> {
     let door = retrieve_kept(running, DOOR)?;
     fd::send(door.as_fd(), b"link", Some(supervisor)).map_err(RuntimeError::io("link to", "monitor"))
+}
+
+/// Attaches a client to a running container: its monitor sends what the
+/// container prints from now on to the other end of `client`, a packet socket
+/// (`monitor::attach` has the packets).
+///
+/// # Errors
+/// As [`retrieve_kept`].
+pub fn attach(running: &RunningRecord, client: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    let door = retrieve_kept(running, DOOR)?;
+    fd::send(door.as_fd(), CLIENT, Some(client)).map_err(RuntimeError::io("attach to", "monitor"))
 }

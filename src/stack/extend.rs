@@ -69,7 +69,13 @@ impl Assembly<'_> {
             return Some(service);
         };
         let step = (chain.file.to_owned(), name.to_owned());
-        if visited.contains(&step) || visited.len() >= LONGEST_CHAIN {
+        if visited.len() >= LONGEST_CHAIN {
+            self.report.poison(name);
+            let message = format!("services are extended more than {LONGEST_CHAIN} times over");
+            self.report.error(extends.place, Code::Reference, message);
+            return None;
+        }
+        if visited.contains(&step) {
             let way: Vec<_> = visited
                 .iter()
                 .chain([&step])

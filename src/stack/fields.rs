@@ -389,12 +389,7 @@ const HEALTHCHECK: Shape = Shape {
         .merge(Merge::Replace),
         field("timeout", &DURATION, "Time after which a probe has failed.").print(Print::Present),
         field("interval", &DURATION, "Time between probes.").print(Print::Present),
-        field(
-            "retries",
-            &Form::of(&[Kind::Number, Kind::Text]).cast(Cast::Int).least(0),
-            "Failures in a row that make it unhealthy.",
-        )
-        .print(Print::Present),
+        field("retries", &NUMBER, "Failures in a row that make it unhealthy.").print(Print::Present),
         field("start_period", &DURATION, "Time in which failures do not count.").print(Print::Present),
         field(
             "start_interval",
@@ -824,8 +819,7 @@ pub(super) static SERVICE: Shape = Shape {
             "pull_refresh_after",
             &TEXT,
             "Age after which the image is fetched again.",
-        )
-        .print(Print::Never),
+        ),
         field("read_only", &BOOL, "Root file system read-only."),
         field(
             "restart",

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::diagnostic::{Code, Diagnostic};
-use super::form::{Form, Kind, Shape};
+use super::form::{Form, Format, Kind, Shape};
 use super::source::{Place, Report};
 use super::tree::{Mapping, Node, Tag, Trail, Value};
 
@@ -165,6 +165,9 @@ fn check_kind(node: &Node, form: &Form, trail: &Trail<'_>, report: &mut Report) 
     };
     if !fits {
         let hint = match &node.value {
+            Value::Int(number) if form.format == Format::Duration => {
+                Some(format!("write a time with its unit, such as {number}s"))
+            }
             Value::Bool(_) | Value::Int(_) | Value::Float(_) if form.allows(Kind::Text) => {
                 Some("put the value in quotes".to_owned())
             }
@@ -186,7 +189,15 @@ fn check_kind(node: &Node, form: &Form, trail: &Trail<'_>, report: &mut Report) 
         && !form.one_of.contains(&text.as_str())
     {
         let known: Vec<_> = form.one_of.iter().map(|known| format!("'{known}'")).collect();
-        let hint = nearest(text, form.one_of.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        let hint = nearest(text, form.one_of.iter().copied())
+            // `healthy` for `service_healthy`.
+            .or_else(|| {
+                let mut known = form.one_of.iter();
+                known
+                    .find(|known| text.len() > 3 && known.contains(text.as_str()))
+                    .copied()
+            })
+            .map(|near| format!("did you mean `{near}`?"));
         fail(
             node.place,
             format!("{trail} value must be one of {}", known.join(", ")),

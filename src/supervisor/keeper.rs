@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::board::{Board, Entry, Run};
 use super::health;
+use super::journal::Journal;
 use crate::host::{Machine, News, Started};
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Effect, Input, RestartState};
@@ -42,6 +43,8 @@ pub(super) struct Keeper {
     kept: Mutex<HashMap<String, Kept>>,
     told: mpsc::UnboundedSender<Told>,
     machine: std::sync::OnceLock<Weak<Machine>>,
+    /// There once everything that runs has been taken over.
+    journal: std::sync::OnceLock<Arc<Journal>>,
     epoch: Instant,
 }
 
@@ -78,6 +81,7 @@ impl Keeper {
             kept: Mutex::default(),
             told,
             machine: std::sync::OnceLock::new(),
+            journal: std::sync::OnceLock::new(),
             epoch: Instant::now(),
         })
     }
@@ -85,6 +89,33 @@ impl Keeper {
     /// Says on which machine to start containers again. Once, before anything is heard.
     pub(super) fn bind(&self, machine: &Arc<Machine>) {
         let _ = self.machine.set(Arc::downgrade(machine));
+    }
+
+    /// Notes what happens from now on.
+    pub(super) fn write_to(&self, journal: Arc<Journal>) {
+        let _ = self.journal.set(journal);
+    }
+
+    /// Notes what happened to a container.
+    fn note(&self, news: &News) {
+        let (Some(journal), Some(machine)) = (self.journal.get(), self.machine()) else {
+            return;
+        };
+        match news {
+            News::Started(started) => {
+                if let Some(record) = machine.record_by_id(&started.id) {
+                    journal.started(&record, now());
+                }
+            }
+            News::Exited { id, .. } => {
+                if let Some(record) = machine.record_by_id(id) {
+                    let exit = machine.exit_of(&record);
+                    journal.died(&record, exit);
+                }
+            }
+            News::Removed { id } => journal.destroyed(id),
+            News::Changed(_) | News::Ended { .. } => {}
+        }
     }
 
     pub(super) fn board(&self) -> watch::Receiver<Board> {
@@ -98,6 +129,7 @@ impl Keeper {
 
     /// Takes in what happened on the machine.
     pub(super) fn hear(self: &Arc<Self>, news: News) {
+        self.note(&news);
         match news {
             News::Started(started) => self.started(started),
             News::Changed(started) => self.changed(started),
@@ -127,6 +159,9 @@ impl Keeper {
         let health = started.healthcheck.as_ref().map(|_| Health::Starting);
         self.board
             .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
+        if let Some(machine) = self.machine() {
+            machine.note_restarting(&started.id, false);
+        }
         let mut kept = self.kept();
         let slot = kept
             .entry(started.id.clone())
@@ -171,6 +206,9 @@ impl Keeper {
         let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
         let told = move |health| {
             keeper.board.send_modify(|board| board.set_health(&id, health));
+            if let Some(journal) = keeper.journal.get() {
+                journal.health(&id, health);
+            }
             keeper.tell(Told::Health {
                 name: name.clone(),
                 health,
@@ -189,6 +227,9 @@ impl Keeper {
         let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
         let restarting = matches!(effect, Effect::RestartAt(_));
+        if let Some(machine) = self.machine() {
+            machine.note_restarting(id, restarting);
+        }
         if let (Effect::RestartAt(due), Some(machine)) = (effect, self.machine()) {
             let id = id.to_owned();
             let task = tokio::spawn(async move {
@@ -227,6 +268,14 @@ impl Keeper {
     fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn entry(started: &Started, run: Run) -> Entry {

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-use crate::host::{HostError, Machine};
+use crate::host::{HostError, Machine, views};
 use crate::plan::{Intent, Up};
 use crate::project::LoadRequest;
 use crate::reconcile::{Canceller, cancellation};
@@ -54,6 +54,7 @@ mod board;
 pub mod client;
 mod connection;
 mod health;
+pub mod journal;
 mod keeper;
 mod load;
 pub mod protocol;
@@ -61,6 +62,7 @@ mod supervised;
 
 use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
+use journal::Journal;
 use keeper::{Keeper, Told};
 pub use load::load;
 use protocol::{Reply, Request, Watching};
@@ -172,6 +174,9 @@ fn leave(world: &World, project: &str) {
     if !state.join("containers").exists() || std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
         let _ = std::fs::remove_file(&log);
     }
+    if !state.join("containers").exists() {
+        journal::remove(world, project);
+    }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
 }
@@ -237,9 +242,13 @@ impl Supervisor {
         // Who ends on purpose removes it.
         let killed = path.exists();
         machine.adopt(killed).await?;
+        let journal = Arc::new(Journal::new(&world, project));
+        journal.mend(&views(&world, project)?, |record| machine.exit_of(record));
+        keeper.write_to(journal.clone());
         let host = Arc::new(Supervised {
             machine: machine.clone(),
             board: keeper.board(),
+            journal,
         });
         let listener = listen(&path)?;
         let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::board::Board;
-use crate::host::{Host, HostError, Machine};
+use super::journal::Journal;
+use crate::host::{ContainerRecord, Host, HostError, Machine};
 use crate::plan::{Observed, Operation, Target, WAIT};
 use crate::project::{Condition, Project};
+use crate::sys::signal;
 
 /// The real machine, and the board that its containers stand on.
 #[derive(Debug)]
 pub(super) struct Supervised {
     pub(super) machine: Arc<Machine>,
     pub(super) board: watch::Receiver<Board>,
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Host for Supervised {
@@ -38,12 +41,99 @@ impl Host for Supervised {
                 Err(reason) if *required => Err(HostError::Dependency { reason }),
                 Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
             },
-            other => self.machine.perform(project, other).await,
+            other => {
+                let stopping = self.announce(other);
+                let result = self.machine.perform(project, other).await;
+                if result.is_ok() {
+                    self.note(project, other, stopping.as_deref());
+                }
+                result
+            }
         }
     }
 }
 
 impl Supervised {
+    /// Notes what is about to be done; the id of a container that runs and is
+    /// to be stopped.
+    fn announce(&self, operation: &Operation) -> Option<String> {
+        match operation {
+            Operation::StopContainer { container, again, .. } => {
+                let record = self.record(container)?;
+                if !self.journal.runs(&record.id) {
+                    return None;
+                }
+                self.journal
+                    .stopping(&record, self.machine.stop_signal(&record), *again);
+                Some(record.id)
+            }
+            Operation::SignalContainer { container, signal } => {
+                let record = self.record(container)?;
+                if self.journal.runs(&record.id) {
+                    self.journal
+                        .signalled(&record, signal::number(signal).unwrap_or(libc::SIGKILL));
+                }
+                None
+            }
+            Operation::RemoveContainer { container, .. } => {
+                // Its record is gone when its end is told.
+                self.journal.learn(&self.record(container)?);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes what has been done, and is not heard of as news.
+    fn note(&self, project: &Project, operation: &Operation, stopped: Option<&str>) {
+        match operation {
+            Operation::StopContainer { .. } => {
+                if let Some(id) = stopped {
+                    self.journal.stopped(id);
+                }
+            }
+            Operation::CreateContainer { service, number, .. } => {
+                if let Some(record) = self.machine.newest(service, *number) {
+                    self.journal.created(&record);
+                }
+            }
+            Operation::PauseContainer { container } | Operation::UnpauseContainer { container } => {
+                if let Some(record) = self.record(container) {
+                    let action = match operation {
+                        Operation::PauseContainer { .. } => "pause",
+                        _ => "unpause",
+                    };
+                    self.journal.changed(&record, action);
+                }
+            }
+            Operation::CreateNetwork { network, name } => {
+                let driver = project.networks.get(network).and_then(|of| of.driver.as_deref());
+                let attributes = [("name", name.as_str()), ("type", driver.unwrap_or("bridge"))];
+                self.journal.resource("network", "create", name, &attributes);
+            }
+            Operation::RemoveNetwork { name, .. } => {
+                self.journal
+                    .resource("network", "destroy", name, &[("name", name)]);
+            }
+            Operation::CreateVolume { name, .. } => {
+                self.journal
+                    .resource("volume", "create", name, &[("driver", "local")]);
+            }
+            Operation::RemoveVolume { name } => {
+                self.journal
+                    .resource("volume", "destroy", name, &[("driver", "local")]);
+            }
+            _ => {}
+        }
+    }
+
+    fn record(&self, target: &Target) -> Option<ContainerRecord> {
+        match &target.id {
+            Some(id) => self.machine.record_by_id(id),
+            None => self.machine.newest(&target.service, target.number),
+        }
+    }
+
     async fn holds(
         &self,
         service: &str,

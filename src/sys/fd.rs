@@ -48,8 +48,8 @@ impl Inherited {
         let fds = (0..last)
             .map(|number| {
                 // SAFETY: a borrow for the duration of the check.
-                let open =
-                    number >= first && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
+                let open = number >= first
+                    && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
                 // SAFETY: open, and by the contract above nobody owns it.
                 open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
             })

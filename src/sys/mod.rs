@@ -20,7 +20,7 @@ pub mod pidfd;
 pub mod process;
 pub mod readiness;
 pub mod schedule;
-pub mod shared;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod spawn;

@@ -42,10 +42,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
 /// # Errors
 /// What the call returns.
 pub fn set_schedule(schedule: Schedule) -> io::Result<()> {
-    let schedule = Schedule {
-        size: 56,
-        ..schedule
-    };
+    let schedule = Schedule { size: 56, ..schedule };
     // SAFETY: a pointer to a live structure of the size it names.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const schedule, 0) })
 }

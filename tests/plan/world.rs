@@ -67,6 +67,16 @@ impl World {
         }
     }
 
+    fn freeze(&mut self, container: &Target, freeze: bool) {
+        match &mut self.find(container).state {
+            ContainerState::Running { paused, .. } => {
+                assert_ne!(*paused, freeze);
+                *paused = freeze;
+            }
+            other => panic!("{other:?} is paused"),
+        }
+    }
+
     fn perform(&mut self, project: &Project, action: &Action) {
         match &action.operation {
             Operation::PullImage { image, .. } => {
@@ -114,7 +124,12 @@ impl World {
             Operation::UpdateContainer { container, fields } => {
                 assert!(!fields.is_empty());
                 let service = &project.services[&container.service];
-                self.find(container).config = serde_json::to_value(service).unwrap();
+                let contents = self.observed.contents.clone();
+                let found = self.find(container);
+                found.config = serde_json::to_value(service).unwrap();
+                for (from, digest) in &mut found.contents {
+                    digest.clone_from(&contents[from]);
+                }
             }
             Operation::StartContainer { container } => self.start(project, container),
             Operation::StopContainer { container, again, .. } => {
@@ -132,6 +147,20 @@ impl World {
                 found.health = None;
                 self.log.push(("stop", container.service.clone()));
             }
+            Operation::SignalContainer { container, signal } => {
+                let finished = self.tick();
+                let found = self.find(container);
+                assert!(found.state.is_running());
+                if signal == "SIGKILL" {
+                    found.state = ContainerState::Exited {
+                        code: 137,
+                        finished,
+                        stopped: true,
+                    };
+                }
+            }
+            Operation::PauseContainer { container } => self.freeze(container, true),
+            Operation::UnpauseContainer { container } => self.freeze(container, false),
             Operation::RemoveContainer { container, volumes } => {
                 let found = self.find(container).clone();
                 assert!(
@@ -353,7 +382,10 @@ impl World {
                 found.name
             );
         }
-        found.state = ContainerState::Running { started, paused: false };
+        found.state = ContainerState::Running {
+            started,
+            paused: false,
+        };
         let checked = found
             .config
             .get("healthcheck")
@@ -534,7 +566,10 @@ impl World {
                         number: *number,
                         config: serde_json::to_value(service).unwrap(),
                         image: self.observed.images[&service.image].clone(),
-                        state: ContainerState::Running { started, paused: false },
+                        state: ContainerState::Running {
+                            started,
+                            paused: false,
+                        },
                         health: None,
                         networks: networks
                             .map(|network| (network.owner.clone().unwrap().key, network.id.clone()))

@@ -188,7 +188,9 @@ fn an_image_without_layers_and_one_with_many() {
     }
     assert_eq!(container.sh("ls / | grep -c ^f; cat /top").stdout, "60\n59\n");
     container.on_request(|request| {
-        let rcompose::runtime::Rootfs::Overlay { layers, .. } = &mut request.rootfs;
+        let rcompose::runtime::Rootfs::Overlay { layers, .. } = &mut request.rootfs else {
+            panic!("a stack's root is an overlay")
+        };
         layers.clear();
     });
     let error = container.start(&["/bin/true"]).unwrap_err();

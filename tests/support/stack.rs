@@ -278,6 +278,12 @@ impl Foreground {
         }
     }
 
+    /// Whether a line that contains `text` has come by now.
+    pub fn try_for(&mut self, text: &str) -> bool {
+        self.said.extend(self.lines.try_iter());
+        self.said.iter().any(|line| line.contains(text))
+    }
+
     /// Sends a signal to it.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();

@@ -148,7 +148,7 @@ fn row(view: &View, whole: bool) -> Value {
         "Mounts": mounts.cloned().collect::<Vec<_>>().join(","),
         "Names": record.name,
         "Networks": record.networks.keys().cloned().collect::<Vec<_>>().join(","),
-        "Ports": ps::ports(&view.ports),
+        "Ports": ps::ports(&view.ports, &view.record.config.expose),
         "RunningFor": format!("{} ago", ps::ago(words::now(), record.created)),
         "State": status(&view.state),
         "Status": ps::describe(view, words::now()),

@@ -52,6 +52,9 @@ pub enum From {
     Last(usize),
     /// With the record at this byte, such as the length the log had before.
     Offset(u64),
+    /// Near the first record of this time (nanoseconds since 1970) or later,
+    /// not after it.
+    Since(u64),
 }
 
 /// How much is read at once.
@@ -85,6 +88,7 @@ impl Reader {
             From::Start => 0,
             From::Last(lines) => last_lines(&file, lines)?,
             From::Offset(offset) => offset,
+            From::Since(time) => first_since(&file, time)?,
         };
         Ok(Some(Self {
             file,
@@ -139,6 +143,43 @@ impl Reader {
         self.position += u64::try_from(read).unwrap_or(0);
         Ok(read > 0)
     }
+}
+
+/// The beginning of a record before the first one of that time or later, and not
+/// far before it. Bisects: records are in the order of their times, but for
+/// those of the other stream within a moment, and for a clock that was set back.
+fn first_since(file: &File, time: u64) -> io::Result<u64> {
+    // What is held back of an unfinished line comes a moment late.
+    let time = time.saturating_sub(1_000_000_000);
+    let (mut low, mut high) = (0, file.metadata()?.len());
+    let mut block = vec![0; 2 * super::LONGEST_PIECE];
+    while high - low > 4 * u64::try_from(block.len()).unwrap_or(u64::MAX) {
+        let middle = low + (high - low) / 2;
+        let read = file.read_at(&mut block, middle)?;
+        let bytes = block.get(..read).unwrap_or_default();
+        // The first whole record from here on.
+        let mut at = 0;
+        let mut found = None;
+        while let Some(end) = bytes
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+        {
+            let begin = at + end + 1;
+            let rest = bytes.get(begin..).unwrap_or_default();
+            let line = rest.iter().position(|byte| *byte == b'\n');
+            if let Some(entry) = line.and_then(|line| Entry::parse(rest.get(..line)?)) {
+                found = Some((middle + u64::try_from(begin).unwrap_or(0), entry.time));
+                break;
+            }
+            at = begin;
+        }
+        match found {
+            Some((place, first)) if first < time => low = place,
+            // As late, or nothing to tell by: it is before.
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 /// Where the last so many lines begin. Reads backwards, a block at a time.
@@ -282,6 +323,31 @@ mod tests {
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"1970-01-01T00:00").unwrap();
         assert_eq!(last(&path, 2), ["line 4998", "line 4999"]);
+    }
+
+    #[test]
+    fn a_time_is_found_without_reading_everything() {
+        const SECOND: u64 = 1_000_000_000;
+        let (_folder, path) = log(|writer| {
+            for number in 0..40_000 {
+                writer.feed(
+                    Stream::Stdout,
+                    format!("line {number}\n").as_bytes(),
+                    number * SECOND,
+                );
+            }
+        });
+        let size = std::fs::metadata(&path).unwrap().len();
+        for time in [0, 1, 17, 20_000, 39_999, 50_000] {
+            let file = File::open(&path).unwrap();
+            let place = first_since(&file, time * SECOND).unwrap();
+            let mut reader = Reader::open(&path, From::Since(time * SECOND)).unwrap().unwrap();
+            let first = reader.next().unwrap().unwrap();
+            assert!(first.time <= time * SECOND, "{time}: {}", first.time);
+            if time > 10_000 {
+                assert!(place > size / 5, "{time}: at {place} of {size}");
+            }
+        }
     }
 
     #[test]

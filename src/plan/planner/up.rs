@@ -326,7 +326,7 @@ impl<'a> Decider<'a> {
         let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes
             .iter()
             .cloned()
-            .partition(|change| diff::in_place(&change.field));
+            .partition(diff::in_place);
         let image = self.observed.images.get(&service.image);
         let mut slot = Slot::keep(old, "up to date");
         let recreate = if !needs_new.is_empty() {

@@ -97,7 +97,11 @@ pub(crate) struct Mappings {
 impl Namespaces {
     /// Whether the container is in a user namespace of its own.
     pub(crate) fn has_user(&self) -> bool {
-        self.mappings.is_some() || self.join_first.iter().any(|(kind, _)| *kind == libc::CLONE_NEWUSER)
+        self.mappings.is_some()
+            || self
+                .join_first
+                .iter()
+                .any(|(kind, _)| *kind == libc::CLONE_NEWUSER)
     }
 
     /// `CLONE_NEW*` of all that differ from the host's: what exec enters.
@@ -262,14 +266,16 @@ impl Blueprint {
     pub(crate) fn new(request: &RunRequest, given_network: bool) -> Result<Self, SpecError> {
         let spec = &request.spec;
         if spec.hooks().is_some() {
-            return Err(SpecError::Unsupported("hooks in a stack".into()));
+            return Err(SpecError::Unsupported("hooks".into()));
         }
         let mut process = process::plan(spec.process().as_ref().ok_or(SpecError::Missing("process"))?)?;
         process.user.clone_from(&request.user);
         process.group_add.clone_from(&request.group_add);
         let blueprint = Self::of_spec(spec, &request.rootfs, process, &request.confined, given_network)?;
         if blueprint.namespaces.has_user() || blueprint.namespaces.clone & libc::CLONE_NEWNS == 0 {
-            return Err(SpecError::Unsupported("a user namespace, or a mount namespace by path, in a stack".into()));
+            return Err(SpecError::Unsupported(
+                "a user namespace, or a mount namespace by path, in a stack".into(),
+            ));
         }
         if blueprint.mounts.iter().any(|mount| mount.mapped.is_some()) {
             return Err(SpecError::Unsupported("an idmapped mount in a stack".into()));
@@ -309,7 +315,9 @@ impl Blueprint {
         }
         sysctls.sort();
         if all & libc::CLONE_NEWUTS == 0 && (spec.hostname().is_some() || spec.domainname().is_some()) {
-            return Err(SpecError::Unsupported("a host name without a uts namespace".into()));
+            return Err(SpecError::Unsupported(
+                "a host name without a uts namespace".into(),
+            ));
         }
         let mounts: Result<Vec<MountStep>, SpecError> = spec
             .mounts()
@@ -320,7 +328,9 @@ impl Blueprint {
         let paths = |list: &Option<Vec<String>>| {
             for path in list.iter().flatten() {
                 if !path.starts_with('/') {
-                    return Err(SpecError::Unsupported(format!("a masked or read-only path that is not absolute ({path})")));
+                    return Err(SpecError::Unsupported(format!(
+                        "a masked or read-only path that is not absolute ({path})"
+                    )));
                 }
             }
             Ok(list.clone().unwrap_or_default())

@@ -28,7 +28,14 @@ const PROC_FILES: [&str; 10] = [
 /// Options of a whole file system that a bind mount of it cannot change: the
 /// kernel ignores them there.
 const FILE_SYSTEM_FLAGS: [&str; 8] = [
-    "async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync", "nodirsync",
+    "async",
+    "dirsync",
+    "lazytime",
+    "mand",
+    "nolazytime",
+    "nomand",
+    "sync",
+    "nodirsync",
 ];
 
 /// One mount of the spec.
@@ -80,7 +87,9 @@ pub(super) fn step(
             return Err(wrong("uidMappings and gidMappings must be given together".into()));
         }
         if mappings.uid.is_empty() && !user_namespace {
-            return Err(wrong("an idmapped mount needs mappings, or a user namespace".into()));
+            return Err(wrong(
+                "an idmapped mount needs mappings, or a user namespace".into(),
+            ));
         }
     }
     if copy_up && kind != "tmpfs" {

@@ -27,7 +27,11 @@ pub(super) fn plan(linux: &Linux, given_network: bool) -> Result<Namespaces, Spe
             return unsupported("the same namespace twice");
         }
         seen |= kind;
-        match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        match namespace
+            .path()
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
             Some(path) if !path.is_absolute() => {
                 return Err(SpecError::Unsupported(format!(
                     "a namespace path that is not absolute ({})",
@@ -66,7 +70,9 @@ fn users(linux: &Linux, found: &mut Namespaces) -> Result<(), SpecError> {
     if found.clone & libc::CLONE_NEWUSER == 0 {
         // A namespace that is entered has its mappings; they may be repeated.
         if given && !found.has_user() {
-            return Err(SpecError::Unsupported("id mappings without a user namespace".into()));
+            return Err(SpecError::Unsupported(
+                "id mappings without a user namespace".into(),
+            ));
         }
         return Ok(());
     }
@@ -74,11 +80,12 @@ fn users(linux: &Linux, found: &mut Namespaces) -> Result<(), SpecError> {
         if list.is_empty() {
             return Err(SpecError::Missing("linux.uidMappings or linux.gidMappings"));
         }
-        if list
-            .iter()
-            .any(|(inside, outside, size)| inside.checked_add(*size).is_none() || outside.checked_add(*size).is_none())
-        {
-            return Err(SpecError::Unsupported("an id mapping that ends above the largest id".into()));
+        if list.iter().any(|(inside, outside, size)| {
+            inside.checked_add(*size).is_none() || outside.checked_add(*size).is_none()
+        }) {
+            return Err(SpecError::Unsupported(
+                "an id mapping that ends above the largest id".into(),
+            ));
         }
         if !list.iter().any(|(inside, _, size)| *inside == 0 && *size > 0) {
             return Err(SpecError::Unsupported("a user namespace without an id 0".into()));
@@ -124,7 +131,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (linux, expected) in [
-            (serde_json::json!({"namespaces": [{"type": "pid"}]}), "mount namespace"),
+            (
+                serde_json::json!({"namespaces": [{"type": "pid"}]}),
+                "mount namespace",
+            ),
             (
                 serde_json::json!({"namespaces": [{"type": "mount"}, {"type": "mount"}]}),
                 "twice",

@@ -92,8 +92,16 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
             ),
             None => Default::default(),
         },
-        apparmor: label(process.apparmor_profile().as_deref(), "process.apparmorProfile", "apparmor")?,
-        selinux: label(process.selinux_label().as_deref(), "process.selinuxLabel", "selinux")?,
+        apparmor: label(
+            process.apparmor_profile().as_deref(),
+            "process.apparmorProfile",
+            "apparmor",
+        )?,
+        selinux: label(
+            process.selinux_label().as_deref(),
+            "process.selinuxLabel",
+            "selinux",
+        )?,
         keep_keyring: false,
     })
 }
@@ -139,7 +147,12 @@ fn schedule(scheduler: &Scheduler) -> Result<SchedulePlan, SpecError> {
     let priority = scheduler.priority().unwrap_or(0);
     Ok(SchedulePlan {
         policy,
-        flags: scheduler.flags().iter().flatten().map(flag).fold(0, |all, one| all | one),
+        flags: scheduler
+            .flags()
+            .iter()
+            .flatten()
+            .map(flag)
+            .fold(0, |all, one| all | one),
         nice,
         priority: u32::try_from(priority)
             .map_err(|_| SpecError::Unsupported(format!("process.scheduler.priority {priority}")))?,
@@ -218,7 +231,12 @@ pub(super) fn of_container(process: &mut ProcessPlan, linux: &Linux) -> Result<(
             MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
             MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
         };
-        let flags = policy.flags().iter().flatten().map(flag).fold(0, |all, one| all | one);
+        let flags = policy
+            .flags()
+            .iter()
+            .flatten()
+            .map(flag)
+            .fold(0, |all, one| all | one);
         let nodes = processors(policy.nodes().as_deref().unwrap_or_default())?;
         process.memory_policy = Some((mode | flags, nodes));
     }

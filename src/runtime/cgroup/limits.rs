@@ -8,7 +8,11 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxResources, LinuxThrottleDev
 use super::{CgroupError, Folder, Version, Wishes, write};
 
 /// Sets what the folder's controllers can.
-pub(super) fn apply(folder: &Folder, resources: &LinuxResources, wishes: &mut Wishes) -> Result<(), CgroupError> {
+pub(super) fn apply(
+    folder: &Folder,
+    resources: &LinuxResources,
+    wishes: &mut Wishes,
+) -> Result<(), CgroupError> {
     let has = |name: &str| folder.controllers.iter().any(|controller| controller == name);
     let path = &folder.path;
     let v2 = folder.version == Version::V2;
@@ -54,7 +58,11 @@ pub(super) fn apply(folder: &Folder, resources: &LinuxResources, wishes: &mut Wi
         }
         if has("net_prio") {
             for one in network.priorities().iter().flatten() {
-                write(path, "net_prio.ifpriomap", &format!("{} {}", one.name(), one.priority()))?;
+                write(
+                    path,
+                    "net_prio.ifpriomap",
+                    &format!("{} {}", one.name(), one.priority()),
+                )?;
             }
             wishes.fulfilled("network priorities");
         }
@@ -62,7 +70,10 @@ pub(super) fn apply(folder: &Folder, resources: &LinuxResources, wishes: &mut Wi
     if has("rdma") {
         for (device, limit) in resources.rdma().iter().flatten() {
             let mut line = device.clone();
-            for (name, value) in [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())] {
+            for (name, value) in [
+                ("hca_handle", limit.hca_handles()),
+                ("hca_object", limit.hca_objects()),
+            ] {
                 if let Some(value) = value {
                     line.push_str(&format!(" {name}={value}"));
                 }
@@ -79,7 +90,8 @@ pub(super) fn wishes(resources: &LinuxResources) -> Vec<(&'static str, &'static 
     let some = |is: Option<bool>| is.unwrap_or(false);
     let cpu = resources.cpu().as_ref();
     let io = resources.block_io().as_ref();
-    let list = |devices: &Option<Vec<LinuxThrottleDevice>>| devices.as_ref().is_some_and(|list| !list.is_empty());
+    let list =
+        |devices: &Option<Vec<LinuxThrottleDevice>>| devices.as_ref().is_some_and(|list| !list.is_empty());
     vec![
         ("cpu burst", "cpu", cpu.is_some_and(|cpu| cpu.burst().is_some())),
         ("cpu idle", "cpu", cpu.is_some_and(|cpu| cpu.idle().is_some())),
@@ -130,9 +142,10 @@ pub(super) fn wishes(resources: &LinuxResources) -> Vec<(&'static str, &'static 
         (
             "network priorities",
             "net_prio",
-            resources.network().as_ref().is_some_and(|network| {
-                network.priorities().as_ref().is_some_and(|list| !list.is_empty())
-            }),
+            resources
+                .network()
+                .as_ref()
+                .is_some_and(|network| network.priorities().as_ref().is_some_and(|list| !list.is_empty())),
         ),
         (
             "rdma limits",
@@ -166,10 +179,26 @@ fn processor(path: &Path, cpu: &LinuxCpu, v2: bool, wishes: &mut Wishes) -> Resu
 
 fn throttles(io: &LinuxBlockIo) -> [(&'static str, &'static str, &Option<Vec<LinuxThrottleDevice>>); 4] {
     [
-        ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),
-        ("blkio.throttle.write_bps_device", "wbps", io.throttle_write_bps_device()),
-        ("blkio.throttle.read_iops_device", "riops", io.throttle_read_iops_device()),
-        ("blkio.throttle.write_iops_device", "wiops", io.throttle_write_iops_device()),
+        (
+            "blkio.throttle.read_bps_device",
+            "rbps",
+            io.throttle_read_bps_device(),
+        ),
+        (
+            "blkio.throttle.write_bps_device",
+            "wbps",
+            io.throttle_write_bps_device(),
+        ),
+        (
+            "blkio.throttle.read_iops_device",
+            "riops",
+            io.throttle_read_iops_device(),
+        ),
+        (
+            "blkio.throttle.write_iops_device",
+            "wiops",
+            io.throttle_write_iops_device(),
+        ),
     ]
 }
 
@@ -186,8 +215,14 @@ fn disks_v1(path: &Path, io: &LinuxBlockIo, wishes: &mut Wishes) -> Result<(), C
         .into_iter()
         .find(|prefix| path.join(format!("{prefix}.weight")).exists())
     else {
-        wishes.refused("disk weight", "the kernel's blkio controller has no weights".into());
-        wishes.refused("disk leaf weight", "the kernel's blkio controller has no leaf weights".into());
+        wishes.refused(
+            "disk weight",
+            "the kernel's blkio controller has no weights".into(),
+        );
+        wishes.refused(
+            "disk leaf weight",
+            "the kernel's blkio controller has no leaf weights".into(),
+        );
         return Ok(());
     };
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
@@ -201,7 +236,11 @@ fn disks_v1(path: &Path, io: &LinuxBlockIo, wishes: &mut Wishes) -> Result<(), C
                 done = false;
                 continue;
             }
-            write(path, &file, &format!("{}:{} {weight}", device.major(), device.minor()))?;
+            write(
+                path,
+                &file,
+                &format!("{}:{} {weight}", device.major(), device.minor()),
+            )?;
         }
     }
     if done {
@@ -263,7 +302,10 @@ mod tests {
 
     #[test]
     fn weights_of_disks_are_converted() {
-        assert_eq!([1, 10, 500, 1000, 2000].map(io_weight), [1, 1, 4950, 10_000, 10_000]);
+        assert_eq!(
+            [1, 10, 500, 1000, 2000].map(io_weight),
+            [1, 1, 4950, 10_000, 10_000]
+        );
     }
 
     #[test]
@@ -279,7 +321,7 @@ mod tests {
         }))
         .unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-        let mut each = |version, controllers: &[&str]| {
+        let each = |version, controllers: &[&str]| {
             let mut list = Wishes::of(&resources);
             let folder = Folder {
                 version,
@@ -298,7 +340,10 @@ mod tests {
         assert_eq!(read("io.weight"), "default 1");
         assert_eq!(read("hugetlb.2MB.max"), "9");
         assert_eq!(read("rdma.max"), "mlx5_1 hca_handle=3");
-        let left = each(Version::V1, &["cpu", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"]);
+        let left = each(
+            Version::V1,
+            &["cpu", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"],
+        );
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(read("blkio.throttle.read_bps_device"), "8:0 7");
         assert_eq!(read("blkio.bfq.weight"), "10");

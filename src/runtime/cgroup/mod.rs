@@ -371,7 +371,8 @@ impl Cgroup {
         }
         let mut cgroup = cgroup;
         let mut warnings = cgroup.set_up(layout, resources)?;
-        let missing = |warning: &Warning| warning.reason.starts_with("no ") && !warning.reason.contains("version 1");
+        let missing =
+            |warning: &Warning| warning.reason.starts_with("no ") && !warning.reason.contains("version 1");
         if let Some(at) = warnings.iter().position(missing) {
             return Err(CgroupError::Unenforced(warnings.swap_remove(at)));
         }
@@ -613,7 +614,11 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::Io`] when one cannot be signalled.
     pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
-        let folder = self.folders.first().map(|folder| folder.path.clone()).unwrap_or_default();
+        let folder = self
+            .folders
+            .first()
+            .map(|folder| folder.path.clone())
+            .unwrap_or_default();
         for number in self.processes() {
             let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
                 continue;
@@ -638,7 +643,8 @@ impl Cgroup {
     /// The folder that freezes: version 2 where there is one, also without
     /// controllers.
     fn freezer(&self) -> Option<&Folder> {
-        let v2 = |folder: &&Folder| folder.version == Version::V2 && folder.path.join("cgroup.freeze").exists();
+        let v2 =
+            |folder: &&Folder| folder.version == Version::V2 && folder.path.join("cgroup.freeze").exists();
         let v1 = |folder: &&Folder| {
             folder.version == Version::V1 && folder.controllers.iter().any(|name| name == "freezer")
         };
@@ -648,7 +654,9 @@ impl Cgroup {
 
     /// Whether all its processes are frozen.
     pub fn is_frozen(&self) -> bool {
-        let Some(folder) = self.freezer() else { return false };
+        let Some(folder) = self.freezer() else {
+            return false;
+        };
         match folder.version {
             Version::V2 => fs::read_to_string(folder.path.join("cgroup.events"))
                 .is_ok_and(|text| text.lines().any(|line| line == "frozen 1")),
@@ -687,7 +695,9 @@ impl Cgroup {
                 if frozen {
                     let _ = self.freeze(false);
                 }
-                return Err(CgroupError::io("freeze", &folder.path)(io::ErrorKind::TimedOut.into()));
+                return Err(CgroupError::io("freeze", &folder.path)(
+                    io::ErrorKind::TimedOut.into(),
+                ));
             }
             pause(wait);
             wait = (wait * 2).min(Duration::from_millis(10));
@@ -699,7 +709,9 @@ impl Cgroup {
     /// # Errors
     /// As there.
     pub fn remove_own(&self) -> Result<(), CgroupError> {
-        self.folders.iter().try_for_each(|folder| remove_tree(&folder.path))
+        self.folders
+            .iter()
+            .try_for_each(|folder| remove_tree(&folder.path))
     }
 }
 

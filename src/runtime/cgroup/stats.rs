@@ -29,7 +29,11 @@ impl Cgroup {
                 }
             }
             if has("memory") {
-                merge(&mut all, "memory", if v2 { memory_v2(folder) } else { memory_v1(folder) });
+                merge(
+                    &mut all,
+                    "memory",
+                    if v2 { memory_v2(folder) } else { memory_v1(folder) },
+                );
             }
             if has("pids") {
                 let limit = number(folder, "pids.max").unwrap_or(0);
@@ -40,7 +44,11 @@ impl Cgroup {
                 );
             }
             if has("blkio") || has("io") {
-                merge(&mut all, "blkio", if v2 { disks_v2(folder) } else { disks_v1(folder) });
+                merge(
+                    &mut all,
+                    "blkio",
+                    if v2 { disks_v2(folder) } else { disks_v1(folder) },
+                );
             }
             if has("hugetlb") {
                 merge(&mut all, "hugetlb", huge_pages(folder));
@@ -54,9 +62,8 @@ impl Cgroup {
 fn merge(all: &mut Map<String, Value>, name: &str, value: Value) {
     let Value::Object(value) = value else { return };
     let kept = value.into_iter().filter(|(_, value)| !value.is_null());
-    match all.entry(name).or_insert_with(|| json!({})) {
-        Value::Object(known) => known.extend(kept),
-        _ => {}
+    if let Value::Object(known) = all.entry(name).or_insert_with(|| json!({})) {
+        known.extend(kept);
     }
 }
 
@@ -231,7 +238,9 @@ fn huge_pages(folder: &Folder) -> Value {
     };
     for entry in fs::read_dir(&folder.path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(suffix));
+        let size = name
+            .strip_prefix("hugetlb.")
+            .and_then(|rest| rest.strip_suffix(suffix));
         if let Some(size) = size.filter(|size| !size.contains('.')) {
             sizes.insert(size.to_owned(), json!({"usage": number(folder, &name)}));
         }
@@ -265,7 +274,10 @@ mod tests {
     fn both_versions_are_read_into_one_form() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        put("cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 1\n");
+        put(
+            "cpu.stat",
+            "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 1\n",
+        );
         put("cpu.pressure", "some avg10=0.50 avg60=0.00 avg300=0.00 total=7\n");
         put("memory.current", "10\n");
         put("memory.max", "max\n");
@@ -275,7 +287,10 @@ mod tests {
         put("pids.max", "max\n");
         put("cpuacct.usage", "99\n");
         put("memory.usage_in_bytes", "11\n");
-        put("blkio.throttle.io_service_bytes_recursive", "8:0 Read 5\nTotal 5\n");
+        put(
+            "blkio.throttle.io_service_bytes_recursive",
+            "8:0 Read 5\nTotal 5\n",
+        );
         let of = |version, controllers: &[&str]| Cgroup {
             folders: vec![Folder {
                 version,

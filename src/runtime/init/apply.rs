@@ -129,7 +129,10 @@ impl Entry<'_> {
         self.reporter.send(&Report::Created, None);
         self.reporter.close();
         loop {
-            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            let mut fds = [
+                PollFd::new(listener, PollFlags::IN),
+                PollFd::new(&signals, PollFlags::IN),
+            ];
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
                 .map_err(|error| failed(error.into()))?;
             while let Ok(Some(signal)) = signals.read_signal() {
@@ -165,7 +168,8 @@ impl Entry<'_> {
     /// The last steps that take rights away, so that a filter has to let as few
     /// calls through as possible: capset(2) and execve(2).
     pub(super) fn confine(&self) -> Result<(), Failure> {
-        let failed = |error: rustix::io::Errno| Failure::new(Step::Credentials, "capabilities", &error.into());
+        let failed =
+            |error: rustix::io::Errno| Failure::new(Step::Credentials, "capabilities", &error.into());
         if let Some(program) = &self.filter {
             let load = || seccomp::install(program, self.plan.filter_flags);
             match &self.listener {
@@ -243,8 +247,9 @@ impl Entry<'_> {
         };
         let own = std::process::id();
         if let Some(profile) = &plan.apparmor {
-            set(&format!("{own}/attr/apparmor/exec"), &format!("exec {profile}"))
-                .map_err(|error| Failure::new(Step::Credentials, format!("apparmor profile {profile}"), &error))?;
+            set(&format!("{own}/attr/apparmor/exec"), &format!("exec {profile}")).map_err(|error| {
+                Failure::new(Step::Credentials, format!("apparmor profile {profile}"), &error)
+            })?;
         }
         if let Some(label) = &plan.selinux {
             set(&format!("{own}/attr/exec"), label)
@@ -295,7 +300,9 @@ impl Entry<'_> {
         if let Some(bundle) = self.bundle {
             let mut state = self.state.clone();
             state.set_status(ContainerState::Created);
-            if let Err(failure) = hooks::run("startContainer", &bundle.start_container, &state, Path::new("/")) {
+            if let Err(failure) =
+                hooks::run("startContainer", &bundle.start_container, &state, Path::new("/"))
+            {
                 return failure;
             }
         }
@@ -456,7 +463,11 @@ fn give_pipes(identity: &Identity) -> io::Result<()> {
         };
         let pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         if pipe && (stat.st_uid, stat.st_gid) != (identity.uid, identity.gid) {
-            rustix::fs::fchown(standard, Some(uid), Some(gid))?;
+            match rustix::fs::fchown(standard, Some(uid), Some(gid)) {
+                // In a user namespace, what belongs to an id outside of it.
+                Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => {}
+                other => other?,
+            }
         }
     }
     Ok(())

@@ -19,6 +19,7 @@ pub(super) mod devices;
 mod identity;
 pub(super) mod mounts;
 mod notify;
+mod offline;
 mod place;
 mod populate;
 mod reaper;
@@ -27,6 +28,7 @@ mod rootfs;
 
 pub(super) use self::apply::set_oom_score;
 pub(super) use self::notify::Notifier;
+pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
 
 use std::cell::Cell;
@@ -111,16 +113,26 @@ fn run(
     }
     enter_namespaces(&blueprint.namespaces, network.as_ref().map(|fd| fd.as_fd()))?;
     set_oom_score(&blueprint.process, reporter)?;
-    let listener = blueprint.process.listener.as_ref().map(Notifier::connect).transpose()?;
+    let listener = blueprint
+        .process
+        .listener
+        .as_ref()
+        .map(Notifier::connect)
+        .transpose()?;
 
     // The host can be seen.
     let mut sources = mounts::Sources::open(blueprint, &mut fds)?;
     let volumes = open_volumes(blueprint)?;
-    set_propagation(blueprint.propagation.map_or(libc::MS_PRIVATE, |(kind, _)| match kind {
-        // Private, it would hear nothing of the host.
-        libc::MS_SLAVE | libc::MS_SHARED => libc::MS_SLAVE,
-        _ => libc::MS_PRIVATE,
-    }), true)?;
+    set_propagation(
+        blueprint
+            .propagation
+            .map_or(libc::MS_PRIVATE, |(kind, _)| match kind {
+                // Private, it would hear nothing of the host.
+                libc::MS_SLAVE | libc::MS_SHARED => libc::MS_SLAVE,
+                _ => libc::MS_PRIVATE,
+            }),
+        true,
+    )?;
     let root = rootfs::mount_root(&blueprint.rootfs)?;
     // Paths that an image has a say in are touched when the host can no longer
     // be seen; but hooks need both, and in a user namespace a procfs can only
@@ -155,7 +167,12 @@ fn run(
             reporter.wait().map_err(given)?;
         }
         state.set_status(ContainerState::Creating);
-        hooks::run("createContainer", &bundle.create_container, &state, state.bundle())?;
+        hooks::run(
+            "createContainer",
+            &bundle.create_container,
+            &state,
+            state.bundle(),
+        )?;
     }
     let root = if late { change_root(root, no_pivot)? } else { root };
     let root = root.as_fd();

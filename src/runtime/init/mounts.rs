@@ -99,9 +99,14 @@ fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
 /// As the init stage opens sources, for those only the launcher can open: in
 /// the user namespace of the host, where ids can be mapped and every file be
 /// reached. `own` are the container's ids.
-pub(in crate::runtime) fn open_for(step: &MountStep, own: Option<&Mappings>) -> Result<Option<OwnedFd>, Failure> {
+pub(in crate::runtime) fn open_for(
+    step: &MountStep,
+    own: Option<&Mappings>,
+) -> Result<Option<OwnedFd>, Failure> {
     let open = || -> io::Result<Option<OwnedFd>> {
-        let Some(tree) = open_step(step)? else { return Ok(None) };
+        let Some(tree) = open_step(step)? else {
+            return Ok(None);
+        };
         if let Some((mappings, below)) = &step.mapped {
             let mappings = mappings.as_ref().or(own).ok_or(io::ErrorKind::InvalidInput)?;
             let users = launch::user_namespace(mappings)?;
@@ -225,7 +230,15 @@ fn mount(
             let named = |error| (Some("cgroup".to_owned()), error);
             let target = target(Kind::Folder).map_err(named)?;
             let folders = std::mem::take(folders);
-            mount_cgroups(target.as_fd(), root, &step.target, attributes.set, cgroups, folders).map_err(named)
+            mount_cgroups(
+                target.as_fd(),
+                root,
+                &step.target,
+                attributes.set,
+                cgroups,
+                folders,
+            )
+            .map_err(named)
         }
         MountSource::Remount => {
             let change = || -> io::Result<()> {

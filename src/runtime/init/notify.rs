@@ -110,7 +110,11 @@ impl Notifier {
         if sent {
             Ok(())
         } else {
-            Err(Failure::because(Step::Seccomp, "listener", "it did not take the descriptor"))
+            Err(Failure::because(
+                Step::Seccomp,
+                "listener",
+                "it did not take the descriptor",
+            ))
         }
     }
 }

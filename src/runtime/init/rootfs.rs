@@ -79,7 +79,8 @@ pub(super) fn mount_root(rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
 /// Makes a folder a mount, which is what can become a root, with everything
 /// mounted in it.
 fn mount_upon_itself(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, path, flags)?;
     attach(tree, path)
 }

@@ -10,9 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
-};
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall};
 use serde::{Deserialize, Serialize};
 
 use self::compile::{Architecture, Comparison, Condition, Rule, Rules};
@@ -198,8 +196,14 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
                     .binary_search_by_key(&name.as_str(), |row| row.0)
                     .ok()
                     .and_then(|at| TABLE.get(at));
-                if row.is_none() && action != compile::ALLOW {
-                    // Leaving out a permission is safe, leaving out a ban is not.
+                let lenient = matches!(
+                    profile.default_action(),
+                    LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
+                );
+                if row.is_none() && action != compile::ALLOW && lenient {
+                    // Leaving out a permission is safe, and a ban where calls
+                    // are banned anyway (profiles name those of every
+                    // architecture); any other ban is not.
                     return Err(SeccompError::Unsupported(format!("system call {name}")));
                 }
                 let Some(number) = row.and_then(|row| number(row, architecture)) else {

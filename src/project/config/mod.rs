@@ -1,6 +1,8 @@
 //! A model as `config` prints it: the keys, the order and the omissions of
 //! docker compose.
 
+mod emit;
+
 use serde_json::{Map, Number, Value as Json, json};
 
 use super::load::Model;
@@ -31,35 +33,13 @@ pub fn render(model: &Model, style: Style) -> Json {
 }
 
 fn render_as(model: &Model, style: Style, escaped: bool) -> Json {
-    let style = Printing { style, escaped };
+    let printing = Printing { style, escaped };
     let mut document = Map::new();
-    let shape = STACK_FORM.shape;
-    let sections = shape.into_iter().flat_map(|shape| shape.fields);
-    let mut names: Vec<&str> = sections.map(|field| field.name).collect();
-    if style.style == Style::Json {
-        names.sort_unstable();
-    }
-    let root = &model.document;
-    for name in names {
-        if matches!(name, "version" | "include") || (name == "models" && style.style == Style::Json) {
-            continue;
-        }
-        let Some(field) = STACK_FORM.field(name) else {
-            continue;
-        };
-        let value = match root.get(name) {
-            Some(node) => value(node, Some(field.form), style),
-            None if name == "services" => json!({}),
-            None => continue,
-        };
-        if name == "services" || !is_empty(&value) {
+    for (name, node, form) in sections(model, style) {
+        let value = node.map_or_else(|| json!({}), |node| value(node, form, printing));
+        if name == "services" || !is_empty(&value) || name.starts_with("x-") {
             document.insert(name.to_owned(), value);
         }
-    }
-    let mut extensions: Vec<_> = root.entries().filter(|(key, _)| key.starts_with("x-")).collect();
-    extensions.sort_by_key(|(key, _)| *key);
-    for (key, node) in extensions {
-        document.insert(key.to_owned(), value(node, None, style));
     }
     Json::Object(document)
 }
@@ -78,7 +58,55 @@ pub fn yaml(model: &Model) -> Result<String, serde_yaml::Error> {
 /// # Errors
 /// As [`yaml`].
 pub fn yaml_as(model: &Model, escaped: bool) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&render_as(model, Style::Yaml, escaped))
+    let style = Printing {
+        style: Style::Yaml,
+        escaped,
+    };
+    let mut out = String::new();
+    for (name, node, form) in sections(model, Style::Yaml) {
+        let entries = node.filter(|_| form.is_some_and(|form| form.names));
+        let Some(map) = entries.and_then(Node::as_map).filter(|map| !map.is_empty()) else {
+            let value = node.map_or_else(|| json!({}), |node| value(node, form, style));
+            if name == "services" || !is_empty(&value) || name.starts_with("x-") {
+                emit::entry(name, &value, 0, &mut out)?;
+            }
+            continue;
+        };
+        // One after the other: they need not be in memory together.
+        out.push_str(name);
+        out.push_str(":\n");
+        let mut keys: Vec<_> = map.iter().collect();
+        keys.sort_by_key(|(key, _)| *key);
+        for (key, entry) in keys {
+            let below = form.and_then(|form| form.values);
+            emit::entry(key, &value(&entry.node, below, style), 2, &mut out)?;
+        }
+    }
+    Ok(out)
+}
+
+/// The sections of a model in the order in which they are printed, then its
+/// extensions.
+fn sections(model: &Model, style: Style) -> Vec<(&str, Option<&Node>, Option<&'static Form>)> {
+    let root = &model.document;
+    let fields = STACK_FORM.shape.into_iter().flat_map(|shape| shape.fields);
+    let mut sections: Vec<_> = fields
+        .filter(|field| !matches!(field.name, "version" | "include"))
+        .filter(|field| field.name != "models" || style != Style::Json)
+        .map(|field| (field.name, root.get(field.name), Some(field.form)))
+        .filter(|(name, node, _)| node.is_some() || *name == "services")
+        .collect();
+    if style == Style::Json {
+        sections.sort_unstable_by_key(|(name, ..)| *name);
+    }
+    let mut extensions: Vec<_> = root
+        .entries()
+        .filter(|(key, _)| key.starts_with("x-"))
+        .map(|(key, node)| (key, Some(node), None))
+        .collect();
+    extensions.sort_unstable_by_key(|(key, ..)| *key);
+    sections.append(&mut extensions);
+    sections
 }
 
 /// The model as indented JSON text, without a line end at its end.
@@ -153,21 +181,32 @@ fn shaped(node: &Node, form: Option<&'static Form>, style: Printing) -> Json {
     let Some(shape) = form.and_then(|form| form.shape) else {
         return Json::Object(map);
     };
-    for field in shape.fields {
-        let there = node
-            .get(field.name)
-            .map(|node| value(node, Some(field.form), style));
+    // Most fields of a mapping are not there: only those that are, and those
+    // that are printed all the same, are looked at.
+    let there = node
+        .entries()
+        .filter_map(|(key, node)| Some((shape.position(key)?, Some(node))));
+    let mut found: Vec<(usize, Option<&Node>)> = there.collect();
+    for (position, field) in shape.fields.iter().enumerate() {
+        let always = match field.print {
+            Print::OrNull | Print::OrEmpty => style.style == Style::Json,
+            _ => false,
+        };
+        if always && !found.iter().any(|(there, _)| *there == position) {
+            found.push((position, None));
+        }
+    }
+    found.sort_unstable_by_key(|(position, _)| *position);
+    for (position, there) in found {
+        let Some(field) = shape.fields.get(position) else {
+            continue;
+        };
+        let there = there.map(|node| value(node, Some(field.form), style));
         let printed = match (field.print, there) {
-            (Print::Never, _) => None,
-            (Print::OrNull, there) => match there {
-                Some(value) => Some(value),
-                None => (style.style == Style::Json).then_some(Json::Null),
-            },
+            (Print::OrNull, there) => Some(there.unwrap_or(Json::Null)),
             (Print::OrEmpty, Some(Json::Object(map))) => Some(Json::Object(map)),
-            (Print::OrEmpty, _) => match style.style {
-                Style::Json => Some(empty(field.form, style)),
-                Style::Yaml => None,
-            },
+            (Print::OrEmpty, _) if style.style == Style::Json => Some(empty(field.form, style)),
+            (Print::OrEmpty, _) => None,
             (Print::Present, there) => there.filter(|value| !value.is_null()),
             (Print::Filled, there) => there.filter(|value| {
                 let no_bytes = field.form.format == Format::Bytes && value.as_str() == Some("0");

@@ -1,0 +1,192 @@
+//! How long `run` of a static `true` takes, as a whole process: ours, crun's and
+//! runc's where they are installed, and the kernel's floor by a C program, in
+//! one run: `cargo bench --bench run` (as root; `-- --quick` for fewer rounds).
+//!
+//! The rounds go through all of them in turn, so that a machine whose speed
+//! drifts drifts for all; best and median are printed. crun refuses machines
+//! with both versions of cgroups: everything runs in a mount namespace in which
+//! the version 2 hierarchy is hidden when there are both.
+
+#![allow(clippy::print_stdout, reason = "its table is what it is for")]
+#![allow(clippy::exit, reason = "it stands for the process it has started")]
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Docker's profile as Debian's container packages have it.
+const PROFILE: &str = "/usr/share/containers/seccomp.json";
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|text| text != "--bench")
+        .collect();
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root");
+        return Ok(());
+    }
+    if std::env::var_os("RCOMPOSE_BENCH_INSIDE").is_none() {
+        let hide = "mount --make-rprivate /; if mountpoint -q /sys/fs/cgroup/unified && test -d /sys/fs/cgroup/memory; \
+            then umount /sys/fs/cgroup/unified; fi; exec \"$0\" \"$@\"";
+        let status = Command::new("unshare")
+            .args(["--mount", "sh", "-c", hide])
+            .arg(std::env::current_exe()?)
+            .args(&arguments)
+            .env("RCOMPOSE_BENCH_INSIDE", "1")
+            .status()?;
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    let rounds = if arguments.iter().any(|text| text == "--quick") {
+        20
+    } else {
+        100
+    };
+    let folder = tempfile::tempdir()?;
+    prepare(folder.path())?;
+    let ours = folder.path().join("rcompose-oci");
+    symlink(env!("CARGO_BIN_EXE_rcompose"), &ours)?;
+    let mut tools = vec![("rcompose", ours)];
+    for name in ["crun", "runc"] {
+        if let Some(path) = find(name) {
+            tools.push((name, path));
+        }
+    }
+    let mut rows: Vec<(String, Vec<Duration>)> = Vec::new();
+    let mut commands: Vec<Command> = Vec::new();
+    if let Some(floor) = floor(folder.path())? {
+        let mut command = Command::new(floor);
+        command.arg(folder.path().join("rootfs")).arg("/bin/true");
+        rows.push(("floor".into(), Vec::new()));
+        commands.push(command);
+    }
+    for (name, path) in &tools {
+        for config in ["plain", "filtered"] {
+            let bundle = folder.path().join(config);
+            if !bundle.exists() {
+                continue;
+            }
+            let mut command = Command::new(path);
+            command
+                .arg("--root")
+                .arg(folder.path().join(format!("state-{name}")))
+                .args(["run", "--bundle"])
+                .arg(bundle)
+                .arg(format!("bench-{}", std::process::id()));
+            rows.push((format!("{name}, {config}"), Vec::new()));
+            commands.push(command);
+        }
+    }
+    for round in 0..rounds {
+        for (command, (name, times)) in commands.iter_mut().zip(&mut rows) {
+            let begin = Instant::now();
+            let output = command.stdin(Stdio::null()).output()?;
+            let time = begin.elapsed();
+            if !output.status.success() {
+                return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)).into());
+            }
+            // The first fills caches.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    println!("{:24} {:>9} {:>9}", "run of true, ms", "best", "median");
+    for (name, mut times) in rows {
+        times.sort();
+        let of = |at: usize| times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+        println!("{name:24} {:9.2} {:9.2}", of(0), of(times.len() / 2));
+    }
+    Ok(())
+}
+
+fn find(name: &str) -> Option<std::path::PathBuf> {
+    std::env::var("PATH")
+        .ok()?
+        .split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.exists())
+}
+
+/// The C program, where there is a compiler.
+fn floor(folder: &Path) -> Result<Option<std::path::PathBuf>> {
+    if find("cc").is_none() {
+        println!("no C compiler: without the kernel's floor");
+        return Ok(None);
+    }
+    let binary = folder.join("floor");
+    let status = Command::new("cc")
+        .args(["-O2", "-static", "-o"])
+        .arg(&binary)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/floor.c"))
+        .status()?;
+    Ok(status.success().then_some(binary))
+}
+
+/// Bundles with the configuration a runtime's `spec` writes, without a terminal.
+fn prepare(folder: &Path) -> Result<()> {
+    let busybox = find("busybox").ok_or("no busybox (package busybox-static)")?;
+    let root = folder.join("rootfs");
+    for place in ["bin", "proc", "sys", "dev"] {
+        fs::create_dir_all(root.join(place))?;
+    }
+    fs::copy(busybox, root.join("bin/busybox"))?;
+    symlink("busybox", root.join("bin/true"))?;
+    let made = Command::new(env!("CARGO_BIN_EXE_rcompose"))
+        .args(["oci", "spec", "--bundle"])
+        .arg(folder)
+        .status()?;
+    if !made.success() {
+        return Err("no configuration".into());
+    }
+    let mut config: Value = serde_json::from_slice(&fs::read(folder.join("config.json"))?)?;
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["/bin/true"]);
+    config["root"] = json!({"path": root});
+    config["ociVersion"] = json!("1.0.2");
+    if let Some(mounts) = config["mounts"].as_array_mut() {
+        // What the others need more for.
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    }
+    config["linux"]["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    let save = |name: &str, config: &Value| -> Result<()> {
+        fs::create_dir(folder.join(name))?;
+        fs::write(folder.join(name).join("config.json"), config.to_string())?;
+        Ok(())
+    };
+    save("plain", &config)?;
+    match fs::read(PROFILE) {
+        Ok(text) => {
+            config["linux"]["seccomp"] = profile(&serde_json::from_slice(&text)?);
+            save("filtered", &config)
+        }
+        Err(_) => {
+            println!("no {PROFILE}: without the system call filter");
+            Ok(())
+        }
+    }
+}
+
+/// The rules of a profile that hold without any capability.
+fn profile(all: &Value) -> Value {
+    let mut rules = Vec::new();
+    for rule in all["syscalls"].as_array().into_iter().flatten() {
+        let conditional = |name: &str| rule[name].as_object().is_some_and(|map| !map.is_empty());
+        if conditional("includes") || conditional("excludes") || rule["action"] != "SCMP_ACT_ALLOW" {
+            continue;
+        }
+        rules.push(json!({"names": rule["names"], "action": rule["action"], "args": rule["args"]}));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": rules,
+    })
+}

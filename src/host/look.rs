@@ -1,0 +1,114 @@
+//! What there is beside the containers of one project, for commands that only
+//! look: the projects of a world, its volumes, the records of runs.
+
+use std::path::PathBuf;
+
+use super::record::{ContainerRecord, folders, lease_key};
+use super::start::stop_signal;
+use super::view::{View, views};
+use super::{HostError, Machine};
+use crate::plan::ContainerState;
+use crate::runtime::{ExitRecord, RunningRecord};
+use crate::store::{World, read_record, remove_record, write_record};
+use crate::volume::{Volume, Volumes};
+
+/// The names of the projects that have a container, sorted.
+///
+/// # Errors
+/// [`HostError::Store`] when a record cannot be read.
+pub fn projects(world: &World) -> Result<Vec<(String, Vec<View>)>, HostError> {
+    let mut names = folders(&world.stacks());
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let views = views(world, &name)?;
+        if !views.is_empty() {
+            found.push((name, views));
+        }
+    }
+    Ok(found)
+}
+
+/// The volumes of a project and where their content is, by name.
+///
+/// # Errors
+/// [`HostError`] when a record cannot be read.
+pub fn volumes(world: &World, project: &str) -> Result<Vec<(Volume, PathBuf)>, HostError> {
+    let store = Volumes::new(world);
+    let mut found = Vec::new();
+    for volume in store.list()? {
+        if volume.project == project {
+            let place = store.data_dir(&volume.name)?;
+            found.push((volume, place));
+        }
+    }
+    found.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    Ok(found)
+}
+
+/// The present run of a container; `None` when it has never run, or its run
+/// has been cleared up after.
+///
+/// # Errors
+/// [`HostError::Store`] when the record cannot be read.
+pub fn running(world: &World, record: &ContainerRecord) -> Result<Option<RunningRecord>, HostError> {
+    let paths = world.container(&record.project, &record.id);
+    Ok(read_record(&paths.running())?)
+}
+
+/// How the last run of a container ended; `None` before that.
+///
+/// # Errors
+/// [`HostError::Store`] when the record cannot be read.
+pub fn last_exit(world: &World, record: &ContainerRecord) -> Result<Option<ExitRecord>, HostError> {
+    let paths = world.container(&record.project, &record.id);
+    Ok(read_record(&paths.exit())?)
+}
+
+/// There while a container waits for its restart policy to start it again.
+fn restarting_path(world: &World, project: &str, id: &str) -> PathBuf {
+    world.container(project, id).run.join("restarting")
+}
+
+/// Whether a container that has ended waits for its restart policy.
+pub fn is_restarting(world: &World, view: &View) -> bool {
+    let waits = matches!(view.state, ContainerState::Exited { stopped: false, .. });
+    waits && restarting_path(world, &view.record.project, &view.record.id).exists()
+}
+
+impl Machine {
+    /// Notes, where `ps` finds it, whether a container waits for its restart policy.
+    pub fn note_restarting(&self, id: &str, restarting: bool) {
+        let path = restarting_path(&self.world, &self.project, id);
+        let noted = if restarting {
+            write_record(&path, &true)
+        } else {
+            remove_record(&path)
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%error, "that a container waits for its restart was not noted");
+        }
+    }
+
+    /// The record of a container; `None` when there is none, or it cannot be read.
+    pub fn record_by_id(&self, id: &str) -> Option<ContainerRecord> {
+        self.record(id).ok().flatten()
+    }
+
+    /// The record of the newest container of a service with this number.
+    pub fn newest(&self, service: &str, number: u32) -> Option<ContainerRecord> {
+        let holders = self.holders().of(&lease_key(&self.project, service, number));
+        let records = holders.iter().filter_map(|id| self.record_by_id(id));
+        records.max_by_key(|record| record.created)
+    }
+
+    /// How the last run of a container ended.
+    pub fn exit_of(&self, record: &ContainerRecord) -> Option<ExitRecord> {
+        last_exit(&self.world, record).ok().flatten()
+    }
+
+    /// The number of the signal that stops a container.
+    pub fn stop_signal(&self, record: &ContainerRecord) -> i32 {
+        stop_signal(record)
+    }
+}

@@ -1,0 +1,196 @@
+//! A printed model as YAML text, as serde_yaml writes it, but without a value
+//! of the whole: a stack of ten thousand services is written service by service.
+
+use serde_json::Value as Json;
+
+/// Bytes of a key that needs no mark; YAML allows 1024 characters.
+const LONGEST_KEY: usize = 512;
+
+/// Writes the entry of a mapping whose keys stand at an indentation.
+pub(super) fn entry(
+    key: &str,
+    value: &Json,
+    indentation: usize,
+    out: &mut String,
+) -> Result<(), serde_yaml::Error> {
+    pad(indentation, out);
+    self::key(key, indentation, out)?;
+    below_key(value, indentation, out)
+}
+
+fn pad(indentation: usize, out: &mut String) {
+    for _ in 0..indentation {
+        out.push(' ');
+    }
+}
+
+/// A key and its colon.
+fn key(key: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    // A key is on one line with its colon, and not long, or else says so (`?`).
+    if key.len() > LONGEST_KEY || key.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
+        out.push_str("? ");
+        // JSON text is YAML text.
+        out.push_str(&serde_json::Value::from(key).to_string());
+        out.push('\n');
+        pad(indentation, out);
+    } else {
+        text(key, indentation, out)?;
+    }
+    out.push(':');
+    Ok(())
+}
+
+/// What follows `key:`.
+fn below_key(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    match value {
+        Json::Object(map) if !map.is_empty() => {
+            out.push('\n');
+            for (key, value) in map {
+                entry(key, value, indentation + 2, out)?;
+            }
+        }
+        Json::Array(list) if !list.is_empty() => {
+            out.push('\n');
+            items(list, indentation, out)?;
+        }
+        scalar => {
+            out.push(' ');
+            self::scalar(scalar, indentation, out)?;
+            out.push('\n');
+        }
+    }
+    Ok(())
+}
+
+fn items(list: &[Json], indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    for item in list {
+        pad(indentation, out);
+        self::item(item, indentation, out)?;
+    }
+    Ok(())
+}
+
+/// An item of a list, after its indentation.
+fn item(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    out.push_str("- ");
+    match value {
+        Json::Object(map) if !map.is_empty() => {
+            let mut first = true;
+            for (key, value) in map {
+                if !std::mem::take(&mut first) {
+                    pad(indentation + 2, out);
+                }
+                self::key(key, indentation + 2, out)?;
+                below_key(value, indentation + 2, out)?;
+            }
+        }
+        Json::Array(list) if !list.is_empty() => {
+            let mut first = true;
+            for value in list {
+                if !std::mem::take(&mut first) {
+                    pad(indentation + 2, out);
+                }
+                item(value, indentation + 2, out)?;
+            }
+        }
+        scalar => {
+            self::scalar(scalar, indentation, out)?;
+            out.push('\n');
+        }
+    }
+    Ok(())
+}
+
+fn scalar(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    match value {
+        Json::String(value) => return text(value, indentation, out),
+        Json::Null => out.push_str("null"),
+        Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Json::Array(_) => out.push_str("[]"),
+        Json::Object(_) => out.push_str("{}"),
+        Json::Number(number) if number.is_i64() || number.is_u64() => out.push_str(&number.to_string()),
+        other => return foreign(other, indentation, out),
+    }
+    Ok(())
+}
+
+/// Text that is plain and is no other value for whoever reads it.
+fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let starts = matches!(bytes.first(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'$'));
+    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-$".contains(byte);
+    // The words that YAML 1.1 takes for others are all short.
+    starts && bytes.len() > 5 && bytes.iter().all(safe)
+}
+
+fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+    if is_plain(value) {
+        out.push_str(value);
+        return Ok(());
+    }
+    foreign(value, indentation, out)
+}
+
+/// A scalar in serde_yaml's words.
+fn foreign<T: serde::Serialize + ?Sized>(
+    value: &T,
+    indentation: usize,
+    out: &mut String,
+) -> Result<(), serde_yaml::Error> {
+    let written = serde_yaml::to_string(value)?;
+    let written = written.strip_suffix('\n').unwrap_or(&written);
+    let mut lines = written.split('\n');
+    out.push_str(lines.next().unwrap_or_default());
+    for line in lines {
+        out.push('\n');
+        if !line.is_empty() {
+            pad(indentation, out);
+            out.push_str(line);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn ours(value: &Json) -> String {
+        let mut out = String::new();
+        for (key, value) in value.as_object().unwrap() {
+            entry(key, value, 0, &mut out).unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn it_is_what_serde_yaml_writes() {
+        let value = json!({
+            "services": {"a": {"image": "nginx:1", "list": ["a", ["b", ["c"]], {"k": {"l": [1, {"m": "n\no"}]}}, {}, []]}},
+            "texts": ["true", "null", "~", "", " ", "a\nb", "a\nb\n", "\na", "  x\ny", "é", "a: b", "a #b", "- x", "0x1f", "1e3",
+                "no", "y", "2001-01-01", "key: |", "\t", "\u{1b}", "'", "\"", "x".repeat(200), "a\n\n\nb", "trail \n x"],
+            "numbers": [1, -1, 1.5, 0, 1e300],
+            "block": {"command": "one\ntwo\n", "nested": {"deep": "x\n  y\n"}},
+            "odd key: x": {"# y": 1}, "empty": {}, "none": null, "flag": false,
+        });
+        assert_eq!(ours(&value), serde_yaml::to_string(&value).unwrap());
+    }
+
+    #[test]
+    fn keys_may_be_anything() {
+        let value =
+            json!({"multi\nline": {"x".repeat(2000): [{"a\nb": 1, "c\nd": {"e": 2}}]}, "\u{2028}": 1});
+        assert_eq!(serde_yaml::from_str::<Json>(&ours(&value)).unwrap(), value);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_again(text in "[ -~\\n\\té]{0,20}", key in "[a-z:# ]{1,8}") {
+            let value = json!({key.clone(): {"list": [text.clone(), {"k": text.clone()}], "v": text}});
+            prop_assert_eq!(serde_yaml::from_str::<Json>(&ours(&value)).unwrap(), value);
+        }
+    }
+}

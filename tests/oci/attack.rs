@@ -1,0 +1,251 @@
+//! Attacks on runtimes that were published, run against ours. Those that need no
+//! bundle of one's own are in `tests/runtime/attack.rs`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::support::{bundle, program};
+
+/// Everything below a folder, with sizes.
+fn listing(folder: &Path) -> Vec<String> {
+    let mut list: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            format!("{:?} {}", entry.file_name(), entry.metadata().unwrap().len())
+        })
+        .collect();
+    list.sort();
+    list
+}
+
+/// CVE-2019-19921, CVE-2026-41579: the runtime's own places are links out.
+#[test]
+fn places_of_the_runtime_that_are_links_are_refused() {
+    for name in ["proc", "sys", "dev"] {
+        let Some(mut bundle) = bundle() else { return };
+        let marker = bundle.path("marker");
+        fs::create_dir(&marker).unwrap();
+        fs::remove_dir(bundle.path("rootfs").join(name)).unwrap();
+        symlink(&marker, bundle.path("rootfs").join(name)).unwrap();
+        bundle.args(&["true"]);
+        let error = bundle.refused();
+        assert!(error.contains(name), "{error}");
+        assert!(listing(&marker).is_empty());
+    }
+    for name in ["shm", "pts", "mqueue"] {
+        let Some(mut bundle) = bundle() else { return };
+        let marker = bundle.path("marker");
+        fs::create_dir(&marker).unwrap();
+        // A /dev of the image's own, as an attacker fills it.
+        bundle.config["mounts"].as_array_mut().unwrap().truncate(1);
+        bundle.mount(json!({"destination": format!("/dev/{name}"), "type": "tmpfs", "source": "x"}));
+        symlink(&marker, bundle.path("rootfs/dev").join(name)).unwrap();
+        bundle.args(&["true"]);
+        bundle.refused();
+        assert!(listing(&marker).is_empty());
+    }
+}
+
+/// CVE-2025-31133: `/dev/null` of the container is what masks are made of.
+#[test]
+fn a_null_device_that_is_a_link_hides_nothing_else() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["mounts"].as_array_mut().unwrap().truncate(1);
+    symlink("/proc/sys/kernel/core_pattern", bundle.path("rootfs/dev/null")).unwrap();
+    fs::write(bundle.path("rootfs/data/secret"), "secret").unwrap();
+    bundle.config["linux"]["maskedPaths"] = json!(["/data/secret"]);
+    let before = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    bundle.sh("stat -c %t:%T /data/secret; echo x > /data/secret");
+    let said = bundle.run();
+    assert!(said.out.starts_with("1:3"), "{said:?}");
+    assert_eq!(
+        fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(),
+        before
+    );
+}
+
+/// CVE-2024-21626: a working directory through a descriptor of the runtime's.
+#[test]
+fn working_directories_do_not_lead_out() {
+    let Some(mut bundle) = bundle() else { return };
+    for number in 0..24 {
+        bundle.config["process"]["cwd"] = format!("/proc/self/fd/{number}").into();
+        bundle.args(&["pwd"]);
+        let said = bundle.run();
+        assert!(said.code != 0, "{number}: {said:?}");
+    }
+    symlink("/proc/self/fd/7/../../..", bundle.path("rootfs/data/link")).unwrap();
+    bundle.config["process"]["cwd"] = "/data/link".into();
+    let said = bundle.run();
+    assert!(said.code != 0, "{said:?}");
+    bundle.config["process"]["cwd"] = "/".into();
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    for number in 3..24 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let said = bundle.call(&["exec", "--cwd", &cwd, &bundle.id, "pwd"]);
+        assert!(said.code != 0, "{cwd}: {said:?}");
+    }
+    bundle.delete();
+}
+
+/// CVE-2019-5736: the runtime's own binary, by way of `/proc/self/exe` and of
+/// the process of `exec`.
+#[test]
+fn our_binary_cannot_be_written() {
+    let Some(mut bundle) = bundle() else { return };
+    let before = fs::metadata(program(&bundle.path(""))).unwrap();
+    let script = "#!/proc/self/exe\n";
+    fs::write(bundle.path("rootfs/bin/trap-door"), script).unwrap();
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    fs::set_permissions(
+        bundle.path("rootfs/bin/trap-door"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    bundle.sh(
+        "echo ready; while true; do for p in /proc/[0-9]*; do case $(readlink $p/exe 2>/dev/null) in /bin/*|'') ;; \
+         *) (echo x > $p/exe) 2>/dev/null && echo WRITTEN; (exec 9<$p/exe) 2>/dev/null;; esac; \
+         ls $p/fd $p/root/work 2>/dev/null | grep -q state && echo LEAK; done; done",
+    );
+    bundle.start();
+    bundle.wait_for_output("ready");
+    for _ in 0..30 {
+        let _ = bundle.exec(&["true"]);
+        let _ = bundle.exec(&["trap-door"]);
+    }
+    bundle.delete();
+    assert_eq!(bundle.output(), "ready\n");
+    let after = fs::metadata(program(&bundle.path(""))).unwrap();
+    assert_eq!(
+        (before.len(), before.mtime(), before.ctime()),
+        (after.len(), after.mtime(), after.ctime())
+    );
+}
+
+/// CVE-2021-30465, CVE-2024-45310: a mount's target is swapped for a link while
+/// it is looked up.
+#[test]
+fn a_swapped_target_leads_nowhere() {
+    let Some(mut bundle) = bundle() else { return };
+    let (shared, marker) = (bundle.path("shared"), bundle.path("marker"));
+    fs::create_dir_all(shared.join("a/deep")).unwrap();
+    fs::create_dir(&marker).unwrap();
+    symlink(&marker, shared.join("b")).unwrap();
+    bundle.mount(json!({"destination": "/shared", "type": "bind", "source": shared, "options": ["rbind"]}));
+    bundle.mount(json!({"destination": "/shared/a/deep/new", "type": "tmpfs", "source": "x"}));
+    bundle.args(&["true"]);
+    bundle.save();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (a, b) = (shared.join("a"), shared.join("b"));
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let _ = rustix::fs::renameat_with(rustix::fs::CWD, &a, rustix::fs::CWD, &b, flags);
+            }
+        });
+        for _ in 0..60 {
+            let status = bundle
+                .command(&["run", &bundle.id])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            let _ = status;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(listing(&marker).is_empty(), "{:?}", listing(&marker));
+}
+
+/// CVE-2022-24769, CVE-2022-29162: capabilities that a program with file
+/// capabilities would inherit; and a further process is no exception.
+#[test]
+fn nothing_is_inheritable_that_was_not_asked_for() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    for options in [&[][..], &["--user", "5"], &["--cap", "CAP_SYS_ADMIN"]] {
+        let mut args = vec!["exec"];
+        args.extend(options);
+        args.extend([
+            bundle.id.as_str(),
+            "grep",
+            "-E",
+            "CapInh|CapAmb",
+            "/proc/self/status",
+        ]);
+        let said = bundle.call(&args);
+        assert_eq!(
+            said.out, "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n",
+            "{said:?}"
+        );
+    }
+    bundle.delete();
+}
+
+/// CVE-2022-2989 and its like: additional groups of the runtime's caller.
+#[test]
+fn groups_of_the_caller_do_not_stay() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 6});
+    assert_eq!(
+        bundle.prints("grep Groups /proc/self/status; id -G"),
+        "Groups:\t \n6\n"
+    );
+}
+
+/// CVE-2019-16884, CVE-2025-52881: writes to procfs are led elsewhere by mounts.
+#[test]
+fn nothing_is_mounted_over_procfs() {
+    let Some(mut bundle) = bundle() else { return };
+    fs::create_dir(bundle.path("fake")).unwrap();
+    for destination in [
+        "/proc",
+        "/proc/self",
+        "/proc/sys",
+        "/proc/1/attr",
+        "/proc/../proc/self",
+    ] {
+        bundle.config["mounts"].as_array_mut().unwrap().truncate(4);
+        bundle.mount(json!({"destination": destination, "type": "bind", "source": bundle.path("fake"), "options": ["rbind"]}));
+        let error = bundle.refused();
+        assert!(error.contains("proc"), "{destination}: {error}");
+    }
+    // By way of a link in the image.
+    bundle.config["mounts"].as_array_mut().unwrap().truncate(4);
+    symlink("/proc/self", bundle.path("rootfs/data/self")).unwrap();
+    bundle.mount(json!({"destination": "/data/self", "type": "bind", "source": bundle.path("fake"), "options": ["rbind"]}));
+    bundle.refused();
+}
+
+/// CVE-2020-15257: sockets that a container in the host's network reaches.
+#[test]
+fn no_socket_is_in_reach() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|kind| kind["type"] != "network");
+    bundle.config["mounts"].as_array_mut().unwrap().truncate(3);
+    assert_eq!(
+        bundle.prints("grep -c '@.*rcompose' /proc/net/unix || true"),
+        "0\n"
+    );
+    use std::os::unix::fs::PermissionsExt as _;
+    bundle.args(&["sleep", "1000"]);
+    bundle.create();
+    let mode = fs::metadata(bundle.path("state").join(&bundle.id))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    bundle.delete();
+}

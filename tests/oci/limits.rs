@@ -1,0 +1,116 @@
+//! Control groups: limits as written, changed in place, and what is used.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::support::{Bundle, bundle, wait_until};
+
+/// A value in whichever hierarchy has the file.
+fn value(bundle: &Bundle, files: &[&str]) -> Option<String> {
+    bundle.cgroups().iter().find_map(|folder| {
+        files
+            .iter()
+            .find_map(|file| fs::read_to_string(folder.join(file)).ok())
+            .map(|text| text.trim().to_owned())
+    })
+}
+
+#[test]
+fn limits_are_set_changed_and_counted() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["resources"] = json!({
+        "memory": {"limit": 64 << 20}, "pids": {"limit": 50}, "cpu": {"shares": 512, "quota": 20000, "period": 50000},
+        "devices": [{"allow": false, "access": "rwm"}]});
+    bundle.sh("cat /dev/zero | head -c 5 | wc -c; mknod /data/disk b 8 0; cat /data/disk 2>/dev/null || echo denied; sleep 1000");
+    bundle.start();
+    bundle.wait_for_output("denied");
+    assert!(bundle.output().starts_with("5\n"), "{}", bundle.output());
+    let memory = ["memory.limit_in_bytes", "memory.max"];
+    assert_eq!(value(&bundle, &memory).unwrap(), (64 << 20).to_string());
+    assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "50");
+    let quota = value(&bundle, &["cpu.cfs_quota_us", "cpu.max"]).unwrap();
+    assert!(quota.starts_with("20000"), "{quota}");
+    bundle.ok(&[
+        "update",
+        "--memory",
+        "128m",
+        "--pids-limit",
+        "60",
+        "--cpu-quota",
+        "30000",
+        &bundle.id,
+    ]);
+    assert_eq!(value(&bundle, &memory).unwrap(), (128 << 20).to_string());
+    assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "60");
+    fs::write(bundle.path("new.json"), r#"{"pids": {"limit": 70}}"#).unwrap();
+    bundle.ok(&["update", "-r", "new.json", &bundle.id]);
+    assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "70");
+    let stats: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", &bundle.id])).unwrap();
+    assert_eq!(stats["type"], "stats");
+    assert_eq!(stats["id"], bundle.id);
+    assert!(stats["data"]["pids"]["current"].as_u64().unwrap() >= 1, "{stats}");
+    assert_eq!(stats["data"]["memory"]["usage"]["limit"], 128 << 20);
+    assert!(
+        stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0,
+        "{stats}"
+    );
+    bundle.delete();
+    assert!(bundle.cgroups().is_empty());
+}
+
+#[test]
+fn a_container_that_runs_out_of_memory_is_reported() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["resources"] = json!({"memory": {"limit": 8 << 20, "swap": 8 << 20}});
+    bundle.sh("while ! test -e /data/go; do sleep 0.01; done; sh -c 'x=$(cat /dev/zero | tr \"\\0\" x | head -c 100000000)'; sleep 1000");
+    bundle.start();
+    let events = fs::File::create(bundle.path("events")).unwrap();
+    let mut watcher = bundle
+        .command(&["events", "--interval", "50ms", &bundle.id])
+        .stdout(events)
+        .spawn()
+        .unwrap();
+    wait_until("first stats", || {
+        fs::read_to_string(bundle.path("events"))
+            .unwrap()
+            .contains("stats")
+    });
+    fs::write(bundle.path("rootfs/data/go"), "").unwrap();
+    wait_until("oom", || {
+        fs::read_to_string(bundle.path("events"))
+            .unwrap()
+            .contains("\"oom\"")
+    });
+    bundle.delete();
+    assert!(watcher.wait().unwrap().success());
+}
+
+#[test]
+fn somebody_elses_cgroup_is_left_alone() {
+    let Some(mut bundle) = bundle() else { return };
+    let Some(mut other) = self::bundle() else { return };
+    other.args(&["sleep", "1000"]);
+    other.start();
+    bundle.config["linux"]["cgroupsPath"] = other.config["linux"]["cgroupsPath"].clone();
+    let error = bundle.refused();
+    assert!(error.contains("cgroup is not empty"), "{error}");
+    assert_eq!(other.state()["status"], "running");
+    other.delete();
+}
+
+#[test]
+fn without_a_cgroup_namespace_it_sees_its_own_folders() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|kind| kind["type"] != "cgroup");
+    bundle.mount(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}));
+    let said = bundle.prints(
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | sort -u | head -3; \
+        mkdir /sys/fs/cgroup/memory/x 2>/dev/null || mkdir /sys/fs/cgroup/x 2>/dev/null || echo read-only",
+    );
+    assert!(said.starts_with("1\n") || said.contains("\n1\n"), "{said}");
+    assert!(said.ends_with("read-only\n"), "{said}");
+}
