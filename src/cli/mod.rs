@@ -26,6 +26,7 @@ mod exec;
 mod explain;
 mod failure;
 mod follow;
+mod graph;
 mod image;
 mod lifecycle;
 mod logs;
@@ -45,6 +46,7 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod why;
 
 use arguments::{Arguments, Command};
 use context::Context;
@@ -82,6 +84,8 @@ pub fn main() -> ExitCode {
             Command::Volumes(typed) => volumes::volumes(&context, typed),
             Command::Attach(typed) => attach::attach(&context, typed),
             Command::Cp(typed) => cp::cp(&context, typed),
+            Command::Graph(typed) => graph::graph(&context, typed),
+            Command::Why(typed) => why::why(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),

@@ -134,11 +134,6 @@ pub static TABLE: &[Unsupported] = &[
         "the writable layer has no options",
     ),
     no(
-        "services.*.attach",
-        False,
-        "choose what is shown with `up --attach`",
-    ),
-    no(
         "services.*.logging.driver",
         Not(&super::LOG_DRIVERS),
         "the log drivers are json-file, local and none",

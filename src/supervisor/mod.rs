@@ -16,6 +16,8 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
+//! What happens to containers is noted in the stack's [`journal`], for `events`.
+//!
 //! # Killed at any time
 //!
 //! Its socket stays behind, by which the next one knows. That one is started by
