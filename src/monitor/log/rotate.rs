@@ -112,31 +112,38 @@ fn is(path: &Path, file: &fs::Metadata) -> bool {
     fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (file.dev(), file.ino()))
 }
 
+/// The path of the file that follows an open one: `None` when that is the
+/// present one, `Some(None)` when the files are being moved.
+fn follower(path: &Path, own: &fs::Metadata, file: &File) -> io::Result<Option<Option<PathBuf>>> {
+    let files = files(path);
+    Ok(match files.iter().position(|one| is(one, own)) {
+        Some(0) => None,
+        Some(place) => Some(files.get(place - 1).cloned()),
+        // Removed, or moved while we looked.
+        None if file.metadata()?.nlink() == 0 => Some(files.last().cloned()),
+        None => Some(None),
+    })
+}
+
 /// The file that follows an open one; `None` when it is the present one. When
 /// it has been removed, the oldest there is.
 pub(super) fn after(path: &Path, file: &File) -> io::Result<Option<File>> {
     let own = file.metadata()?;
     // Each further look means that the files were moved in between.
     for _ in 0..100 {
-        let files = files(path);
-        let place = files.iter().position(|one| is(one, &own));
-        let follower = match place {
-            Some(0) => return Ok(None),
-            Some(place) => files.get(place - 1),
-            None => files.last(),
+        let Some(follower) = follower(path, &own, file)? else {
+            return Ok(None);
         };
         let Some(follower) = follower else { continue };
-        let opened = match File::open(follower) {
+        let opened = match File::open(&follower) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
-        // An older file is moved before a newer one: where ours has stayed, the
-        // one that follows had not been moved when it was opened.
-        let stayed = match place.and_then(|place| files.get(place)) {
-            Some(place) => is(place, &own),
-            None => is(follower, &opened.metadata()?),
-        };
-        if stayed {
+        // The names may have changed hands before it was opened. If it still
+        // follows ours, it did then.
+        if let Some(Some(again)) = self::follower(path, &own, file)?
+            && is(&again, &opened.metadata()?)
+        {
             return Ok(Some(opened));
         }
     }
