@@ -54,6 +54,7 @@ use failure::{Failure, Outcome};
 
 /// The command line: parses, does, reports.
 pub fn main() -> ExitCode {
+    crate::sys::process::hold_memory();
     let typed = match Arguments::try_parse() {
         Ok(typed) => typed,
         Err(mut error) => {
