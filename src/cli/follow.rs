@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
 use tokio::io::Interest;
@@ -97,6 +97,7 @@ impl Painter {
 #[derive(Debug)]
 struct Source {
     label: String,
+    log: PathBuf,
     reader: Reader,
     /// The next entry begins a line.
     fresh: bool,
@@ -125,6 +126,16 @@ pub(super) struct Span {
     pub(super) since: Option<u64>,
     /// None after this.
     pub(super) until: Option<u64>,
+}
+
+/// What tells that a log has grown, or that a new file takes its place.
+fn changes() -> inotify::WatchFlags {
+    inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVE_SELF | inotify::WatchFlags::ATTRIB
+}
+
+/// Waits for a log's present file too; whether that could be done.
+fn watch_log(inotify: &AsyncFd<OwnedFd>, log: &Path) -> bool {
+    inotify::add_watch(inotify, log, changes()).is_ok()
 }
 
 /// Follows logs and prints what they gain.
@@ -159,7 +170,7 @@ impl Follow {
             return Ok(());
         }
         // Watched first: what is written between the two is not missed.
-        inotify::add_watch(&self.inotify, log, inotify::WatchFlags::MODIFY)?;
+        inotify::add_watch(&self.inotify, log, changes())?;
         let Some(reader) = Reader::open(log, from)? else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -167,6 +178,7 @@ impl Follow {
             id.to_owned(),
             Source {
                 label: label.to_owned(),
+                log: log.to_owned(),
                 reader,
                 fresh: true,
             },
@@ -192,12 +204,18 @@ impl Follow {
     pub(super) fn drain(&mut self, mut print: impl FnMut(&str)) {
         let mut text = String::new();
         for source in self.sources.values_mut() {
-            while let Some(entry) = source.next(self.span) {
-                self.painter.paint(&source.label, &entry, source.fresh, &mut text);
-                source.fresh = !entry.partial;
-                if text.len() >= BATCH {
-                    print(&text);
-                    text.clear();
+            loop {
+                while let Some(entry) = source.next(self.span) {
+                    self.painter.paint(&source.label, &entry, source.fresh, &mut text);
+                    source.fresh = !entry.partial;
+                    if text.len() >= BATCH {
+                        print(&text);
+                        text.clear();
+                    }
+                }
+                // A new file is to be waited for; what came before we do is read.
+                if !source.reader.take_moved() || !watch_log(&self.inotify, &source.log) {
+                    break;
                 }
             }
         }
@@ -241,6 +259,13 @@ impl Follow {
         if !text.is_empty() {
             terminal.out(&text);
         }
+        for source in self.sources.values_mut() {
+            if source.reader.take_moved() {
+                watch_log(&self.inotify, &source.log);
+            }
+        }
+        // What came in while there was nothing to wait with.
+        self.drain(|text| terminal.out(text));
     }
 
     /// A line of our own among the containers'.

@@ -80,6 +80,7 @@ async fn show(
     let mut follow = Follow::new(painter).map_err(failed)?;
     follow.limit(span);
     attach(context, typed, project, &mut follow, from)?;
+    tell_unkept(context, typed, project)?;
     follow.drain_by_time(&context.terminal);
     if !typed.follow {
         return Ok(ExitCode::SUCCESS);
@@ -102,6 +103,28 @@ async fn show(
     }
 }
 
+/// Whether a container's lines are shown.
+fn wanted(typed: &Logs, view: &View) -> bool {
+    (typed.services.is_empty() || typed.services.contains(&view.record.config.name))
+        && typed
+            .index
+            .is_none_or(|index| index == 0 || view.record.number == index)
+}
+
+/// Says of which containers nothing is kept.
+fn tell_unkept(context: &Context, typed: &Logs, project: &str) -> Result<(), Failure> {
+    for view in views(&context.world, project)? {
+        let logging = view.record.config.logging.as_ref();
+        if wanted(typed, &view) && logging.is_some_and(|logging| logging.driver.as_deref() == Some("none")) {
+            let name = &view.record.name;
+            context.terminal.err(&format!(
+                "container {name}: nothing it prints is kept (logging driver none)\n"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Adds the containers that are wanted and there; how many of them run.
 fn attach(
     context: &Context,
@@ -110,14 +133,11 @@ fn attach(
     follow: &mut Follow,
     from: From,
 ) -> Result<usize, Failure> {
-    let wanted = |view: &View| {
-        (typed.services.is_empty() || typed.services.contains(&view.record.config.name))
-            && typed
-                .index
-                .is_none_or(|index| index == 0 || view.record.number == index)
-    };
     let mut running = 0;
-    for view in views(&context.world, project)?.into_iter().filter(wanted) {
+    for view in views(&context.world, project)? {
+        if !wanted(typed, &view) {
+            continue;
+        }
         running += usize::from(view.state.is_running());
         let label = view
             .record

@@ -16,7 +16,7 @@ use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec};
 use crate::network::{NetworkError, bridge, firewall};
 use crate::project::{HealthTest, MountSource, Project, Service};
 use crate::runtime;
-use crate::store::{World, write_record};
+use crate::store::{World, read_record, write_record};
 use crate::volume::{Holder, Volumes};
 
 /// Docker compose's labels begin with this.
@@ -145,6 +145,7 @@ pub(super) async fn container(
         volumes,
         anonymous,
         given: given::of(project, &config)?,
+        seccomp: seccomp_profile(project, &config)?,
         labels: labels(project, &config, number, &image.id),
         stopped: false,
         config,
@@ -327,6 +328,34 @@ pub(super) fn missing_sources(service: &Service) -> Vec<String> {
     problems
 }
 
+/// The content of the file that a service's `seccomp=FILE` names; relative
+/// paths are below the project's folder.
+fn seccomp_profile(project: &Project, service: &Service) -> Result<Option<String>, HostError> {
+    let Some(file) = runtime::seccomp_file(&service.security_opt).filter(|_| !service.privileged) else {
+        return Ok(None);
+    };
+    let path = project.working_dir.join(file);
+    let text = std::fs::read_to_string(&path).map_err(HostError::io("read seccomp profile", &path))?;
+    Ok(Some(text))
+}
+
+/// What is wrong with the security options of a service on this machine, in words.
+pub(super) fn wrong_security(project: &Project, service: &Service) -> Option<String> {
+    let wrong = |text: String| Some(format!("service \"{}\": {text}", service.name));
+    let settings = spec::security(service);
+    let capabilities = match runtime::bounding_set(&settings) {
+        Ok(capabilities) => capabilities,
+        Err(error) => return wrong(error.to_string()),
+    };
+    match seccomp_profile(project, service) {
+        Err(error) => wrong(error.to_string()),
+        Ok(Some(text)) => runtime::seccomp::read_profile(&text, capabilities)
+            .err()
+            .and_then(|error| wrong(error.to_string())),
+        Ok(None) => None,
+    }
+}
+
 /// Gives back the addresses of a container. Not for one of whose number there is
 /// another: they are that one's too.
 pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
@@ -342,12 +371,12 @@ pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<
 /// from whatever part of it is there.
 pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), HostError> {
     let paths = world.container(project, id);
-    runtime::cleanup(
-        &spec::cgroup(world, id),
-        &paths.running(),
-        &paths.exit(),
-        &paths.root(),
-    )?;
+    // Without a record nothing of it was ever begun.
+    let cgroup = match read_record::<ContainerRecord>(&paths.record())? {
+        Some(record) => spec::cgroup_of(world, &record),
+        None => spec::cgroup(world, id, None),
+    };
+    runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
     firewall::remove_published(world, id)?;
     remove_tree(&paths.run)?;
     // Out of sight at once, however long the files take.

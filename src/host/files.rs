@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 
 use super::record::ContainerRecord;
-use super::start::run_lock;
+use super::start::{Shared, run_lock};
 use super::{HostError, spec};
 use crate::image::ImageStore;
 use crate::runtime::{self, Liveness, OfflineMount, Revive, RunningRecord};
@@ -69,7 +69,7 @@ pub fn files(world: &World, record: &ContainerRecord) -> Result<Files, HostError
         command: vec![],
         lock: PathBuf::new(),
     };
-    let request = spec::request(world, record, &image, nobody)?;
+    let request = spec::request(world, record, &image, nobody, &Shared::default())?;
     let mounts: Vec<OfflineMount> = request
         .spec
         .mounts()

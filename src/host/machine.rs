@@ -314,6 +314,7 @@ impl Machine {
                 continue;
             };
             problems.extend(create::missing_sources(service));
+            problems.extend(create::wrong_security(project, service));
             problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
@@ -727,7 +728,7 @@ impl Machine {
             && let Some(running) = self.running(&record.id)
         {
             // Before the record says so: what the kernel refuses is tried again.
-            let resources = spec::limits(service).to_spec();
+            let resources = spec::limits(service)?.to_spec();
             let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
             warnings.extend(
                 unmet

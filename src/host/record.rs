@@ -51,6 +51,9 @@ pub struct ContainerRecord {
     /// Configs and secrets that it is given.
     #[serde(default)]
     pub given: Vec<Given>,
+    /// The content of the file that `seccomp=FILE` names, as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<String>,
     /// Labels: the user's and docker compose's.
     pub labels: BTreeMap<String, String>,
     /// A command stopped it: restart policies leave it alone.

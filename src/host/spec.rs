@@ -1,17 +1,26 @@
 //! Service and image to one run of the runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Mount as SpecMount;
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxDeviceCgroup, LinuxDeviceType, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
+    LinuxWeightDeviceBuilder, Mount as SpecMount,
+};
 
-use super::record::ContainerRecord;
+use super::record::{ContainerRecord, containers};
+use super::start::Shared;
 use super::{HostError, given};
 use crate::image::Image;
-use crate::project::{Mount, MountSource, NetworkMode, Service};
+use crate::project::{
+    BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
+    IpcMode, Mount, MountSource, NetworkMode, PidMode, Service, UtsMode, VolumesOf,
+};
+use crate::runtime::seccomp::read_profile;
 use crate::runtime::{
-    CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, bind_mount, default_spec,
-    tmpfs_mount,
+    self, CgroupRequest, Limits, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest, Settings, Share,
+    SpecError, bind_mount, bounding_set, default_spec, tmpfs_mount,
 };
 use crate::store::{ContainerPaths, World};
 use crate::volume::Volumes;
@@ -28,9 +37,18 @@ pub(super) fn command(service: &Service, image: &Image) -> Vec<String> {
     entrypoint.iter().chain(arguments).cloned().collect()
 }
 
-/// The cgroup of a container, below each hierarchy's base.
-pub(super) fn cgroup(world: &World, id: &str) -> PathBuf {
-    PathBuf::from(format!("rcompose-{}", world.id())).join(id)
+/// The cgroup of a container, below each hierarchy's base; with a `parent`,
+/// below that, which is left when the container is gone.
+pub(super) fn cgroup(world: &World, id: &str, parent: Option<&str>) -> PathBuf {
+    let parent = parent.unwrap_or_default().trim_start_matches('/');
+    Path::new(parent)
+        .join(format!("rcompose-{}", world.id()))
+        .join(id)
+}
+
+/// The cgroup of a container that has a record.
+pub(super) fn cgroup_of(world: &World, record: &ContainerRecord) -> PathBuf {
+    cgroup(world, &record.id, record.config.cgroup_parent.as_deref())
 }
 
 /// The files made for a container, which it sees in `/etc`.
@@ -42,31 +60,25 @@ pub(super) fn request(
     record: &ContainerRecord,
     image: &Image,
     revive: Revive,
+    shared: &Shared,
 ) -> Result<RunRequest, HostError> {
     let service = &record.config;
     let paths = world.container(&record.project, &record.id);
     let mut mounts = Mounts {
         world,
-        record,
         list: vec![],
         populate: vec![],
         confined: BTreeMap::new(),
     };
-    if service.network_mode != NetworkMode::Host {
-        for name in FILES {
-            mounts.list.push(bind_mount(
-                &paths.run.join(name),
-                &format!("/etc/{name}"),
-                &["rprivate"],
-            ));
-        }
+    for name in FILES {
+        mounts.list.push(bind_mount(
+            &paths.run.join(name),
+            &format!("/etc/{name}"),
+            &["rprivate"],
+        ));
     }
-    for mount in &service.volumes {
-        mounts.add(mount)?;
-    }
-    for (target, volume) in &record.anonymous {
-        mounts.volume(target, volume, None, true, false)?;
-    }
+    mounts.take_over(record, &mut BTreeSet::new(), false)?;
+    mounts.all_of(record, false)?;
     for (source, target) in given::mounts(&paths, &record.given) {
         mounts
             .list
@@ -76,18 +88,17 @@ pub(super) fn request(
         .user
         .clone()
         .or_else(|| Some(image.config.user.clone()).filter(|user| !user.is_empty()));
-    let settings = Settings {
+    let on_host = service.uts == Some(UtsMode::Host);
+    let [pid, ipc, shm_of] = shared.paths();
+    let mut settings = Settings {
         args: record.command.clone(),
         env: environment(service, image),
         cwd: service
             .working_dir
             .clone()
             .unwrap_or_else(|| image.config.working_dir.clone()),
-        hostname: Some(record.hostname().to_owned()),
-        domainname: service.domainname.clone(),
-        cap_add: service.cap_add.clone(),
-        cap_drop: service.cap_drop.clone(),
-        privileged: service.privileged,
+        hostname: (!on_host).then(|| record.hostname().to_owned()),
+        domainname: service.domainname.clone().filter(|_| !on_host),
         tty: service.tty,
         ulimits: service
             .ulimits
@@ -95,33 +106,55 @@ pub(super) fn request(
             .map(|(name, limit)| (name.clone(), (limit.soft, limit.hard)))
             .collect(),
         sysctls: service.sysctls.clone(),
-        resources: limits(service),
-        security_opt: service.security_opt.clone(),
+        resources: limits(service)?,
+        devices: devices(service)?,
+        device_rules: service.device_cgroup_rules.iter().map(device_rule).collect(),
         mounts: mounts.list,
         shm_size: service.shm_size,
         host_network: service.network_mode == NetworkMode::Host,
-        ..Settings::default()
+        pid: match service.pid {
+            Some(PidMode::Host) => Share::Host,
+            _ => pid.map_or(Share::Own, Share::Joined),
+        },
+        ipc: match service.ipc {
+            Some(IpcMode::Host) => Share::Host,
+            _ => ipc.map_or(Share::Own, Share::Joined),
+        },
+        no_shm: service.ipc == Some(IpcMode::None),
+        host_uts: on_host,
+        host_cgroup: service.cgroup == Some(CgroupMode::Host),
+        oom_score_adj: service.oom_score_adj,
+        annotations: service.annotations.clone(),
+        ..security(service)
     };
-    let (spec, seccomp) = default_spec(&settings).map_err(|error| HostError::Container {
+    let wrong = |error: SpecError| HostError::Container {
         name: record.name.clone(),
         source: error.into(),
-    })?;
+    };
+    if let Some(profile) = &record.seccomp {
+        let capabilities = bounding_set(&settings).map_err(wrong)?;
+        let profile = read_profile(profile, capabilities).map_err(|error| wrong(error.into()))?;
+        settings.seccomp = Some(profile);
+    }
+    let (spec, seccomp) = default_spec(&settings).map_err(wrong)?;
     Ok(RunRequest {
         id: record.id.clone(),
         spec,
         rootfs: rootfs(&paths, image, service),
         populate: mounts.populate,
         confined: mounts.confined,
+        shm_of,
         user,
         group_add: service.group_add.clone(),
         seccomp,
         cgroup: CgroupRequest {
-            path: cgroup(world, &record.id),
+            path: cgroup_of(world, record),
             strict: false,
         },
         init: service.init,
         stdin_open: service.stdin_open,
         log: paths.log(),
+        log_plan: log_plan(service)?,
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
@@ -153,10 +186,131 @@ fn environment(service: &Service, image: &Image) -> Vec<String> {
     of_image.cloned().chain(own).collect()
 }
 
+/// How the output of a service is kept.
+fn log_plan(service: &Service) -> Result<LogPlan, HostError> {
+    let Some(logging) = &service.logging else {
+        return Ok(LogPlan::default());
+    };
+    let refuse = |what: String| HostError::Unsupported { what };
+    let bounds = logging
+        .bounds()
+        .map_err(|reason| refuse(format!("logging option {reason}: it")))?;
+    Ok(LogPlan {
+        format: match logging.driver.as_deref().unwrap_or_default() {
+            "" | "local" => LogFormat::Text,
+            "json-file" => LogFormat::Json,
+            "none" => LogFormat::Nothing,
+            other => return Err(refuse(format!("log driver {other}"))),
+        },
+        max_size: bounds.max_size,
+        max_files: bounds.max_files,
+    })
+}
+
+/// What decides about the rights of a service's containers, without the profile
+/// of system calls.
+pub(super) fn security(service: &Service) -> Settings {
+    Settings {
+        cap_add: service.cap_add.clone(),
+        cap_drop: service.cap_drop.clone(),
+        privileged: service.privileged,
+        security_opt: service.security_opt.clone(),
+        ..Settings::default()
+    }
+}
+
+/// The devices of the host that a service asks for.
+fn devices(service: &Service) -> Result<Vec<runtime::Device>, HostError> {
+    let device = |device: &Device| match device {
+        Device::File {
+            source,
+            target,
+            permissions,
+        } => Ok(runtime::Device {
+            host: source.clone(),
+            container: target.clone(),
+            access: permissions.clone(),
+        }),
+        Device::Cdi(name) => Err(HostError::Unsupported {
+            what: format!("device {name} of the Container Device Interface"),
+        }),
+    };
+    service.devices.iter().map(device).collect()
+}
+
+fn device_rule(rule: &DeviceRule) -> LinuxDeviceCgroup {
+    let mut made = LinuxDeviceCgroup::default();
+    made.set_allow(true);
+    made.set_typ(Some(match rule.kind {
+        DeviceKind::All => LinuxDeviceType::A,
+        DeviceKind::Block => LinuxDeviceType::B,
+        DeviceKind::Character => LinuxDeviceType::C,
+    }));
+    made.set_major(rule.major.map(i64::from));
+    made.set_minor(rule.minor.map(i64::from));
+    made.set_access(Some(rule.permissions.clone()));
+    made
+}
+
+/// Weights and bounds of block devices, which the kernel knows by number.
+fn block_io(config: &BlkioConfig) -> Result<LinuxBlockIo, HostError> {
+    let number = |path: &Path| -> Result<(i64, i64), HostError> {
+        let metadata = std::fs::metadata(path).map_err(HostError::io("look at block device", path))?;
+        if !metadata.file_type().is_block_device() {
+            let error = std::io::Error::other("not a block device");
+            return Err(HostError::io("limit", path)(error));
+        }
+        let number = metadata.rdev();
+        Ok((rustix::fs::major(number).into(), rustix::fs::minor(number).into()))
+    };
+    let odd = |error: oci_spec::OciSpecError| HostError::Interrupted {
+        reason: error.to_string(),
+    };
+    let rates = |list: &[DeviceRate]| -> Result<Option<Vec<LinuxThrottleDevice>>, HostError> {
+        let rate = |rate: &DeviceRate| {
+            let (major, minor) = number(&rate.path)?;
+            LinuxThrottleDeviceBuilder::default()
+                .major(major)
+                .minor(minor)
+                .rate(rate.rate)
+                .build()
+                .map_err(odd)
+        };
+        let made: Result<Vec<_>, HostError> = list.iter().map(rate).collect();
+        Ok(Some(made?).filter(|list| !list.is_empty()))
+    };
+    let weight = |weight: &DeviceWeight| {
+        let (major, minor) = number(&weight.path)?;
+        LinuxWeightDeviceBuilder::default()
+            .major(major)
+            .minor(minor)
+            .weight(weight.weight)
+            .build()
+            .map_err(odd)
+    };
+    let weights: Result<Vec<_>, HostError> = config.weight_device.iter().map(weight).collect();
+    let mut made = LinuxBlockIo::default();
+    made.set_weight(config.weight);
+    made.set_weight_device(Some(weights?).filter(|list| !list.is_empty()));
+    made.set_throttle_read_bps_device(rates(&config.device_read_bps)?);
+    made.set_throttle_read_iops_device(rates(&config.device_read_iops)?);
+    made.set_throttle_write_bps_device(rates(&config.device_write_bps)?);
+    made.set_throttle_write_iops_device(rates(&config.device_write_iops)?);
+    Ok(made)
+}
+
 /// The limits of a service.
-pub(super) fn limits(service: &Service) -> Limits {
+///
+/// # Errors
+/// [`HostError::Io`] for a block device that is not there or is none.
+pub(super) fn limits(service: &Service) -> Result<Limits, HostError> {
     let resources = service.resources.clone();
-    Limits {
+    Ok(Limits {
+        cpu_quota: resources.cpu_quota,
+        cpu_period: resources.cpu_period,
+        memory_swappiness: resources.memory_swappiness,
+        oom_kill_disable: resources.oom_kill_disable,
+        block_io: service.blkio_config.as_ref().map(block_io).transpose()?,
         memory: resources.memory,
         memory_reservation: resources.memory_reservation,
         memory_swap: resources.memory_swap,
@@ -164,43 +318,107 @@ pub(super) fn limits(service: &Service) -> Limits {
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset,
         pids: resources.pids,
-    }
+    })
 }
 
 struct Mounts<'a> {
     world: &'a World,
-    record: &'a ContainerRecord,
     list: Vec<SpecMount>,
     populate: Vec<Populate>,
     confined: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Mounts<'_> {
-    fn add(&mut self, mount: &Mount) -> Result<(), HostError> {
+    /// What a container mounts itself.
+    fn all_of(&mut self, record: &ContainerRecord, read_only: bool) -> Result<(), HostError> {
+        for mount in &record.config.volumes {
+            self.add(record, mount, read_only)?;
+        }
+        for (target, volume) in &record.anonymous {
+            self.volume(target, volume, None, true, read_only)?;
+        }
+        Ok(())
+    }
+
+    /// The mounts of the services in `volumes_from`, and of those that they take
+    /// over themselves. What the container mounts on the same place wins, and
+    /// what is named later.
+    fn take_over(
+        &mut self,
+        record: &ContainerRecord,
+        seen: &mut BTreeSet<String>,
+        read_only: bool,
+    ) -> Result<(), HostError> {
+        for from in &record.config.volumes_from {
+            let name = match &from.source {
+                VolumesOf::Service(name) => name,
+                VolumesOf::Container(name) => {
+                    return Err(HostError::Unsupported {
+                        what: format!("volumes_from container {name}"),
+                    });
+                }
+            };
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            let others = containers(self.world, &record.project)?;
+            let Some(other) = others.iter().find(|other| other.config.name == *name) else {
+                return Err(HostError::Dependency {
+                    reason: format!("service \"{name}\" has no container whose volumes could be taken over"),
+                });
+            };
+            let read_only = read_only || from.read_only;
+            self.take_over(other, seen, read_only)?;
+            self.all_of(other, read_only)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room: a later mount on the same place takes the place of this one.
+    fn replace(&mut self, target: &str) {
+        let target = Path::new(target);
+        self.list.retain(|mount| mount.destination() != target);
+        self.populate.retain(|populate| populate.destination != target);
+        self.confined.remove(target);
+    }
+
+    fn add(&mut self, record: &ContainerRecord, mount: &Mount, read_only: bool) -> Result<(), HostError> {
+        let read_only = read_only || mount.read_only;
         let target = mount.target.as_str();
         match &mount.source {
             MountSource::Bind {
                 path,
                 create_host_path,
                 propagation,
+                recursive,
                 ..
             } => {
                 if *create_host_path && !path.exists() {
                     std::fs::create_dir_all(path).map_err(HostError::io("create bind source", path))?;
                 }
                 let mut options = vec![propagation.unwrap_or_default().as_str()];
-                if mount.read_only {
-                    options.push("ro");
+                if read_only {
+                    options.push(match recursive {
+                        BindRecursive::Enabled | BindRecursive::Readonly => "rro",
+                        BindRecursive::Disabled | BindRecursive::Writable => "ro",
+                    });
                 }
-                self.list.push(bind_mount(path, target, &options));
+                self.replace(target);
+                let mut bind = bind_mount(path, target, &options);
+                if *recursive == BindRecursive::Disabled
+                    && let Some(first) = bind.options_mut().as_mut().and_then(|list| list.first_mut())
+                {
+                    "bind".clone_into(first);
+                }
+                self.list.push(bind);
             }
             MountSource::Volume {
                 volume,
                 nocopy,
                 subpath,
             } => {
-                let name = self.record.volumes.get(volume).unwrap_or(volume).clone();
-                self.volume(target, &name, subpath.as_deref(), !nocopy, mount.read_only)?;
+                let name = record.volumes.get(volume).unwrap_or(volume).clone();
+                self.volume(target, &name, subpath.as_deref(), !nocopy, read_only)?;
             }
             // By the record: these have names there.
             MountSource::Anonymous => {}
@@ -213,10 +431,11 @@ impl Mounts<'_> {
                 let mut all = options.clone();
                 all.extend(size.map(|size| format!("size={size}")));
                 all.extend(mode.map(|mode| format!("mode={mode:o}")));
-                if mount.read_only {
+                if read_only {
                     all.push("ro".to_owned());
                 }
                 let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                self.replace(target);
                 self.list.push(tmpfs_mount(target, &all));
             }
         }
@@ -231,6 +450,7 @@ impl Mounts<'_> {
         copy: bool,
         read_only: bool,
     ) -> Result<(), HostError> {
+        self.replace(target);
         let volumes = Volumes::new(self.world);
         let data = volumes.data_dir(name)?;
         let mut options = vec!["rprivate"];

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,17 @@ use tokio::sync::watch;
 
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
-use super::traffic::{Place, RESOLV_CONF};
+use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
 use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
-use crate::network::names::{ResolvConf, hosts_file, resolv_conf};
+use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{HostAddress, NetworkMode, Restart};
+use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
@@ -44,6 +44,8 @@ struct Prepared {
     /// Goes to the monitor, which holds it until it ends: a supervisor that
     /// takes over knows by it that a run is about to begin.
     lock: Lock,
+    /// Namespaces that the request names by descriptors of ours.
+    shared: Shared,
     warnings: Vec<String>,
 }
 
@@ -101,6 +103,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         request,
         network,
         lock,
+        shared,
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
     let listeners = machine.traffic.listeners(&record.name);
@@ -121,6 +124,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         kept.push(("run-lock".to_owned(), lock.as_fd()));
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
+        drop(shared);
         Ok((network, result))
     })
     .await?;
@@ -188,7 +192,9 @@ fn prepare(
     let network = match &record.config.network_mode {
         NetworkMode::Host => Net::Host,
         NetworkMode::None => Net::Given(loopback_only()?),
-        NetworkMode::Service(service) => Net::Given(namespace_of(world, &record.project, service)?),
+        NetworkMode::Service(service) => {
+            Net::Given(namespace_of(world, &record.project, service, "net", "network")?)
+        }
         NetworkMode::Container(name) | NetworkMode::Other(name) => {
             return Err(HostError::Unsupported {
                 what: format!("the network of {name}"),
@@ -234,10 +240,12 @@ fn prepare(
     write_files(record, &paths, resolved.as_deref(), &network)?;
     given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
+    let shared = Shared::of(world, record)?;
     Ok(Prepared {
-        request: spec::request(world, record, image, revive)?,
+        request: spec::request(world, record, image, revive, &shared)?,
         network,
         lock,
+        shared,
         warnings,
     })
 }
@@ -316,38 +324,98 @@ fn write_files(
             extra.push((name.clone(), address));
         }
     }
-    let hosts = hosts_file(&own, &addresses, &extra).map_err(|error| HostError::Interrupted {
+    let on_host = record.config.network_mode == NetworkMode::Host;
+    if on_host {
+        // The machine's own names are in the machine's file.
+        own.clear();
+    }
+    let mut hosts = hosts_file(&own, &addresses, &extra).map_err(|error| HostError::Interrupted {
         reason: error.to_string(),
     })?;
+    if on_host && let Ok(machine) = std::fs::read_to_string("/etc/hosts") {
+        hosts = machine;
+        if !hosts.is_empty() && !hosts.ends_with('\n') {
+            hosts.push('\n');
+        }
+        for (name, address) in &extra {
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
+    }
     write("hosts", &hosts)?;
     write("hostname", &format!("{}\n", record.hostname()))?;
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let named =
         matches!(network, Net::Fresh(_)) || matches!(record.config.network_mode, NetworkMode::Service(_));
     if named {
-        write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host)))
+        let own = own_resolv_conf(&record.config);
+        write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host), &own))
     } else {
-        write("resolv.conf", &host)
+        let own = own_resolv_conf(&record.config);
+        write("resolv.conf", &plain_resolv_conf(&host, &own))
     }
 }
 
-/// The network namespace of a service's first container that runs.
-fn namespace_of(world: &World, project: &str, service: &str) -> Result<OwnedFd, HostError> {
+/// Namespaces of other containers that a container is put into. Held open until
+/// it runs: a descriptor cannot come to stand for another process's.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pid: Option<OwnedFd>,
+    ipc: Option<OwnedFd>,
+    /// The mount namespace in which the shared `/dev/shm` is.
+    mount: Option<OwnedFd>,
+}
+
+impl Shared {
+    fn of(world: &World, record: &ContainerRecord) -> Result<Self, HostError> {
+        let open = |service: &str, kind: &str, what: &str| {
+            namespace_of(world, &record.project, service, kind, what).map(Some)
+        };
+        let mut shared = Self::default();
+        if let Some(PidMode::Service(service)) = &record.config.pid {
+            shared.pid = open(service, "pid", "process namespace")?;
+        }
+        if let Some(IpcMode::Service(service)) = &record.config.ipc {
+            shared.ipc = open(service, "ipc", "IPC namespace")?;
+            shared.mount = open(service, "mnt", "/dev/shm")?;
+        }
+        Ok(shared)
+    }
+
+    /// Where other processes find them: PID namespace, IPC namespace, mount namespace.
+    pub(super) fn paths(&self) -> [Option<PathBuf>; 3] {
+        let path =
+            |fd: &OwnedFd| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
+        [&self.pid, &self.ipc, &self.mount].map(|fd| fd.as_ref().map(path))
+    }
+}
+
+/// A namespace of a service's first container that runs: `kind` as in
+/// `/proc/PID/ns`, `what` for messages.
+fn namespace_of(
+    world: &World,
+    project: &str,
+    service: &str,
+    kind: &str,
+    what: &str,
+) -> Result<OwnedFd, HostError> {
     for record in containers(world, project)?
         .iter()
         .filter(|record| record.config.name == service)
     {
         let paths = world.container(project, &record.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
-            && matches!(runtime::probe(&running)?, Liveness::Running { init: Some(_), .. })
+            && let Liveness::Running { init: Some(init), .. } = runtime::probe(&running)?
         {
-            let path = format!("/proc/{}/ns/net", running.init.pid);
-            let netns = File::open(&path).map_err(HostError::io("open", Path::new(&path)))?;
-            return Ok(netns.into());
+            let path = format!("/proc/{}/ns/{kind}", running.init.pid);
+            let opened = File::open(&path).map_err(HostError::io("open", Path::new(&path)));
+            // If it has ended meanwhile, the number may be another's.
+            if !init.has_ended() {
+                return Ok(opened?.into());
+            }
         }
     }
     Err(HostError::Dependency {
-        reason: format!("service \"{service}\" does not run, so its network cannot be shared"),
+        reason: format!("service \"{service}\" does not run, so its {what} cannot be shared"),
     })
 }
 
@@ -456,7 +524,7 @@ async fn settle_end(
     // A start that was killed half way has removed the status of the run before.
     let ran = view::state(paths, record)? != ContainerState::Created || paths.log().exists();
     if !ran {
-        let (cgroup, paths) = (spec::cgroup(&machine.world, &record.id), paths.clone());
+        let (cgroup, paths) = (spec::cgroup_of(&machine.world, record), paths.clone());
         return blocking(move || {
             Ok(runtime::cleanup(
                 &cgroup,
@@ -531,7 +599,7 @@ async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
 async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitRecord, HostError> {
     let unpublished = machine.traffic.unpublish(record).await;
     let paths = machine.world.container(&machine.project, &record.id);
-    let cgroup = spec::cgroup(&machine.world, &record.id);
+    let cgroup = spec::cgroup_of(&machine.world, record);
     let exit = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
         let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;

@@ -20,10 +20,10 @@ use super::machine::blocking;
 use super::record::ContainerRecord;
 use super::view::Published;
 use crate::network::firewall;
-use crate::network::names::{Forwarder, Names, Upstreams, View as NamesView, serve};
+use crate::network::names::{Forwarder, Names, PORT, ResolvConf, Upstreams, View as NamesView, serve};
 use crate::network::ports::{self, BoundSocket, Transport};
 use crate::network::record::Lease;
-use crate::project::{Port, Protocol};
+use crate::project::{Port, Protocol, Service};
 use crate::runtime::{self, RunningRecord};
 use crate::store::World;
 
@@ -273,10 +273,22 @@ impl Traffic {
         let view = NamesView {
             networks: places.iter().map(|place| place.network.clone()).collect(),
             forward: places.iter().any(|place| !place.internal),
+            links: record
+                .config
+                .links
+                .iter()
+                .map(|link| (link.alias.to_lowercase(), link.service.to_lowercase()))
+                .collect(),
+        };
+        let own = own_resolv_conf(&record.config);
+        let forwarder = if own.servers.is_empty() {
+            self.forwarder.clone()
+        } else {
+            Arc::new(Forwarder::new(Upstreams::fixed(own.servers)))
         };
         let (sender, view) = watch::channel(view);
         self.views().insert(record.id.clone(), sender);
-        let serving = serve(udp, tcp, self.names.clone(), view, self.forwarder.clone());
+        let serving = serve(udp, tcp, self.names.clone(), view, forwarder);
         let name = record.name.clone();
         tokio::spawn(async move {
             if let Err(error) = serving.await {
@@ -348,6 +360,19 @@ impl Traffic {
     /// Gives back the ports of all containers but these.
     pub(super) fn release_all_but(&self, names: &[String]) {
         self.held().retain(|(name, _), _| names.contains(name));
+    }
+}
+
+/// What a service says of its resolver itself.
+pub(super) fn own_resolv_conf(service: &Service) -> ResolvConf {
+    ResolvConf {
+        servers: service
+            .dns
+            .iter()
+            .map(|address| SocketAddr::new(*address, PORT))
+            .collect(),
+        search: service.dns_search.clone(),
+        options: service.dns_opt.clone(),
     }
 }
 

@@ -125,7 +125,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
     std::env::set_current_dir("/").map_err(given)?;
-    let log = Writer::open(&order.log)
+    let log = Writer::open(&order.log, order.log_plan)
         .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
     let record = reserve_room(&order).ok();
     let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;

@@ -26,6 +26,7 @@ pub mod config;
 mod decode;
 mod hash;
 mod load;
+mod logging;
 mod model;
 mod normalise;
 pub mod provenance;
@@ -35,4 +36,5 @@ pub mod unsupported;
 
 pub use hash::hash;
 pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_any, load_model};
+pub use logging::{LOG_DRIVERS, LogBounds};
 pub use model::*;

@@ -33,15 +33,13 @@ pub enum When {
     Not(&'static [&'static str]),
     /// These texts.
     Is(&'static [&'static str]),
-    /// Texts that end so.
-    Ends(&'static str),
     /// Texts for which this holds.
     Text(fn(&str) -> bool),
     /// Values for which this holds; the second node is the mapping they are in.
     Within(fn(&Node, &Node) -> bool),
 }
 
-use When::{Ends, False, Is, Mentioned, Not, Said, Text, Within};
+use When::{False, Is, Mentioned, Not, Said, Text, Within};
 
 const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported {
     Unsupported { path, when, reason }
@@ -49,10 +47,10 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
-const NO_NAMESPACE: &str = "this namespace cannot be shared yet";
+const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
 const NO_HOOKS: &str =
     "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
-const NO_NAME_SERVICE: &str = "the name service cannot be replaced yet";
+const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
 const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
@@ -88,11 +86,15 @@ pub static TABLE: &[Unsupported] = &[
         "watching sources is not implemented yet",
     ),
     // What containers are given.
-    no("services.*.devices", Said, "devices are not implemented yet"),
     no(
-        "services.*.device_cgroup_rules",
-        Said,
-        "device rules are not implemented yet",
+        "services.*.devices.*.source",
+        Text(no_path),
+        "devices of the Container Device Interface are not implemented yet",
+    ),
+    no(
+        "services.*.device_cgroup_rules.*",
+        Text(all_with_numbers),
+        "kind `a` stands for every device; write `a *:*`, or `b` or `c` with numbers",
     ),
     no("services.*.gpus", Said, NO_DEVICES),
     no(
@@ -105,11 +107,6 @@ pub static TABLE: &[Unsupported] = &[
         "services.*.volumes.*.type",
         Not(&["bind", "volume", "tmpfs"]),
         "use bind, volume or tmpfs",
-    ),
-    no(
-        "services.*.volumes.*.bind.recursive",
-        Not(&["enabled"]),
-        "mounts below a bind mount always come along",
     ),
     no(
         "services.*.volumes.*.bind.selinux",
@@ -127,36 +124,43 @@ pub static TABLE: &[Unsupported] = &[
         "nocopy needs a named volume",
     ),
     no(
-        "services.*.volumes_from",
-        Said,
-        "name the volumes in both services",
+        "services.*.volumes_from.*",
+        Text(foreign_container),
+        "containers of other stacks are out of reach; name the volumes in both services",
     ),
     no(
         "services.*.storage_opt",
         Said,
         "the writable layer has no options",
     ),
-    no("services.*.annotations", Said, "annotations are not kept"),
-    no("services.*.logging", Said, "log drivers are not implemented yet"),
+    no(
+        "services.*.logging.driver",
+        Not(&super::LOG_DRIVERS),
+        "the log drivers are json-file, local and none",
+    ),
+    no(
+        "services.*.logging.options",
+        Within(wrong_log_options),
+        "the options are max-size (a size like 10m), max-file (a number from 1 on), compress=false and mode=blocking; driver none has none",
+    ),
     no(
         "services.*.devices.*.permissions",
         Text(no_permissions),
         "write a combination of r, w and m",
     ),
     // How they are connected.
-    no("services.*.dns", Said, NO_NAME_SERVICE),
-    no("services.*.dns_opt", Said, NO_NAME_SERVICE),
-    no("services.*.dns_search", Said, NO_NAME_SERVICE),
-    no("services.*.links", Said, "use a network and `aliases`"),
+    no("services.*.dns", Within(shares_network), NOT_ITS_NETWORK),
+    no("services.*.dns_opt", Within(shares_network), NOT_ITS_NETWORK),
+    no("services.*.dns_search", Within(shares_network), NOT_ITS_NETWORK),
+    no(
+        "services.*.links",
+        Within(no_networks),
+        "links need a network that both services are on",
+    ),
     no(
         "services.*.external_links",
         Said,
         "containers of other stacks are out of reach; share a network",
-    ),
-    no(
-        "services.*.extra_hosts.*",
-        Ends("=host-gateway"),
-        "write the host's address",
     ),
     no("services.*.mac_address", Said, "use `mac_address` of a network"),
     no(
@@ -233,10 +237,13 @@ pub static TABLE: &[Unsupported] = &[
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
     no("services.*.pre_start", Said, NO_HOOKS),
-    no("services.*.ipc", Not(&["private"]), NO_NAMESPACE),
-    no("services.*.pid", Not(&["private"]), NO_NAMESPACE),
-    no("services.*.uts", Not(&["private"]), NO_NAMESPACE),
-    no("services.*.cgroup", Not(&["private"]), NO_NAMESPACE),
+    no("services.*.ipc", Text(foreign_container), NO_NAMESPACE),
+    no("services.*.pid", Text(foreign_container), NO_NAMESPACE),
+    no(
+        "services.*.uts",
+        Within(names_a_host),
+        "the host's name is the host's; take hostname and domainname out",
+    ),
     no(
         "services.*.userns_mode",
         Said,
@@ -244,8 +251,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.cgroup_parent",
-        Said,
-        "the place of a container's cgroup is fixed",
+        Text(no_cgroup),
+        "write a path of names, without `.` and `..`",
     ),
     no("services.*.isolation", Not(&["default"]), NO_WINDOWS),
     no("services.*.credential_spec", Said, NO_WINDOWS),
@@ -257,42 +264,22 @@ pub static TABLE: &[Unsupported] = &[
     no(
         "services.*.security_opt.*",
         Text(foreign_security),
-        "no-new-privileges, seccomp=unconfined, apparmor=unconfined, systempaths=unconfined and label=disable are",
-    ),
-    no(
-        "services.*.blkio_config",
-        Said,
-        "block device limits are not implemented yet",
+        "no-new-privileges, seccomp=unconfined, seccomp=FILE, apparmor=PROFILE, systempaths=unconfined and label=disable are",
     ),
     no("services.*.cpu_count", Said, NO_WINDOWS),
     no("services.*.cpu_percent", Said, NO_WINDOWS),
     no(
         "services.*.cpu_period",
-        Said,
-        "use `cpus`, `cpu_shares` or `cpuset`",
+        Within(says_cpus),
+        "`cpus` says the same; write one of them",
     ),
     no(
         "services.*.cpu_quota",
-        Said,
-        "use `cpus`, `cpu_shares` or `cpuset`",
+        Within(says_cpus),
+        "`cpus` says the same; write one of them",
     ),
     no("services.*.cpu_rt_period", Said, NO_REAL_TIME),
     no("services.*.cpu_rt_runtime", Said, NO_REAL_TIME),
-    no(
-        "services.*.mem_swappiness",
-        Said,
-        "swappiness is not implemented yet",
-    ),
-    no(
-        "services.*.oom_kill_disable",
-        Said,
-        "the kernel's memory killer cannot be kept away",
-    ),
-    no(
-        "services.*.oom_score_adj",
-        Said,
-        "the score is not implemented yet",
-    ),
     // How many there are, and how they change.
     no(
         "services.*.deploy.mode",
@@ -362,12 +349,66 @@ fn foreign_network(text: &str) -> bool {
 
 fn foreign_security(text: &str) -> bool {
     let (name, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
-    !matches!(
+    let file = matches!(name, "seccomp" | "apparmor") && !value.is_empty();
+    let known = matches!(
         (name, value),
-        ("no-new-privileges", "" | "true" | "false")
-            | ("seccomp" | "apparmor" | "systempaths", "unconfined")
-            | ("label", "disable")
-    )
+        ("no-new-privileges", "" | "true" | "false") | ("systempaths", "unconfined") | ("label", "disable")
+    );
+    !file && !known
+}
+
+fn wrong_log_options(options: &Node, logging: &Node) -> bool {
+    let Value::Map(map) = &options.value else {
+        return false;
+    };
+    let text = |node: &Node| match &node.value {
+        Value::Int(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        _ => node.as_text().unwrap_or_default().to_owned(),
+    };
+    let table = map
+        .iter()
+        .map(|(key, entry)| (key.to_string(), text(&entry.node)));
+    super::Logging::of(logging.text_of("driver"), table.collect())
+        .bounds()
+        .is_err()
+}
+
+fn no_path(text: &str) -> bool {
+    !text.starts_with('/')
+}
+
+fn all_with_numbers(text: &str) -> bool {
+    let mut words = text.split_ascii_whitespace();
+    words.next() == Some("a") && words.next() != Some("*:*")
+}
+
+fn foreign_container(text: &str) -> bool {
+    text.starts_with("container:")
+}
+
+fn no_cgroup(text: &str) -> bool {
+    let path = text.trim_matches('/');
+    path.is_empty() || path.split('/').any(|name| matches!(name, "" | "." | ".."))
+}
+
+fn shares_network(node: &Node, service: &Node) -> bool {
+    let mode = service.text_of("network_mode").unwrap_or_default();
+    says_something(node) && mode.starts_with("service:")
+}
+
+fn no_networks(node: &Node, service: &Node) -> bool {
+    let mode = service.text_of("network_mode").unwrap_or_default();
+    says_something(node) && !mode.is_empty()
+}
+
+fn names_a_host(node: &Node, service: &Node) -> bool {
+    let said = |key| service.get(key).is_some_and(says_something);
+    node.as_text() == Some("host") && (said("hostname") || said("domainname"))
+}
+
+fn says_cpus(node: &Node, service: &Node) -> bool {
+    says_something(node) && service.get("cpus").is_some_and(says_something)
 }
 
 fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
@@ -470,7 +511,6 @@ fn applies(when: When, node: &Node, parent: &Node) -> bool {
         False => node.as_bool() == Some(false),
         Not(known) => !text.is_empty() && !known.contains(&text),
         Is(known) => known.contains(&text),
-        Ends(end) => text.ends_with(end),
         Text(holds) => !text.is_empty() && holds(text),
         Within(holds) => !node.is_null() && holds(node, parent),
     }

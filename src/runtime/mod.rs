@@ -62,11 +62,11 @@ pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
-pub use self::request::{CgroupRequest, Populate, Revive, Rootfs, RunRequest};
+pub use self::request::{CgroupRequest, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest};
 pub use self::seccomp::SeccompPolicy;
 pub use self::spec::{
-    DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, SpecError, bind_mount, default_spec,
-    tmpfs_mount,
+    DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, Share, SpecError, bind_mount, bounding_set,
+    default_spec, seccomp_file, tmpfs_mount,
 };
 pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
 pub use self::usage::Usage;

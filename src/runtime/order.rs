@@ -18,7 +18,7 @@ use super::blueprint::Namespaces;
 use super::cgroup::Cgroup;
 use super::error::Failure;
 use super::process::ProcessId;
-use super::request::Revive;
+use super::request::{LogPlan, Revive};
 use crate::sys::seccomp::Instruction;
 
 /// The monitor's descriptors: its order.
@@ -45,6 +45,7 @@ pub(crate) struct MonitorOrder {
     pub(crate) terminal: bool,
     pub(crate) stdin_open: bool,
     pub(crate) log: PathBuf,
+    pub(crate) log_plan: LogPlan,
     pub(crate) exit_record: PathBuf,
     pub(crate) running_record: PathBuf,
     pub(crate) revive: Option<Revive>,

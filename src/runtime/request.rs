@@ -25,6 +25,10 @@ pub struct RunRequest {
     /// that the source must not leave. The mount's `source` is then a path
     /// below that folder, resolved as if the folder were the root.
     pub confined: BTreeMap<PathBuf, PathBuf>,
+    /// A mount namespace (`/proc/PID/ns/mnt`) whose `/dev/shm` the container
+    /// gets, in place of the source of its bind mount there.
+    #[serde(default)]
+    pub shm_of: Option<PathBuf>,
     /// `user[:group]`, names or numbers, looked up in the container's
     /// `/etc/passwd` and `/etc/group`; overrides `process.user` of the spec.
     /// `HOME` is set from it unless the environment has one.
@@ -41,6 +45,9 @@ pub struct RunRequest {
     pub stdin_open: bool,
     /// Where the output goes (`monitor::log` has the format).
     pub log: PathBuf,
+    /// How it is kept there.
+    #[serde(default)]
+    pub log_plan: LogPlan,
     /// Where an [`ExitRecord`](super::ExitRecord) goes when it has ended.
     pub exit_record: PathBuf,
     /// Where a [`RunningRecord`](super::RunningRecord) goes while it runs.
@@ -82,6 +89,31 @@ impl Rootfs {
             Self::Overlay { readonly, .. } | Self::Directory { readonly, .. } => *readonly,
         }
     }
+}
+
+/// How a container's output is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogPlan {
+    /// As what.
+    pub format: LogFormat,
+    /// Bytes after which a new file is begun; `None` is never.
+    pub max_size: Option<u64>,
+    /// Most files, the present one included; 0 counts as 1.
+    pub max_files: u32,
+}
+
+/// What a record of a log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of the Container Runtime Interface.
+    #[default]
+    Text,
+    /// An object of Docker's `json-file` driver.
+    Json,
+    /// Nothing is kept.
+    Nothing,
 }
 
 /// A fresh volume that gets what the image has at the place it is mounted at.

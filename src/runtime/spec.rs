@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory,
-    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process, Spec, User,
+    Linux, LinuxBlockIo, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
+    LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Mount,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec, User,
 };
 
 use super::capability;
@@ -96,7 +96,9 @@ pub struct Settings {
     /// Limits of memory, processor and processes.
     pub resources: Limits,
     /// `no-new-privileges[:true]`, `seccomp=unconfined`, `systempaths=unconfined`,
-    /// `apparmor=unconfined`, `label=disable` (`:` may stand for `=`).
+    /// `apparmor=unconfined`, `apparmor=PROFILE` where the machine has AppArmor,
+    /// `label=disable` (`:` may stand for `=`); `seccomp=FILE` goes with
+    /// [`Settings::seccomp`].
     pub security_opt: Vec<String>,
     /// Devices of the host.
     pub devices: Vec<Device>,
@@ -106,8 +108,37 @@ pub struct Settings {
     pub shm_size: Option<u64>,
     /// The network namespace is the host's.
     pub host_network: bool,
+    /// The PID namespace.
+    pub pid: Share,
+    /// The IPC namespace. Whose it is, `/dev/shm` is; of a joined one only with
+    /// [`RunRequest::shm_of`](super::RunRequest::shm_of).
+    pub ipc: Share,
+    /// There is no `/dev/shm`.
+    pub no_shm: bool,
+    /// The UTS namespace is the host's: host name and domain name must be `None`.
+    pub host_uts: bool,
+    /// The cgroup namespace is the host's.
+    pub host_cgroup: bool,
+    /// Rules for the device controller, after those of `devices`.
+    pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// The system call profile that `seccomp=FILE` stands for.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// Annotations of the spec.
+    pub annotations: BTreeMap<String, String>,
     /// Added to the out-of-memory score, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+}
+
+/// Which namespace of a kind a container is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Share {
+    /// One of its own.
+    #[default]
+    Own,
+    /// The host's.
+    Host,
+    /// The one that this file stands for, such as `/proc/PID/ns/ipc`.
+    Joined(PathBuf),
 }
 
 /// Limits; `None` is unlimited.
@@ -128,6 +159,17 @@ pub struct Limits {
     pub cpuset: Option<String>,
     /// Most processes and threads; -1 is unlimited.
     pub pids: Option<i64>,
+    /// Processor time a period in microseconds, -1 being unlimited. Counts only
+    /// without `cpus_milli`.
+    pub cpu_quota: Option<i64>,
+    /// The period of `cpu_quota` in microseconds.
+    pub cpu_period: Option<u64>,
+    /// How readily memory is swapped, 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    /// The kernel's memory killer spares the container.
+    pub oom_kill_disable: bool,
+    /// Weights and bounds of block devices.
+    pub block_io: Option<LinuxBlockIo>,
 }
 
 impl Limits {
@@ -135,8 +177,15 @@ impl Limits {
     pub fn to_spec(&self) -> LinuxResources {
         let mut resources = LinuxResources::default();
         resources.set_devices(None);
-        if self.memory.is_some() || self.memory_reservation.is_some() || self.memory_swap.is_some() {
+        if self.memory.is_some()
+            || self.memory_reservation.is_some()
+            || self.memory_swap.is_some()
+            || self.memory_swappiness.is_some()
+            || self.oom_kill_disable
+        {
             let mut memory = LinuxMemory::default();
+            memory.set_swappiness(self.memory_swappiness);
+            memory.set_disable_oom_killer(self.oom_kill_disable.then_some(true));
             memory.set_limit(self.memory);
             memory.set_reservation(self.memory_reservation);
             memory.set_swap(
@@ -145,8 +194,15 @@ impl Limits {
             );
             resources.set_memory(Some(memory));
         }
-        if self.cpus_milli.is_some() || self.cpu_shares.is_some() || self.cpuset.is_some() {
+        if self.cpus_milli.is_some()
+            || self.cpu_shares.is_some()
+            || self.cpuset.is_some()
+            || self.cpu_quota.is_some()
+            || self.cpu_period.is_some()
+        {
             let mut cpu = LinuxCpu::default();
+            cpu.set_period(self.cpu_period);
+            cpu.set_quota(self.cpu_quota);
             if let Some(milli) = self.cpus_milli {
                 // A period of 100 ms; a thousandth of a processor is 100 µs of it,
                 // and the kernel takes no quota below 1 ms.
@@ -166,6 +222,7 @@ impl Limits {
             pids.set_limit(limit);
             resources.set_pids(Some(pids));
         }
+        resources.set_block_io(self.block_io.clone());
         resources
     }
 }
@@ -173,7 +230,8 @@ impl Limits {
 /// A device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Path on the host.
+    /// Path on the host: a device, or a folder, which stands for all devices
+    /// below it.
     pub host: PathBuf,
     /// Path in the container.
     pub container: PathBuf,
@@ -189,7 +247,7 @@ pub fn default_spec(settings: &Settings) -> Result<(Spec, SeccompPolicy), SpecEr
     let options = security_options(&settings.security_opt)?;
     let bare = settings.privileged || options.system_paths;
     let mut linux = Linux::default();
-    linux.set_namespaces(Some(namespaces(settings.host_network)));
+    linux.set_namespaces(Some(namespaces(settings)));
     linux.set_masked_paths((!bare).then(masked_paths));
     linux.set_readonly_paths((!bare).then(readonly_paths));
     linux.set_sysctl(Some(sysctls(settings)?.into_iter().collect()));
@@ -200,20 +258,26 @@ pub fn default_spec(settings: &Settings) -> Result<(Spec, SeccompPolicy), SpecEr
     rules.shrink_to_fit();
     resources.set_devices(Some(rules));
     linux.set_resources(Some(resources));
+    linux.set_seccomp(settings.seccomp.clone());
 
     let mut spec = Spec::default();
     spec.set_root(None);
     spec.set_version("1.2.0".into());
     spec.set_hostname(settings.hostname.clone());
     spec.set_domainname(settings.domainname.clone());
-    spec.set_process(Some(process(settings, options.no_new_privileges)?));
+    spec.set_process(Some(process(settings, &options)?));
     spec.set_mounts(Some(mounts(settings)));
     spec.set_linux(Some(linux));
+    if !settings.annotations.is_empty() {
+        spec.set_annotations(Some(settings.annotations.clone().into_iter().collect()));
+    }
     let unconfined = settings.privileged || options.unconfined;
     Ok((
         spec,
         if unconfined {
             SeccompPolicy::Unconfined
+        } else if settings.seccomp.is_some() {
+            SeccompPolicy::Spec
         } else {
             SeccompPolicy::Default
         },
@@ -225,6 +289,21 @@ struct SecurityOptions {
     no_new_privileges: bool,
     unconfined: bool,
     system_paths: bool,
+    apparmor: Option<String>,
+}
+
+/// The file of a system call profile among security options.
+pub fn seccomp_file(options: &[String]) -> Option<&str> {
+    options.iter().rev().find_map(|option| {
+        let (name, value) = option.split_once(['=', ':'])?;
+        let file = name == "seccomp" && !matches!(value, "" | "unconfined" | "builtin");
+        file.then_some(value)
+    })
+}
+
+/// Whether this machine confines programs by AppArmor.
+fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
 }
 
 fn security_options(options: &[String]) -> Result<SecurityOptions, SpecError> {
@@ -240,32 +319,49 @@ fn security_options(options: &[String]) -> Result<SecurityOptions, SpecError> {
             | ("label", "disable") => {}
             ("seccomp", "unconfined") => found.unconfined = true,
             ("systempaths", "unconfined") => found.system_paths = true,
+            // Read by the caller, who knows what the path is relative to.
+            ("seccomp", file) if !file.is_empty() => {}
+            ("apparmor", profile) if !profile.is_empty() => {
+                if !has_apparmor() {
+                    return Err(SpecError::Unsupported(format!(
+                        "security option {option}: AppArmor is not enabled on this machine, so it"
+                    )));
+                }
+                found.apparmor = Some(profile.to_owned());
+            }
             _ => return Err(SpecError::SecurityOption(option.clone())),
         }
     }
     Ok(found)
 }
 
-fn namespaces(host_network: bool) -> Vec<LinuxNamespace> {
-    let mut kinds = vec![
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Cgroup,
-    ];
-    if !host_network {
-        kinds.push(LinuxNamespaceType::Network);
-    }
-    let namespace = |kind| {
+fn namespaces(settings: &Settings) -> Vec<LinuxNamespace> {
+    let host = |host| if host { Share::Host } else { Share::Own };
+    [
+        (LinuxNamespaceType::Mount, Share::Own),
+        (LinuxNamespaceType::Pid, settings.pid.clone()),
+        (LinuxNamespaceType::Uts, host(settings.host_uts)),
+        (LinuxNamespaceType::Ipc, settings.ipc.clone()),
+        (LinuxNamespaceType::Cgroup, host(settings.host_cgroup)),
+        (LinuxNamespaceType::Network, host(settings.host_network)),
+    ]
+    .into_iter()
+    .filter_map(|(kind, share)| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind);
-        namespace
-    };
-    kinds.into_iter().map(namespace).collect()
+        match share {
+            Share::Own => {}
+            Share::Joined(path) => {
+                namespace.set_path(Some(path));
+            }
+            Share::Host => return None,
+        }
+        Some(namespace)
+    })
+    .collect()
 }
 
-fn process(settings: &Settings, no_new_privileges: bool) -> Result<Process, SpecError> {
+fn process(settings: &Settings, options: &SecurityOptions) -> Result<Process, SpecError> {
     let mut env = settings.env.clone();
     let mut add = |name: &str, value: &str| {
         let set = |entry: &String| entry.split_once('=').is_some_and(|(known, _)| known == name);
@@ -299,7 +395,8 @@ fn process(settings: &Settings, no_new_privileges: bool) -> Result<Process, Spec
     });
     process.set_capabilities(Some(capabilities));
     process.set_rlimits(Some(resource_limits(&settings.ulimits)?));
-    process.set_no_new_privileges(Some(no_new_privileges));
+    process.set_no_new_privileges(Some(options.no_new_privileges));
+    process.set_apparmor_profile(options.apparmor.clone());
     process.set_oom_score_adj(settings.oom_score_adj);
     Ok(process)
 }
@@ -330,6 +427,14 @@ fn capabilities(settings: &Settings) -> Result<u64, SpecError> {
             (_, false, false) => capability::DEFAULT & !drop | add,
         },
     )
+}
+
+/// The capabilities that a container with these settings can have at most, as bits.
+///
+/// # Errors
+/// [`SpecError::Capability`] for one there is not.
+pub fn bounding_set(settings: &Settings) -> Result<u64, SpecError> {
+    capabilities(settings)
 }
 
 fn resource_limits(limits: &BTreeMap<String, (i64, i64)>) -> Result<Vec<PosixRlimit>, SpecError> {
@@ -379,6 +484,12 @@ fn sysctls(settings: &Settings) -> Result<BTreeMap<String, String>, SpecError> {
     }
     for (name, value) in &settings.sysctls {
         check_sysctl(name, !settings.host_network)?;
+        if is_ipc_sysctl(name) && settings.ipc != Share::Own {
+            return Err(SpecError::Sysctl(
+                name.clone(),
+                "not allowed in an IPC namespace that is not the container's own",
+            ));
+        }
         all.insert(name.clone(), value.clone());
     }
     Ok(all)
@@ -389,6 +500,29 @@ fn sysctls(settings: &Settings) -> Result<BTreeMap<String, String>, SpecError> {
 /// # Errors
 /// [`SpecError::Sysctl`] when setting it would change the host.
 pub(super) fn check_sysctl(name: &str, private_network: bool) -> Result<(), SpecError> {
+    let wrong = |reason| Err(SpecError::Sysctl(name.to_owned(), reason));
+    let plain = |name: &str| {
+        name.chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || "_-./".contains(letter))
+    };
+    if !plain(name) || name.split(['.', '/']).any(str::is_empty) {
+        return wrong("not a name of a kernel parameter");
+    }
+    if is_ipc_sysctl(name) {
+        return Ok(());
+    }
+    if name.starts_with("net.") || name.starts_with("net/") {
+        return if private_network {
+            Ok(())
+        } else {
+            wrong("not allowed in the network namespace of the host")
+        };
+    }
+    wrong("not in a namespace of the container, so it would change the host")
+}
+
+/// Whether a kernel parameter is one of an IPC namespace.
+fn is_ipc_sysctl(name: &str) -> bool {
     const IPC: [&str; 11] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -402,25 +536,7 @@ pub(super) fn check_sysctl(name: &str, private_network: bool) -> Result<(), Spec
         "kernel.sem_next_id",
         "kernel.shm_next_id",
     ];
-    let wrong = |reason| Err(SpecError::Sysctl(name.to_owned(), reason));
-    let plain = |name: &str| {
-        name.chars()
-            .all(|letter| letter.is_ascii_alphanumeric() || "_-./".contains(letter))
-    };
-    if !plain(name) || name.split(['.', '/']).any(str::is_empty) {
-        return wrong("not a name of a kernel parameter");
-    }
-    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
-        return Ok(());
-    }
-    if name.starts_with("net.") || name.starts_with("net/") {
-        return if private_network {
-            Ok(())
-        } else {
-            wrong("not allowed in the network namespace of the host")
-        };
-    }
-    wrong("not in a namespace of the container, so it would change the host")
+    IPC.contains(&name) || name.starts_with("fs.mqueue.")
 }
 
 /// The device nodes beside the usual ones, and the rules of the device controller.
@@ -438,7 +554,7 @@ fn devices(settings: &Settings) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
     if settings.privileged {
         host_devices(Path::new("/dev"), &mut nodes);
         for device in &settings.devices {
-            nodes.push(node(device)?);
+            nodes.extend(nodes_of(device)?);
         }
         return Ok((nodes, vec![rule(true, LinuxDeviceType::A, None, None, "rwm")]));
     }
@@ -460,26 +576,47 @@ fn devices(settings: &Settings) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
                 reason,
             });
         }
-        let made = node(device)?;
-        rules.push(rule(
-            true,
-            made.typ(),
-            Some(made.major()),
-            Some(made.minor()),
-            &device.access,
-        ));
-        nodes.push(made);
+        for made in nodes_of(device)? {
+            rules.push(rule(
+                true,
+                made.typ(),
+                Some(made.major()),
+                Some(made.minor()),
+                &device.access,
+            ));
+            nodes.push(made);
+        }
     }
+    rules.extend(settings.device_rules.iter().cloned());
     Ok((nodes, rules))
 }
 
-fn node(device: &Device) -> Result<LinuxDevice, SpecError> {
+/// A device, or all below a folder.
+fn nodes_of(device: &Device) -> Result<Vec<LinuxDevice>, SpecError> {
     let wrong = |reason: String| SpecError::Device {
         path: device.host.clone(),
         reason,
     };
     let metadata = fs::metadata(&device.host).map_err(|error| wrong(super::error::describe(&error)))?;
-    describe_node(&device.container, &metadata).ok_or_else(|| wrong("not a device".into()))
+    if metadata.is_dir() {
+        let mut found = Vec::new();
+        host_devices(&device.host, &mut found);
+        for node in &mut found {
+            let below = node.path().strip_prefix(&device.host).map(Path::to_owned);
+            if let Ok(below) = below {
+                node.set_path(device.container.join(below));
+            }
+        }
+        return if found.is_empty() {
+            Err(wrong("there is no device below it".into()))
+        } else {
+            Ok(found)
+        };
+    }
+    match describe_node(&device.container, &metadata) {
+        Some(node) => Ok(vec![node]),
+        None => Err(wrong("not a device".into())),
+    }
 }
 
 fn describe_node(path: &Path, metadata: &fs::Metadata) -> Option<LinuxDevice> {
@@ -608,6 +745,17 @@ fn mounts(settings: &Settings) -> Vec<Mount> {
             &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
         ),
     ];
+    if settings.ipc != Share::Own || settings.no_shm {
+        list.retain(|own| own.destination() != Path::new("/dev/shm"));
+        if !settings.no_shm {
+            let shm = Path::new("/dev/shm");
+            list.push(bind_mount(
+                shm,
+                "/dev/shm",
+                &["rprivate", "nosuid", "noexec", "nodev"],
+            ));
+        }
+    }
     let mut further: Vec<&Mount> = settings.mounts.iter().collect();
     further.sort_by_key(|mount| mount.destination().components().count());
     for mount in further {
@@ -694,8 +842,19 @@ mod tests {
         assert!(options(&["no-new-privileges:true"]).unwrap().no_new_privileges);
         assert!(options(&["seccomp:unconfined"]).unwrap().unconfined);
         assert!(options(&["apparmor=unconfined"]).is_ok());
-        assert!(options(&["apparmor=mine"]).is_err());
-        assert!(options(&["seccomp=/x.json"]).is_err());
+        assert_eq!(options(&["apparmor=mine"]).is_ok(), has_apparmor());
+        assert!(options(&["seccomp=/x.json"]).is_ok());
+        assert!(options(&["seccomp="]).is_err());
+        assert!(options(&["label=type:x"]).is_err());
+        let file = |list: &[&str]| {
+            let list: Vec<String> = list.iter().map(|one| (*one).to_owned()).collect();
+            seccomp_file(&list).map(str::to_owned)
+        };
+        assert_eq!(
+            file(&["seccomp:/x.json", "label=disable"]).as_deref(),
+            Some("/x.json")
+        );
+        assert_eq!(file(&["seccomp=unconfined"]), None);
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Container {
         self.settings.args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (spec, seccomp): (_, SeccompPolicy) = default_spec(&self.settings)?;
         let mut request = RunRequest {
+            shm_of: None,
             id: self.name.clone(),
             spec,
             rootfs: Rootfs::Overlay {
@@ -183,6 +184,7 @@ impl Container {
             init: false,
             stdin_open: false,
             log: self.path("log"),
+            log_plan: rcompose::runtime::LogPlan::default(),
             exit_record: self.path("exit.json"),
             running_record: self.path("run/run.json"),
             revive: None,

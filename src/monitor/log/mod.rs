@@ -11,8 +11,31 @@
 //! are cut into pieces of 16 KiB; output that does not end its line is written
 //! as a piece after a short silence, at the latest when the stream ends. A
 //! terminal is one stream, `stdout`.
+//!
+//! With the driver `json-file`, a record is an object as Docker writes it, and a
+//! piece one whose `log` does not end the line:
+//!
+//! ```text
+//! {"log":"the text of a line\n","stream":"stdout","time":"2026-11-20T15:58:04.000000001Z"}
+//! ```
+//!
+//! A reader understands both, record by record.
+//!
+//! A log may have several files: `log` is the present one, `log.1` the one
+//! before it, and so on. Between records the writer puts an empty file in the
+//! present one's place (`log.next`, exchanged, so that `log` is always there)
+//! and moves that behind the others. A reader keeps the file it is in open and
+//! goes on with the one that follows it, wherever both are by then. A writer
+//! that finds a `log.next` with something in it was killed between the two
+//! steps, and does the second.
+//!
+//! Weak: a reader that is slower than `max-file` files of output misses what
+//! has been removed meanwhile, and goes on with the oldest there is; a place in
+//! bytes ([`From::Offset`]) counts in the present file or the one before it.
+//! What driver `none` throws away, attached clients see and `up` does not.
 
 mod reader;
+mod rotate;
 mod writer;
 
 pub use self::reader::{Entry, From, Reader};

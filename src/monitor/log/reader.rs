@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Stream, TIME_LENGTH, parse_time};
+use super::{Stream, TIME_LENGTH, parse_time, rotate};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Entry {
 impl Entry {
     /// A record without its end of line; `None` when it is none.
     fn parse(record: &[u8]) -> Option<Self> {
+        if record.first() == Some(&b'{') {
+            return Self::parse_json(record);
+        }
         let (time, rest) = record.split_at_checked(TIME_LENGTH)?;
         let rest = rest.strip_prefix(b" ")?;
         let (stream, rest) = match rest.strip_prefix(b"stdout ") {
@@ -41,6 +44,30 @@ impl Entry {
             text: text.to_owned(),
         })
     }
+
+    fn parse_json(record: &[u8]) -> Option<Self> {
+        let record: JsonRecord = serde_json::from_slice(record).ok()?;
+        let mut text = record.log.into_bytes();
+        let partial = text.pop_if(|last| *last == b'\n').is_none();
+        Some(Self {
+            time: parse_time(record.time.as_bytes())?,
+            stream: match record.stream.as_str() {
+                "stdout" => Stream::Stdout,
+                "stderr" => Stream::Stderr,
+                _ => return None,
+            },
+            partial,
+            text,
+        })
+    }
+}
+
+/// A record of the driver `json-file`.
+#[derive(Debug, serde::Deserialize)]
+struct JsonRecord {
+    log: String,
+    stream: String,
+    time: String,
 }
 
 /// Where reading begins.
@@ -66,7 +93,10 @@ const BLOCK: usize = 64 << 10;
 /// tear left by a power failure) is left out.
 #[derive(Debug)]
 pub struct Reader {
+    path: PathBuf,
     file: File,
+    /// Another file has been gone on to, since last asked.
+    moved: bool,
     /// Where the next block is read.
     position: u64,
     block: Vec<u8>,
@@ -80,18 +110,62 @@ impl Reader {
     /// # Errors
     /// What open(2) and read(2) return.
     pub fn open(path: &Path, from: From) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
+        let open = |path: &Path| match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
         };
-        let position = match from {
+        let Some(mut file) = open(path)? else {
+            return Ok(None);
+        };
+        let older = rotate::files(path);
+        let mut older = older.iter().skip(1);
+        let mut position = match from {
             From::Start => 0,
-            From::Last(lines) => last_lines(&file, lines)?,
-            From::Offset(offset) => offset,
-            From::Since(time) => first_since(&file, time)?,
+            From::Last(lines) => {
+                let (mut position, mut found) = last_lines(&file, lines)?;
+                // Not all are in the newest file.
+                while found < lines
+                    && let Some(before) = older.next()
+                {
+                    if let Some(opened) = open(before)? {
+                        let (place, more) = last_lines(&opened, lines - found)?;
+                        (file, position, found) = (opened, place, found + more);
+                    }
+                }
+                position
+            }
+            From::Offset(offset) => {
+                // A new file has been begun since.
+                if file.metadata()?.len() < offset
+                    && let Some(before) = older.next()
+                    && let Some(opened) = open(before)?
+                    && opened.metadata()?.len() >= offset
+                {
+                    file = opened;
+                    offset
+                } else {
+                    offset.min(file.metadata()?.len())
+                }
+            }
+            From::Since(time) => {
+                while !begins_before(&file, time)?
+                    && let Some(before) = older.next()
+                {
+                    file = open(before)?.unwrap_or(file);
+                }
+                first_since(&file, time)?
+            }
         };
+        if from == From::Start
+            && let Some(oldest) = older.next_back()
+            && let Some(opened) = open(oldest)?
+        {
+            (file, position) = (opened, 0);
+        }
         Ok(Some(Self {
+            path: path.to_owned(),
             file,
+            moved: false,
             position,
             block: Vec::new(),
             used: 0,
@@ -117,10 +191,34 @@ impl Reader {
                 }
                 continue;
             }
-            if !self.fill()? {
+            if !self.fill()? && !self.go_on()? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether another file of the log has been gone on to since this was last
+    /// asked: who waits for a file to change must wait for the new one.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Goes on with the next file, when this one is not written any more;
+    /// whether there is more to read.
+    fn go_on(&mut self) -> io::Result<bool> {
+        let Some(next) = rotate::after(&self.path, &self.file)? else {
+            return Ok(false);
+        };
+        // What was written between our last look and the change.
+        if self.fill()? {
+            return Ok(true);
+        }
+        self.file = next;
+        self.position = 0;
+        self.block.clear();
+        self.used = 0;
+        self.moved = true;
+        Ok(true)
     }
 
     /// Reads one more block behind what is left of the last one.
@@ -143,6 +241,15 @@ impl Reader {
         self.position += u64::try_from(read).unwrap_or(0);
         Ok(read > 0)
     }
+}
+
+/// Whether a file has a record from before a time at its beginning.
+fn begins_before(file: &File, time: u64) -> io::Result<bool> {
+    let mut block = vec![0; 8 * super::LONGEST_PIECE];
+    let read = file.read_at(&mut block, 0)?;
+    let bytes = block.get(..read).unwrap_or_default();
+    let first = bytes.split(|byte| *byte == b'\n').find_map(Entry::parse);
+    Ok(first.is_some_and(|entry| entry.time < time.saturating_sub(1_000_000_000)))
 }
 
 /// The beginning of a record before the first one of that time or later, and not
@@ -182,11 +289,11 @@ fn first_since(file: &File, time: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// Where the last so many lines begin. Reads backwards, a block at a time.
-fn last_lines(file: &File, lines: usize) -> io::Result<u64> {
+/// Where the last so many lines begin, and how many there are. Reads backwards, a block at a time.
+fn last_lines(file: &File, lines: usize) -> io::Result<(u64, usize)> {
     let end = file.metadata()?.len();
     if lines == 0 {
-        return Ok(end);
+        return Ok((end, 0));
     }
     let mut start = end;
     // The records between `start` and the earliest one seen so far, which may
@@ -222,7 +329,7 @@ fn last_lines(file: &File, lines: usize) -> io::Result<u64> {
                 && (!entry.partial || newest)
             {
                 if found == lines {
-                    return Ok(next);
+                    return Ok((next, found));
                 }
                 found += 1;
             }
@@ -231,13 +338,14 @@ fn last_lines(file: &File, lines: usize) -> io::Result<u64> {
             pending.truncate(begin);
         }
     }
-    Ok(0)
+    Ok((0, found))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{LONGEST_PIECE, Writer};
     use super::*;
+    use crate::runtime::{LogFormat, LogPlan};
     use std::io::Write as _;
 
     fn all(reader: &mut Reader) -> Vec<String> {
@@ -252,7 +360,7 @@ mod tests {
     fn log(feed: impl FnOnce(&mut Writer)) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut writer = Writer::open(&path).unwrap();
+        let mut writer = Writer::open(&path, LogPlan::default()).unwrap();
         feed(&mut writer);
         writer.flush();
         (folder, path)
@@ -302,6 +410,112 @@ mod tests {
         file.write_all(b"1970-01-01T00:00:00.000000000Z stdout F x\n")
             .unwrap();
         assert_eq!(all(&mut reader), ["x"]);
+    }
+
+    #[test]
+    fn no_line_is_lost_over_rotations() {
+        for (format, max_files) in [(LogFormat::Text, 4), (LogFormat::Json, 4), (LogFormat::Text, 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("log");
+            let plan = LogPlan {
+                format,
+                max_size: Some(1000),
+                max_files,
+            };
+            let mut writer = Writer::open(&path, plan).unwrap();
+            let mut follower = Reader::open(&path, From::Start).unwrap().unwrap();
+            let mut seen = Vec::new();
+            for number in 0..2000 {
+                writer.feed(Stream::Stdout, format!("line {number}\n").as_bytes(), number);
+                writer.flush();
+                if number % 7 == 0 {
+                    seen.extend(all(&mut follower));
+                }
+            }
+            seen.extend(all(&mut follower));
+            let expected: Vec<String> = (0..2000).map(|number| format!("line {number}")).collect();
+            assert_eq!(seen, expected, "{plan:?}");
+            assert!(follower.take_moved());
+            let files = rotate::files(&path);
+            assert_eq!(files.len(), max_files as usize);
+            for file in &files {
+                let length = std::fs::metadata(file).unwrap().len();
+                assert!(length <= 1000, "{length}");
+            }
+            // Whoever begins now sees the end, over the files there are.
+            let kept = all(&mut Reader::open(&path, From::Start).unwrap().unwrap());
+            assert_eq!(kept, &expected[2000 - kept.len()..]);
+            assert!(
+                kept.len() > 10 * max_files as usize || max_files == 1,
+                "{}",
+                kept.len()
+            );
+            let few = kept.len().min(20);
+            assert_eq!(last(&path, few), &expected[2000 - few..]);
+            drop(writer);
+            let mut writer = Writer::open(&path, plan).unwrap();
+            writer.feed(Stream::Stdout, b"again\n", 1);
+            writer.flush();
+            assert_eq!(all(&mut follower), ["again"]);
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_was_cut_off_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let plan = LogPlan {
+            max_size: Some(10_000),
+            max_files: 3,
+            ..LogPlan::default()
+        };
+        let put = |name: &str, text: &str| {
+            let record = format!("1970-01-01T00:00:00.000000000Z stdout F {text}\n");
+            std::fs::write(folder.path().join(name), record).unwrap();
+        };
+        put("log.1", "oldest");
+        put("log.next", "older");
+        put("log", "new");
+        let read = || all(&mut Reader::open(&path, From::Start).unwrap().unwrap());
+        assert_eq!(read(), ["oldest", "older", "new"]);
+        drop(Writer::open(&path, plan).unwrap());
+        assert_eq!(read(), ["oldest", "older", "new"]);
+        assert!(!folder.path().join("log.next").exists());
+        // Killed before the exchange: nothing was in it.
+        std::fs::write(folder.path().join("log.next"), "").unwrap();
+        drop(Writer::open(&path, plan).unwrap());
+        assert_eq!(read(), ["oldest", "older", "new"]);
+    }
+
+    #[test]
+    fn json_records_are_dockers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let plan = LogPlan {
+            format: LogFormat::Json,
+            ..LogPlan::default()
+        };
+        let mut writer = Writer::open(&path, plan).unwrap();
+        writer.feed(Stream::Stderr, "a \"quoted\" ü\n".as_bytes(), 5);
+        // A letter that reads and pieces cut in two stays whole.
+        let long = "ü".repeat(LONGEST_PIECE);
+        for chunk in format!("x{long}\n").as_bytes().chunks(1001) {
+            writer.feed(Stream::Stdout, chunk, 6);
+        }
+        writer.feed(Stream::Stdout, b"\xff\n", 7);
+        writer.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text.lines().next().unwrap(),
+            r#"{"log":"a \"quoted\" ü\n","stream":"stderr","time":"1970-01-01T00:00:00.000000005Z"}"#
+        );
+        let found = all(&mut Reader::open(&path, From::Start).unwrap().unwrap());
+        let middle: String = found[1..found.len() - 1]
+            .iter()
+            .map(|one| one.trim_end_matches('+'))
+            .collect();
+        assert_eq!(middle, format!("x{long}"));
+        assert_eq!(found.last().unwrap(), "\u{fffd}");
     }
 
     #[test]

@@ -3,12 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{LONGEST_PIECE, Stream, TIME_LENGTH, write_time};
+use super::{LONGEST_PIECE, Stream, TIME_LENGTH, rotate, write_time};
+use crate::runtime::{LogFormat, LogPlan};
 
 /// How long the end of an unfinished line is waited for.
 const HOLD: Duration = Duration::from_millis(50);
@@ -21,6 +22,8 @@ const BATCH: usize = 48 << 10;
 /// in the log as soon as there is room.
 #[derive(Debug)]
 pub(in crate::monitor) struct Writer {
+    path: PathBuf,
+    plan: LogPlan,
     file: OwnedFd,
     /// Length of the file: up to the end of the last whole record.
     length: u64,
@@ -36,11 +39,12 @@ impl Writer {
     ///
     /// # Errors
     /// What open(2) returns; `ELOOP` for a link.
-    pub(in crate::monitor) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
-        let length = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+    pub(in crate::monitor) fn open(path: &Path, plan: LogPlan) -> io::Result<Self> {
+        rotate::finish(path, plan.max_files)?;
+        let (file, length) = open_file(path)?;
         Ok(Self {
+            path: path.to_owned(),
+            plan,
             file,
             length,
             waiting: Vec::new(),
@@ -67,7 +71,11 @@ impl Writer {
                 }
                 // One byte beyond the piece tells whether the line goes on.
                 None if bytes.len() > room => {
-                    let (piece, rest) = bytes.split_at(room);
+                    let (mut piece, mut rest) = bytes.split_at(room);
+                    let torn = self.torn(piece);
+                    if torn < piece.len() {
+                        (piece, rest) = bytes.split_at(room - torn);
+                    }
                     let ends = rest.first() == Some(&b'\n');
                     self.record(&written, stream, if ends { b'F' } else { b'P' }, &[&tail, piece]);
                     tail.clear();
@@ -101,13 +109,37 @@ impl Writer {
             let (mut tail, until) = std::mem::take(self.tail(stream));
             let due = when.is_none_or(|when| until.is_some_and(|until| until <= when));
             if due && !tail.is_empty() {
-                self.record(&written, stream, b'P', &[&tail]);
-                tail.clear();
-                *self.tail(stream) = (tail, None);
+                // The rest of a letter is waited for, unless nothing follows.
+                let whole = tail.len() - when.map_or(0, |_| self.torn(&tail));
+                let rest = tail.split_off(whole);
+                if !tail.is_empty() {
+                    self.record(&written, stream, b'P', &[&tail]);
+                }
+                *self.tail(stream) = (rest, None);
             } else {
                 *self.tail(stream) = (tail, until);
             }
         }
+    }
+
+    /// How many bytes at the end of a piece begin a letter that it does not
+    /// finish, where that matters: records in JSON are text.
+    fn torn(&self, piece: &[u8]) -> usize {
+        if self.plan.format != LogFormat::Json {
+            return 0;
+        }
+        let end = piece.get(piece.len().saturating_sub(3)..).unwrap_or_default();
+        for (back, byte) in end.iter().rev().enumerate() {
+            let length = match byte {
+                0xc2..=0xdf => 2,
+                0xe0..=0xef => 3,
+                0xf0..=0xf4 => 4,
+                0x80..=0xbf => continue,
+                _ => return 0,
+            };
+            return if length > back + 1 { back + 1 } else { 0 };
+        }
+        0
     }
 
     fn tail(&mut self, stream: Stream) -> &mut (Vec<u8>, Option<Instant>) {
@@ -118,7 +150,30 @@ impl Writer {
         }
     }
 
+    fn record_json(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
+        let mut text = pieces.concat();
+        if tag == b'F' {
+            text.push(b'\n');
+        }
+        if self.waiting.len() + TIME_LENGTH + 48 + text.len() > BATCH {
+            self.flush();
+        }
+        self.waiting.extend_from_slice(b"{\"log\":");
+        // A text is always written, and a buffer always takes it.
+        let _ = serde_json::to_writer(&mut self.waiting, &String::from_utf8_lossy(&text));
+        self.waiting.extend_from_slice(b",\"stream\":\"");
+        self.waiting.extend_from_slice(stream.name().as_bytes());
+        self.waiting.extend_from_slice(b"\",\"time\":\"");
+        self.waiting.extend_from_slice(time);
+        self.waiting.extend_from_slice(b"\"}\n");
+    }
+
     fn record(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
+        match self.plan.format {
+            LogFormat::Text => {}
+            LogFormat::Json => return self.record_json(time, stream, tag, pieces),
+            LogFormat::Nothing => return,
+        }
         let text: usize = pieces.iter().map(|piece| piece.len()).sum();
         if self.waiting.len() + TIME_LENGTH + 11 + text > BATCH {
             self.flush();
@@ -145,10 +200,11 @@ impl Writer {
                 .map_or_else(String::new, |error| format!(": {error}"));
             let mut time = [0; TIME_LENGTH];
             write_time(crate::runtime::now(), &mut time);
-            let mut note = time.to_vec();
-            note.extend_from_slice(
-                format!(" stderr F rcompose: {} log lines lost{reason}\n", self.lost).as_bytes(),
-            );
+            let text = format!("rcompose: {} log lines lost{reason}", self.lost);
+            // Through the buffer, which has the format.
+            let waiting = std::mem::take(&mut self.waiting);
+            self.record(&time, Stream::Stderr, b'F', &[text.as_bytes()]);
+            let note = std::mem::replace(&mut self.waiting, waiting);
             if self.append(&note).is_err() {
                 self.lost += lines(&self.waiting);
                 self.waiting.clear();
@@ -165,9 +221,46 @@ impl Writer {
         self.waiting.clear();
     }
 
-    /// Appends whole records. When that fails, those that were written whole
+    /// Appends whole records, to a new file when the present one is full.
+    fn append(&mut self, mut records: &[u8]) -> Result<(), (u64, io::Error)> {
+        while let Some(max) = self.plan.max_size
+            && !records.is_empty()
+        {
+            let room = usize::try_from(max.saturating_sub(self.length)).unwrap_or(usize::MAX);
+            let near = records.get(..room).unwrap_or(records);
+            let end = near.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1);
+            let end = match end {
+                Some(end) => end,
+                None if self.length > 0 => {
+                    // When that is impossible, the file grows: no line is lost for it.
+                    if self.begin_file().is_err() {
+                        return self.append_here(records);
+                    }
+                    continue;
+                }
+                // One that is larger than a file may be.
+                None => records
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(records.len(), |end| end + 1),
+            };
+            let (now, later) = records.split_at(end);
+            self.append_here(now)
+                .map_err(|(lost, error)| (lost + lines(later), error))?;
+            records = later;
+        }
+        self.append_here(records)
+    }
+
+    fn begin_file(&mut self) -> io::Result<()> {
+        rotate::rotate(&self.path, self.plan.max_files)?;
+        (self.file, self.length) = open_file(&self.path)?;
+        Ok(())
+    }
+
+    /// Appends whole records to the present file. When that fails, those that were written whole
     /// stay, and the rest is counted.
-    fn append(&mut self, records: &[u8]) -> Result<(), (u64, io::Error)> {
+    fn append_here(&mut self, records: &[u8]) -> Result<(), (u64, io::Error)> {
         let mut done = 0;
         while let Some(rest) = records.get(done..).filter(|rest| !rest.is_empty()) {
             match rustix::io::retry_on_intr(|| rustix::io::write(&self.file, rest)) {
@@ -193,6 +286,14 @@ impl Writer {
     }
 }
 
+/// A file to append to, and its length.
+fn open_file(path: &Path) -> io::Result<(OwnedFd, u64)> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+    let length = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+    Ok((file, length))
+}
+
 fn lines(records: &[u8]) -> u64 {
     u64::try_from(records.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(0)
 }
@@ -204,7 +305,7 @@ mod tests {
     fn written(feed: impl FnOnce(&mut Writer)) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut writer = Writer::open(&path).unwrap();
+        let mut writer = Writer::open(&path, LogPlan::default()).unwrap();
         feed(&mut writer);
         writer.flush();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -282,6 +383,8 @@ mod tests {
         rustix::io::ioctl_fionbio(&pipe, true).unwrap();
         rustix::pipe::fcntl_setpipe_size(&pipe, 4096).unwrap();
         let mut writer = Writer {
+            path: PathBuf::new(),
+            plan: LogPlan::default(),
             file: pipe.into(),
             length: 0,
             waiting: Vec::new(),

@@ -206,6 +206,7 @@ pub(super) mod tests {
         let view = View {
             networks: vec!["n1".to_owned()],
             forward: true,
+            ..View::default()
         };
         (names, view)
     }

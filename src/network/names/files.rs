@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use crate::network::endpoint::NAMES_ADDRESS;
 
 /// The port of resolvers.
-const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 /// resolv.conf(5): more are not looked at.
 const SERVERS_MAX: usize = 3;
 
@@ -72,18 +72,67 @@ fn server(text: &str) -> Option<SocketAddr> {
 /// A container's `/etc/resolv.conf`: our name service alone, and the domains and
 /// options of the machine. A name is asked for as it is first (`ndots:0`),
 /// whatever the machine has: a service is never taken for one of a search domain.
-pub fn resolv_conf(host: &ResolvConf) -> String {
+/// What `own` says comes in place of the machine's; its resolvers are asked by
+/// the name service.
+pub fn resolv_conf(host: &ResolvConf, own: &ResolvConf) -> String {
     let mut text = format!("nameserver {NAMES_ADDRESS}\n");
-    if !host.search.is_empty() {
-        let _ = writeln!(text, "search {}", host.search.join(" "));
+    write_search(host, own, &mut text);
+    let mut options: Vec<&str> = if own.options.is_empty() {
+        let options = host.options.iter().map(String::as_str);
+        options.filter(|option| !option.starts_with("ndots:")).collect()
+    } else {
+        own.options.iter().map(String::as_str).collect()
+    };
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0");
     }
-    let options = host.options.iter().map(String::as_str);
-    let options: Vec<&str> = options
-        .filter(|option| !option.starts_with("ndots:"))
-        .chain(["ndots:0"])
-        .collect();
     let _ = writeln!(text, "options {}", options.join(" "));
     text
+}
+
+/// The `/etc/resolv.conf` of a container that our name service does not serve:
+/// the machine's, where `own` says nothing else.
+pub fn plain_resolv_conf(host: &str, own: &ResolvConf) -> String {
+    if *own == ResolvConf::default() {
+        return host.to_owned();
+    }
+    let machine = ResolvConf::parse(host);
+    let mut text = String::new();
+    let servers = if own.servers.is_empty() {
+        &machine.servers
+    } else {
+        &own.servers
+    };
+    for server in servers {
+        let _ = match server {
+            SocketAddr::V6(server) if server.scope_id() != 0 => {
+                writeln!(text, "nameserver {}%{}", server.ip(), server.scope_id())
+            }
+            server => writeln!(text, "nameserver {}", server.ip()),
+        };
+    }
+    write_search(&machine, own, &mut text);
+    let options = if own.options.is_empty() {
+        &machine.options
+    } else {
+        &own.options
+    };
+    if !options.is_empty() {
+        let _ = writeln!(text, "options {}", options.join(" "));
+    }
+    text
+}
+
+/// The domains that are searched; a lone `.` of one's own is none.
+fn write_search(host: &ResolvConf, own: &ResolvConf, text: &mut String) {
+    let search = if own.search.is_empty() {
+        &host.search
+    } else {
+        &own.search
+    };
+    if !search.is_empty() && !matches!(search.as_slice(), [only] if only == ".") {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
 }
 
 /// What cannot stand in `/etc/hosts`.
@@ -146,12 +195,38 @@ mod tests {
         assert_eq!(parsed.search, ["a.example", "b.example"]);
         assert_eq!(parsed.options, ["edns0", "ndots:5", "rotate"]);
         assert_eq!(
-            resolv_conf(&parsed),
+            resolv_conf(&parsed, &ResolvConf::default()),
             "nameserver 127.0.0.11\nsearch a.example b.example\noptions edns0 rotate ndots:0\n"
         );
         let none = ResolvConf::parse("");
         assert_eq!(none.servers_or_default(), ["127.0.0.1:53".parse().unwrap()]);
-        assert_eq!(resolv_conf(&none), "nameserver 127.0.0.11\noptions ndots:0\n");
+        assert_eq!(
+            resolv_conf(&none, &none),
+            "nameserver 127.0.0.11\noptions ndots:0\n"
+        );
+        let own = ResolvConf {
+            servers: vec!["192.0.2.9:53".parse().unwrap()],
+            search: vec![".".to_owned()],
+            options: vec!["ndots:2".to_owned()],
+        };
+        assert_eq!(
+            resolv_conf(&parsed, &own),
+            "nameserver 127.0.0.11\noptions ndots:2\n"
+        );
+        let host = "nameserver 192.0.2.1\nsearch a.example\n";
+        assert_eq!(
+            plain_resolv_conf(host, &own),
+            "nameserver 192.0.2.9\noptions ndots:2\n"
+        );
+        assert_eq!(plain_resolv_conf(host, &none), host);
+        let only_search = ResolvConf {
+            search: vec!["b.example".to_owned()],
+            ..ResolvConf::default()
+        };
+        assert_eq!(
+            plain_resolv_conf(host, &only_search),
+            "nameserver 192.0.2.1\nsearch b.example\n"
+        );
     }
 
     #[test]

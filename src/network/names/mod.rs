@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! container ─▶ 127.0.0.11:53 ─▶ serve ─▶ answer: a name on its networks? ─▶ addresses, TTL 0
-//!                                  └──▶ forward: the machine's own resolvers, answer passed on as it is
+//!                                  └──▶ forward: its `dns`, or the machine's own resolvers; answer passed on as it is
 //! ```
 //!
 //! [`Names`] is one table for the whole supervisor; a [`View`] says which part
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use files::{HostsError, ResolvConf, hosts_file, resolv_conf};
+pub use files::{HostsError, PORT, ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 pub use forward::{Forwarder, Upstreams};
 pub use serve::serve;
 
@@ -66,6 +66,8 @@ pub struct View {
     /// Whether other names are asked for outside: not when all of its networks
     /// are internal.
     pub forward: bool,
+    /// Names of its own for others: lower-case alias to lower-case name.
+    pub links: HashMap<String, String>,
 }
 
 /// The longest name that can be asked for, without its final dot (RFC 1035).
@@ -133,6 +135,7 @@ impl Names {
     /// starting with another one; `None` when there is no such name.
     pub fn look_up(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let name = view.links.get(name).map_or(name, String::as_str);
         let networks = || view.networks.iter().filter_map(|id| table.get(id));
         let found = networks()
             .find_map(|network| network.names.get(name))
@@ -217,6 +220,7 @@ mod tests {
         View {
             networks: names(networks),
             forward: true,
+            links: HashMap::new(),
         }
     }
 
@@ -244,6 +248,19 @@ mod tests {
         assert_eq!(back(&view(&["n1"]), 2).as_deref(), Some("shop-web-1.shop_front"));
         assert_eq!(back(&view(&["n2"]), 3).as_deref(), Some("shop-db-1"));
         assert_eq!(back(&view(&["n2"]), 2), None);
+    }
+
+    #[test]
+    fn links_are_names_for_one_container_alone() {
+        let table = Names::new();
+        let _ = table.attach("n1", "c1", &names(&["db"]), &[address(3)]);
+        let linked = View {
+            links: [("database".to_owned(), "db".to_owned())].into(),
+            ..view(&["n1"])
+        };
+        assert_eq!(table.look_up(&linked, "database"), Some(vec![address(3)]));
+        assert_eq!(table.look_up(&linked, "db"), Some(vec![address(3)]));
+        assert_eq!(table.look_up(&view(&["n1"]), "database"), None);
     }
 
     #[test]

@@ -189,6 +189,7 @@ mod tests {
         let (sender, view) = watch::channel(View {
             networks: vec!["n1".to_owned()],
             forward: true,
+            ..View::default()
         });
         let forwarder = Arc::new(Forwarder::new(upstreams));
         tokio::spawn(serve(udp.into(), tcp.into(), names, view, forwarder));

@@ -132,7 +132,9 @@ fn is_word(text: &str) -> bool {
 /// Text that reads as a whole number and has to be marked as text.
 fn is_number(text: &str) -> bool {
     let bytes = text.as_bytes();
-    (1..=18).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) && (bytes[0] != b'0' || bytes.len() == 1)
+    (1..=18).contains(&bytes.len())
+        && bytes.iter().all(u8::is_ascii_digit)
+        && (bytes[0] != b'0' || bytes.len() == 1)
 }
 
 fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {

@@ -39,6 +39,8 @@ pub(crate) struct Blueprint {
     pub(crate) bundle: Option<BundlePlan>,
     /// Propagation of the root mount: `MS_*`, and whether for those below too.
     pub(crate) propagation: Option<(u64, bool)>,
+    /// The mount namespace that `/dev/shm` is taken from.
+    pub(crate) shm_of: Option<PathBuf>,
 }
 
 /// How a container of the OCI command line differs from one of a stack: nobody
@@ -286,6 +288,7 @@ impl Blueprint {
         let mut blueprint = Self {
             populate: request.populate.clone(),
             init: request.init,
+            shm_of: request.shm_of.clone(),
             ..blueprint
         };
         let profile = (request.seccomp == SeccompPolicy::Spec)
@@ -348,6 +351,7 @@ impl Blueprint {
             sysctls,
             process,
             init: false,
+            shm_of: None,
             bundle: None,
             propagation: linux
                 .rootfs_propagation()

@@ -57,7 +57,10 @@ impl Sources {
                     .map_err(|_| io::ErrorKind::InvalidInput.into())
                     .and_then(|descriptor| fds.take(descriptor))
                     .map(Some),
-                None => open_step(step),
+                None => match &blueprint.shm_of {
+                    Some(namespace) if step.target == Path::new(SHM) => open_shm(namespace).map(Some),
+                    _ => open_step(step),
+                },
             };
             trees.push(tree.map_err(|error| wrong_source(step, &error))?);
         }
@@ -77,6 +80,27 @@ fn wrong_source(step: &MountStep, error: &io::Error) -> Failure {
         _ => step.target.display().to_string(),
     };
     Failure::new(Step::Mount, words, error)
+}
+
+/// Where shared memory is.
+const SHM: &str = "/dev/shm";
+
+/// The `/dev/shm` of another mount namespace as a detached copy. A copy can only
+/// be made by who is inside, so we go there and come back; links there lead
+/// nowhere else.
+fn open_shm(namespace: &Path) -> io::Result<OwnedFd> {
+    let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let enter = |namespace: &OwnedFd| {
+        rustix::thread::move_into_link_name_space(
+            namespace.as_fd(),
+            Some(rustix::thread::LinkNameSpaceType::Mount),
+        )
+    };
+    let own = open(Path::new("/proc/self/ns/mnt"))?;
+    enter(&open(namespace)?)?;
+    let tree = open_tree(CWD, SHM, clone(true));
+    enter(&own)?;
+    Ok(tree?)
 }
 
 /// The source of a bind mount as a detached copy.

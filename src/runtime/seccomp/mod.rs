@@ -6,12 +6,15 @@
 //! handed to the init stage as bytes.
 
 mod compile;
+mod profile;
 mod table;
 
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall};
 use serde::{Deserialize, Serialize};
+
+pub use self::profile::read_profile;
 
 use self::compile::{Architecture, Comparison, Condition, Rule, Rules};
 use self::table::{Row, SYS_ADMIN, TABLE, When};
@@ -33,6 +36,9 @@ pub enum SeccompPolicy {
 /// What is wrong with a profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SeccompError {
+    /// A profile that is not one.
+    #[error("seccomp profile: {0}")]
+    Malformed(String),
     /// Something we do not do.
     #[error("seccomp profile: {0} is not supported")]
     Unsupported(String),
