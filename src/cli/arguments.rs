@@ -134,6 +134,8 @@ pub(super) enum Command {
     Events(super::events::Events),
     /// Wait until the containers of services have ended
     Wait(super::wait::Wait),
+    /// Bring changed sources to running containers
+    Watch(super::watch::Watch),
     /// Run a command in a running container
     Exec(Exec),
     /// Stop containers
@@ -206,7 +208,7 @@ pub(super) struct Up {
     /// Leave the stack running in the background
     #[arg(short, long, conflicts_with_all = ["abort_on_container_exit", "exit_code_from", "attach"])]
     pub(super) detach: bool,
-    /// With --detach: go on following the stack file in the background
+    /// Follow the sources of 'develop.watch'; with --detach, they and the stack file are followed in the background
     #[arg(short, long)]
     pub(super) watch: bool,
     /// Wait until services are running or healthy; implies --detach

@@ -45,6 +45,7 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod watch;
 
 use arguments::{Arguments, Command};
 use context::Context;
@@ -84,6 +85,7 @@ pub fn main() -> ExitCode {
             Command::Cp(typed) => cp::cp(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
+            Command::Watch(typed) => watch::watch(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),

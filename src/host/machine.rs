@@ -747,7 +747,11 @@ impl Machine {
             // Before the record says so: what the kernel refuses is tried again.
             let resources = spec::limits(service).to_spec();
             let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
-            warnings.extend(unmet.iter().map(|warning| format!("container {}: {warning}", record.name)));
+            warnings.extend(
+                unmet
+                    .iter()
+                    .map(|warning| format!("container {}: {warning}", record.name)),
+            );
         }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
@@ -810,9 +814,7 @@ impl Host for Machine {
                 name,
                 inherit,
             } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
-            Operation::UpdateContainer { container, .. } => {
-                self.update(project, container).await
-            }
+            Operation::UpdateContainer { container, .. } => self.update(project, container).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
                 self.give_again(project, &record).await?;

@@ -16,6 +16,9 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
+//! Sources of `develop.watch` are followed by a task of its own ([`sources`]),
+//! which asks the loop for restarts and tells clients what it did.
+//!
 //! # Killed at any time
 //!
 //! Its socket stays behind, by which the next one knows. That one is started by
@@ -58,7 +61,7 @@ pub mod journal;
 mod keeper;
 mod load;
 pub mod protocol;
-mod sources;
+pub mod sources;
 mod supervised;
 
 use apply::{Applied, Model, Step};
@@ -386,6 +389,8 @@ impl Supervisor {
                 } else if let Some(peer) = self.peers.get_mut(&id) {
                     peer.follow = Some(Follow { services, explain });
                 }
+                // Whoever asks is told, though it be followed already.
+                self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
             Incoming::Asked(
@@ -579,9 +584,18 @@ impl Supervisor {
             .standing
             .sources
             .iter()
-            .chain(self.peers.values().filter_map(|peer| Some(&peer.follow.as_ref()?.services)))
+            .chain(
+                self.peers
+                    .values()
+                    .filter_map(|peer| Some(&peer.follow.as_ref()?.services)),
+            )
             .collect();
-        let Some(project) = self.model.as_ref().map(Model::project).or(self.looked_at.as_ref()) else {
+        let Some(project) = self
+            .model
+            .as_ref()
+            .map(Model::project)
+            .or(self.looked_at.as_ref())
+        else {
             let Some(load) = load.filter(|_| !wanted.is_empty()) else {
                 return;
             };
@@ -609,7 +623,7 @@ impl Supervisor {
                 wanted.into_iter().flatten().cloned().collect()
             };
             let explain = |peer: &Peer| peer.follow.as_ref().is_some_and(|follow| follow.explain);
-            Setup::new(project, &chosen, self.peers.values().any(explain)).0
+            Setup::new(project, &chosen, self.peers.values().any(explain))
         };
         let project = project.clone();
         self.sources.follow(&project, setup);

@@ -233,7 +233,11 @@ fn tokens(text: &[u8]) -> Vec<Token> {
                 if text.get(at) == Some(&b'/') {
                     at += 1;
                 }
-                if at >= text.len() { Token::Rest } else { Token::Folders }
+                if at >= text.len() {
+                    Token::Rest
+                } else {
+                    Token::Folders
+                }
             }
             b'*' => Token::Star,
             b'?' => Token::Any,

@@ -211,9 +211,7 @@ fn put_folder(
         // A link to a folder is one, as far as its files are concerned.
         Some(there) if kind(there) == FileType::Symlink => return Ok(false),
         Some(_) => {
-            return Err(io::Error::other(
-                "cannot replace what is not a directory by one",
-            ));
+            return Err(io::Error::other("cannot replace what is not a directory by one"));
         }
         None => {
             rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o700))?;
@@ -340,12 +338,7 @@ fn times(stat: &Stat) -> Timestamps {
 /// Whether a file has this content.
 fn same(folder: &OwnedFd, name: &OsStr, content: &mut File) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut there = File::from(rustix::fs::openat(
-        folder.as_fd(),
-        name,
-        flags,
-        Mode::empty(),
-    )?);
+    let mut there = File::from(rustix::fs::openat(folder.as_fd(), name, flags, Mode::empty())?);
     let mut buffers = ([0_u8; 16 << 10], [0_u8; 16 << 10]);
     loop {
         let length = content.read(&mut buffers.0)?;
@@ -432,10 +425,6 @@ mod tests {
         let _ = root.put(&source, &stamp, Path::new("/app/f"), true);
         assert!(root.put(&source, &stamp, Path::new("/inside/g"), true).unwrap());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-        assert!(
-            fs::symlink_metadata(to.path().join("real/g"))
-                .unwrap()
-                .is_file()
-        );
+        assert!(fs::symlink_metadata(to.path().join("real/g")).unwrap().is_file());
     }
 }

@@ -164,12 +164,7 @@ mod tests {
             base: base.into(),
             patterns: Patterns::from_file(text),
         });
-        Rule::new(
-            "/p/src".into(),
-            &owned(include),
-            &owned(ignore),
-            files.collect(),
-        )
+        Rule::new("/p/src".into(), &owned(include), &owned(ignore), files.collect())
     }
 
     #[test]

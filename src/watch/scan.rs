@@ -58,7 +58,11 @@ impl Stamp {
         Some(Self {
             kind,
             // That of a link means nothing.
-            mode: if kind == Kind::Link { 0 } else { found.mode() & 0o7777 },
+            mode: if kind == Kind::Link {
+                0
+            } else {
+                found.mode() & 0o7777
+            },
             size: if content { found.size() } else { 0 },
             modified: if content { modified } else { 0 },
             inode: if content { found.ino() } else { 0 },

@@ -279,9 +279,8 @@ impl Tree {
         // A file that was made is written next; links and further names of a
         // file are whole at once.
         let open = if events.contains(ReadFlags::CREATE) {
-            std::fs::symlink_metadata(&path).is_ok_and(|found| {
-                found.is_file() && std::os::unix::fs::MetadataExt::nlink(&found) == 1
-            })
+            std::fs::symlink_metadata(&path)
+                .is_ok_and(|found| found.is_file() && std::os::unix::fs::MetadataExt::nlink(&found) == 1)
         } else {
             events.contains(ReadFlags::MODIFY)
         };
@@ -339,9 +338,7 @@ impl Tree {
                 self.open.clear();
                 return Ok(std::mem::take(&mut self.batch));
             };
-            ready
-                .map_err(|source| TreeError::Open { source })?
-                .clear_ready();
+            ready.map_err(|source| TreeError::Open { source })?.clear_ready();
             let mut events = Vec::new();
             let mut buffer = [MaybeUninit::<u8>::uninit(); 16 << 10];
             let mut reader = Reader::new(self.inotify.get_ref(), &mut buffer);

@@ -34,9 +34,17 @@ use crate::watch::{Batch, Tree};
 mod pass;
 mod setup;
 
-use pass::{Done, Work};
 pub(super) use pass::folder;
+use pass::{Done, Work};
 pub(super) use setup::Setup;
+
+/// What would be followed of a project, one line a rule, and what the user
+/// should know of it: the sources of the chosen services (all when none is
+/// named) and of what they depend on.
+pub fn outline(project: &Project, chosen: &[String]) -> (Vec<String>, Vec<String>) {
+    let setup = Setup::new(project, chosen, false);
+    (setup.outline(), setup.warnings)
+}
 
 /// So many files are named when nobody asked for all.
 const NAMED: usize = 5;
@@ -80,6 +88,7 @@ impl Sources {
             inbox,
             outbox,
             following: None,
+            failed: None,
         };
         tokio::spawn(task.run());
         Self {
@@ -94,9 +103,14 @@ impl Sources {
         if self.setup == setup {
             return self.look();
         }
-        self.setup = setup.clone();
+        self.setup.clone_from(&setup);
         // The task ends only with us.
         let _ = self.orders.send(Order::Follow(project.clone(), setup));
+    }
+
+    /// The next [`Self::follow`] begins afresh, whatever it is to follow.
+    pub(super) fn afresh(&mut self) {
+        self.setup = Setup::default();
     }
 
     /// Looks after containers that came, went, or were started.
@@ -119,6 +133,8 @@ struct Task {
     inbox: mpsc::UnboundedReceiver<Order>,
     outbox: mpsc::UnboundedSender<Word>,
     following: Option<Following>,
+    /// What could not be followed: tried again when containers come or start.
+    failed: Option<(Arc<Project>, Setup)>,
 }
 
 /// What is followed now.
@@ -157,16 +173,13 @@ impl Task {
                             next = Some((project, setup));
                         }
                     }
-                    match next {
+                    match next.or_else(|| self.failed.take()) {
                         Some((project, setup)) => self.begin(project, setup).await,
                         None => self.pass(None).await,
                     }
                 }
                 Wake::Changed(Ok(batch)) => self.changed(batch).await,
-                Wake::Changed(Err(error)) => {
-                    self.following = None;
-                    self.fail(error.to_string());
-                }
+                Wake::Changed(Err(error)) => self.fail(&error.to_string()),
             }
         }
     }
@@ -176,15 +189,25 @@ impl Task {
         let _ = self.outbox.send(Word::Tell(reply));
     }
 
-    fn fail(&self, reason: String) {
+    /// Follows nothing until the next try.
+    fn fail(&mut self, reason: &str) {
         tracing::warn!(reason, "sources are not followed");
-        self.tell(Reply::NotFollowing { reason });
+        if let Some(following) = self.following.take() {
+            self.failed = Some((following.project, following.setup));
+        }
+        self.tell(Reply::NotFollowing {
+            reason: reason.to_owned(),
+        });
     }
 
     /// Follows this from now on.
     async fn begin(&mut self, project: Arc<Project>, setup: Setup) {
         self.following = None;
+        self.failed = None;
         if setup.is_empty() {
+            if !setup.warnings.is_empty() {
+                self.enabled(&setup);
+            }
             return;
         }
         let (world, name) = (self.world.clone(), self.project.clone());
@@ -195,8 +218,14 @@ impl Task {
         let begun = on_thread(move || Work::begin(&world, &name, &loaded, &wanted)).await;
         let (work, mut tree) = match (begun, tree) {
             (Ok(work), Ok(tree)) => (work, tree),
-            (Err(error), _) => return self.fail(error.to_string()),
-            (_, Err(error)) => return self.fail(error.to_string()),
+            (Err(error), _) => {
+                self.failed = Some((project, setup));
+                return self.fail(&error.to_string());
+            }
+            (_, Err(error)) => {
+                self.failed = Some((project, setup));
+                return self.fail(&error.to_string());
+            }
         };
         tree.tell_passed = setup.explain;
         self.following = Some(Following {
@@ -207,11 +236,15 @@ impl Task {
         });
         self.pass(None).await;
         if self.following.is_some() {
-            self.tell(Reply::Following {
-                services: setup.names(),
-                warnings: vec![],
-            });
+            self.enabled(&setup);
         }
+    }
+
+    fn enabled(&self, setup: &Setup) {
+        self.tell(Reply::Following {
+            services: setup.names(),
+            warnings: setup.warnings.clone(),
+        });
     }
 
     async fn changed(&mut self, batch: Batch) {
@@ -238,7 +271,11 @@ impl Task {
 
     /// One pass, with what follows it.
     async fn pass(&mut self, batch: Option<Batch>) {
-        let Some(mut work) = self.following.as_mut().and_then(|following| following.work.take()) else {
+        let Some(mut work) = self
+            .following
+            .as_mut()
+            .and_then(|following| following.work.take())
+        else {
             return;
         };
         let result = on_thread(move || {
@@ -249,8 +286,7 @@ impl Task {
         let (mut work, done) = match result {
             Ok((work, Ok(done))) => (work, done),
             Ok((_, Err(error))) | Err(error) => {
-                self.following = None;
-                return self.fail(error.to_string());
+                return self.fail(&error.to_string());
             }
         };
         self.report(&done);
@@ -317,11 +353,7 @@ impl Task {
     async fn exec(&self, done: &[Done]) {
         for one in done.iter().filter(|one| one.then == Some(WatchAction::SyncExec)) {
             let Some(command) = &one.exec else { continue };
-            let running: Vec<&String> = one
-                .containers
-                .iter()
-                .filter(|id| self.machine.runs(id))
-                .collect();
+            let running: Vec<&String> = one.containers.iter().filter(|id| self.machine.runs(id)).collect();
             if running.is_empty() {
                 continue;
             }

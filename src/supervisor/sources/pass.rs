@@ -220,9 +220,7 @@ impl Work {
                     }
                 }
                 match there {
-                    Some(stamp)
-                        if stamp.kind == Kind::Folder && !watched.now.contains_key(relative) =>
-                    {
+                    Some(stamp) if stamp.kind == Kind::Folder && !watched.now.contains_key(relative) => {
                         below(&watched.rule, path, &mut watched.now)?;
                     }
                     Some(stamp) if watched.rule.verdict(path) == Verdict::Taken => {
@@ -313,9 +311,11 @@ impl Work {
             for record in &service.list {
                 service.changed |= bring(&self.world, record, &mut service.rules, &mut dones);
             }
-            all.extend(dones.into_iter().filter(|done| {
-                !done.containers.is_empty() || !done.errors.is_empty()
-            }));
+            all.extend(
+                dones
+                    .into_iter()
+                    .filter(|done| !done.containers.is_empty() || !done.errors.is_empty()),
+            );
         }
         Ok(all)
     }
@@ -372,7 +372,13 @@ fn bring(world: &World, record: &ContainerRecord, rules: &mut [Watched], dones: 
         }
         let mut root = held.as_ref().map(|held| Root::new(held.as_fd()));
         for difference in different {
-            let result = apply((&watched.setup, &watched.rule), &mut root, has, &difference, &mut put);
+            let result = apply(
+                (&watched.setup, &watched.rule),
+                &mut root,
+                has,
+                &difference,
+                &mut put,
+            );
             match result {
                 Ok(outcome) => {
                     noted = true;
@@ -480,8 +486,18 @@ mod tests {
             list.iter().map(entry).collect()
         };
         let (folder, file) = (Kind::Folder, Kind::File);
-        let old = files(&[("d", folder, 0), ("d/f", file, 0), ("same", file, 0), ("was", folder, 0)]);
-        let new = files(&[("n", folder, 0), ("n/f", file, 0), ("same", file, 0), ("was", file, 1)]);
+        let old = files(&[
+            ("d", folder, 0),
+            ("d/f", file, 0),
+            ("same", file, 0),
+            ("was", folder, 0),
+        ]);
+        let new = files(&[
+            ("n", folder, 0),
+            ("n/f", file, 0),
+            ("same", file, 0),
+            ("was", file, 1),
+        ]);
         let names: Vec<String> = differences(&old, &new)
             .iter()
             .map(|difference| match difference {

@@ -12,6 +12,8 @@ pub(in crate::supervisor) struct Setup {
     pub(super) services: Vec<Followed>,
     /// Tell of files that no rule takes, too.
     pub(super) explain: bool,
+    /// What the user should know.
+    pub(super) warnings: Vec<String>,
 }
 
 /// One service whose sources are followed.
@@ -34,12 +36,8 @@ pub(super) struct RuleSetup {
 
 impl Setup {
     /// The rules of the chosen services (all when none is named) and of what
-    /// these depend on, with what the user should know of them.
-    pub(in crate::supervisor) fn new(
-        project: &Project,
-        chosen: &[String],
-        explain: bool,
-    ) -> (Self, Vec<String>) {
+    /// these depend on.
+    pub(in crate::supervisor) fn new(project: &Project, chosen: &[String], explain: bool) -> Self {
         let chosen = closure(project, chosen);
         let (mut services, mut warnings) = (Vec::new(), Vec::new());
         for service in project.services.values() {
@@ -71,12 +69,37 @@ impl Setup {
                 });
             }
         }
-        (Self { services, explain }, warnings)
+        Self {
+            services,
+            explain,
+            warnings,
+        }
     }
 
     /// Nothing is followed.
     pub(in crate::supervisor) fn is_empty(&self) -> bool {
         self.services.is_empty()
+    }
+
+    /// One line a rule: service, action, from where to where.
+    pub(super) fn outline(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for service in &self.services {
+            for rule in &service.rules {
+                let to = match &rule.watch.target {
+                    Some(target) if rule.copies => format!(" -> {target}"),
+                    _ => String::new(),
+                };
+                lines.push(format!(
+                    "{}: rule {}: {}: {}{to}",
+                    service.name,
+                    rule.number,
+                    rule.action(),
+                    rule.watch.path.display()
+                ));
+            }
+        }
+        lines
     }
 
     /// What is taken, for the tree.
