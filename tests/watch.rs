@@ -190,10 +190,10 @@ services:
         (inside(&world, "web", "echo $A") == "b\n").then_some(())
     });
     shows(&world, "web", "cd /app; cat *; cat /conf/c", "562");
-    // Stopped, and started again.
+    // Stopped, which ends the watching too, and brought up again.
     world.run(&["stop", "-t", "2"]).ok();
     fs::write(src.join("i"), "7").unwrap();
-    world.run(&["start"]).ok();
+    world.run(&["up", "-d", "--watch"]).ok();
     shows(&world, "web", "cd /app; cat *", "57");
     down(&world);
 }
