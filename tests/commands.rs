@@ -783,3 +783,149 @@ services:
     assert_eq!(names, ["secret"]);
     down(&world);
 }
+
+#[test]
+fn the_graph_is_drawn_and_causes_are_told() {
+    let Some(world) = stack(
+        "name: g
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    depends_on: {api: {condition: service_healthy}, cache: {condition: service_started}}
+  api:
+    image: BUSYBOX
+    command: [sh, -c, \"echo cannot find the data; trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]
+    depends_on: {cache: {condition: service_started, required: false}}
+    healthcheck: {test: 'test -e /ready', interval: 100ms, retries: 2}
+  cache: {image: BUSYBOX, command: SERVE}
+  crashing: {image: BUSYBOX, command: [sh, -c, 'echo the disk is full; exit 3'], restart: always}
+  off: {image: BUSYBOX, command: SERVE, profiles: [debug]}
+",
+    ) else {
+        return;
+    };
+    let before = out(&world, &["graph"]);
+    assert_eq!(
+        before,
+        "g
+├─ crashing  no container
+└─ web  no container
+   ├─ api (service_healthy)  no container
+   │  └─ cache (service_started, optional)  no container
+   └─ cache  no container
+"
+    );
+    let up = world.run(&["up", "-d"]);
+    assert_eq!(up.code, 1);
+    let text = wait_for("the restart that is waited for", || {
+        let text = out(&world, &["graph"]);
+        text.contains("crashing  restarting").then_some(text)
+    });
+    assert!(text.contains("api (service_healthy)  unhealthy"), "{text}");
+    assert!(text.contains("   └─ cache  running"), "{text}");
+    let dot = out(&world, &["graph", "--format", "dot"]);
+    assert!(
+        dot.starts_with("digraph \"g\" {")
+            && dot.contains("\"web\" -> \"api\" [label=\"service_healthy\", style=solid];"),
+        "{dot}"
+    );
+    assert!(
+        dot.contains("\"api\" -> \"cache\" [label=\"service_started\", style=dashed];"),
+        "{dot}"
+    );
+    let mermaid = out(&world, &["graph", "--format", "mermaid", "api"]);
+    assert!(
+        mermaid.starts_with("flowchart LR\n") && mermaid.contains("-.->|service_started|"),
+        "{mermaid}"
+    );
+    assert!(!mermaid.contains("web"), "{mermaid}");
+    let json: Value = serde_json::from_str(&out(&world, &["graph", "--format", "json"])).unwrap();
+    let api = json["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["service"] == "api")
+        .unwrap();
+    assert_eq!(
+        (&api["state"], &api["containers"][0]["health"]),
+        (&"unhealthy".into(), &"unhealthy".into())
+    );
+    assert_eq!(api["depends_on"][0]["required"], false);
+
+    let why = out(&world, &["why", "web"]);
+    for part in [
+        "web: created",
+        "it waits for:",
+        "api: unhealthy (must be service_healthy)",
+        "its health check fails: ",
+        "| cannot find the data",
+    ] {
+        assert!(why.contains(part), "{part:?} in\n{why}");
+    }
+    assert!(!why.contains("cache: "), "{why}");
+    let why = wait_for("a crash loop", || {
+        let why = out(&world, &["why", "crashing"]);
+        (why.contains("a crash loop") && why.contains("about to be started again")).then_some(why)
+    });
+    assert!(
+        why.contains("| the disk is full") && why.contains("Restarting (3)"),
+        "{why}"
+    );
+    assert!(out(&world, &["why", "off"]).contains("profiles debug"));
+    assert_eq!(world.run(&["why", "none"]).code, 1);
+    world.run(&["stop", "-t", "1", "cache"]).ok();
+    assert!(out(&world, &["why", "cache"]).contains("a command stopped it"));
+    down(&world);
+}
+
+#[test]
+fn up_attaches_and_aborts_as_asked() {
+    let file = "name: u
+services:
+  web: {image: BUSYBOX, command: [sh, -c, \"echo of web; exec sleep 1000\"], stop_signal: SIGKILL, depends_on: [db]}
+  db: {image: BUSYBOX, command: [sh, -c, \"echo of db; exec sleep 1000\"], stop_signal: SIGKILL}
+  quiet: {image: BUSYBOX, attach: false, command: [sh, -c, \"echo of quiet\"]}
+  fails: {image: BUSYBOX, command: [sh, -c, 'while ! test -e /go; do sleep 0.05; done; exit 6'], profiles: [f]}
+";
+    let Some(world) = stack(file) else { return };
+    let mut up = Foreground::start(&mut world.rcompose(&["up", "--attach-dependencies", "web"]));
+    up.wait_for("of db");
+    up.wait_for("of web");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    let mut up =
+        Foreground::start(&mut world.rcompose(&["--profile", "f", "up", "--abort-on-container-failure"]));
+    // The one that ends well stops nobody.
+    wait_for("the end of quiet", || {
+        out(&world, &["ps", "-a", "--status", "exited"])
+            .contains("u-quiet-1")
+            .then_some(())
+    });
+    up.wait_for("of web");
+    assert!(!up.try_for("of quiet"), "{:?}", up.said);
+    world
+        .run(&["--profile", "f", "exec", "-T", "fails", "touch", "/go"])
+        .ok();
+    assert_eq!(up.end(), 6);
+    assert_eq!(out(&world, &["ps", "-q"]), "");
+
+    let menu = world.run(&["up", "--menu", "-d"]);
+    assert!(
+        menu.code == 1 && menu.stderr.contains("no menu"),
+        "{}",
+        menu.stderr
+    );
+    world
+        .run(&["up", "-d", "--menu=false", "--no-build", "--quiet-pull", "db"])
+        .ok();
+    write(
+        &world,
+        "name: u\nservices: {web: {image: 'localhost:1/none:latest', command: x}}\n",
+    );
+    let never = world.run(&["up", "-d", "--pull", "never", "--remove-orphans"]);
+    assert!(never.stderr.contains("pull_policy is never"), "{}", never.stderr);
+    write(&world, file);
+    world.run(&["--profile", "f", "down", "-t", "0"]).ok();
+    world.assert_nothing_left();
+}

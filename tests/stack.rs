@@ -882,7 +882,13 @@ services:
     );
     world.run(&["up", "-d"]).ok();
     let id = field(&world, "m-app-1", "ID");
-    let memory = || inside(&world, "app", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true");
+    let memory = || {
+        inside(
+            &world,
+            "app",
+            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true",
+        )
+    };
     assert_eq!(memory(), "33554432");
     for (limit, bytes) in [("256m", "268435456"), ("16m", "16777216")] {
         let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();
@@ -890,7 +896,10 @@ services:
         let (_, after) = rest.split_once(',').unwrap();
         world.write("compose.yaml", format!("{before}mem_limit: {limit},{after}"));
         world.run(&["up", "-d"]).ok();
-        assert_eq!((memory(), field(&world, "m-app-1", "ID")), (bytes.to_owned(), id.clone()));
+        assert_eq!(
+            (memory(), field(&world, "m-app-1", "ID")),
+            (bytes.to_owned(), id.clone())
+        );
     }
     // What was there without a limit is not known: that needs a new container.
     let file = std::fs::read_to_string(world.work().join("compose.yaml")).unwrap();

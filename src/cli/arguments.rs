@@ -130,6 +130,10 @@ pub(super) enum Command {
     Attach(super::attach::Attach),
     /// Copy files between this machine and containers
     Cp(super::cp::Cp),
+    /// Draw what depends on what, and what it does now
+    Graph(super::graph::Typed),
+    /// Say what a service does, and why
+    Why(super::why::Why),
     /// Show what happens to containers
     Events(super::events::Events),
     /// Wait until the containers of services have ended
@@ -206,7 +210,7 @@ pub(super) struct Up {
     /// Services to bring up, with what they depend on [default: all]
     pub(super) services: Vec<String>,
     /// Leave the stack running in the background
-    #[arg(short, long, conflicts_with_all = ["abort_on_container_exit", "exit_code_from", "attach"])]
+    #[arg(short, long, conflicts_with_all = ["abort_on_container_exit", "abort_on_container_failure", "exit_code_from", "attach", "attach_dependencies"])]
     pub(super) detach: bool,
     /// Follow the sources of 'develop.watch'; with --detach, they and the stack file are followed in the background
     #[arg(short, long)]
@@ -247,12 +251,18 @@ pub(super) struct Up {
     /// Stop everything when any container ends
     #[arg(long)]
     pub(super) abort_on_container_exit: bool,
+    /// Stop everything when any container ends with another status than 0
+    #[arg(long)]
+    pub(super) abort_on_container_failure: bool,
     /// End with the exit status of this service's container; implies --abort-on-container-exit
     #[arg(long, value_name = "SERVICE")]
     pub(super) exit_code_from: Option<String>,
     /// Show the output of these services only
     #[arg(long, value_name = "SERVICE")]
     pub(super) attach: Vec<String>,
+    /// Show the output of the services that these depend on, too
+    #[arg(long)]
+    pub(super) attach_dependencies: bool,
     /// Do not show the output of these services
     #[arg(long, value_name = "SERVICE")]
     pub(super) no_attach: Vec<String>,
@@ -261,9 +271,34 @@ pub(super) struct Up {
     /// Show when each line was printed
     #[arg(long)]
     pub(super) timestamps: bool,
+    /// When to fetch images, in place of what the stack file says
+    #[arg(long, value_name = "POLICY")]
+    pub(super) pull: Option<Pull>,
+    /// Do not show that images are fetched
+    #[arg(long)]
+    pub(super) quiet_pull: bool,
+    /// Accepted for scripts: nothing is built
+    #[arg(long, hide = true)]
+    pub(super) no_build: bool,
+    /// Accepted for scripts: there is no menu of keys to switch off
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, hide = true,
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) menu: Option<bool>,
     /// Accepted for scripts: there is nothing to confirm
     #[arg(short, long, hide = true)]
     pub(super) yes: bool,
+}
+
+/// When images are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Pull {
+    /// Always
+    Always,
+    /// When they are not here
+    #[value(alias = "if_not_present")]
+    Missing,
+    /// Never
+    Never,
 }
 
 /// How lines of containers are shown.

@@ -229,9 +229,9 @@ fn transfer(
     to: &Place,
     owner: Owner,
 ) -> io::Result<Vec<String>> {
-    let Some(stat) = &from.stat else {
+    if from.stat.is_none() {
         return Err(missing(source));
-    };
+    }
     let folder = from.is_folder();
     if source.folder && !folder {
         return Err(io::Error::other(format!(
@@ -239,7 +239,6 @@ fn transfer(
             source.path.display()
         )));
     }
-    let _ = stat;
     let mut copy = Copy::new(owner);
     if to.is_folder() {
         let inside = open(to)?;
@@ -295,9 +294,9 @@ mod tests {
         assert_eq!(side("/a:b").0, None);
         assert_eq!(side("./a:b").0, None);
         assert_eq!(side("a"), (None, "a".into(), false, false));
-        assert_eq!(side("web:/a/").2, true);
+        assert!(side("web:/a/").2);
         assert_eq!((side("web:/a/.").2, side("web:/a/.").3), (true, true));
-        assert_eq!(side(".").3, true);
+        assert!(side(".").3);
         assert!(Side::parse(OsStr::new("-")).is_stream());
         assert_eq!(Side::parse(OsStr::new("web:a")).place(), Path::new("/a"));
     }

@@ -26,6 +26,7 @@ mod exec;
 mod explain;
 mod failure;
 mod follow;
+mod graph;
 mod image;
 mod lifecycle;
 mod logs;
@@ -46,6 +47,7 @@ mod version;
 mod volumes;
 mod wait;
 mod watch;
+mod why;
 
 use arguments::{Arguments, Command};
 use context::Context;
@@ -53,6 +55,7 @@ use failure::{Failure, Outcome};
 
 /// The command line: parses, does, reports.
 pub fn main() -> ExitCode {
+    crate::sys::process::hold_memory();
     let typed = match Arguments::try_parse() {
         Ok(typed) => typed,
         Err(mut error) => {
@@ -83,6 +86,8 @@ pub fn main() -> ExitCode {
             Command::Volumes(typed) => volumes::volumes(&context, typed),
             Command::Attach(typed) => attach::attach(&context, typed),
             Command::Cp(typed) => cp::cp(&context, typed),
+            Command::Graph(typed) => graph::graph(&context, typed),
+            Command::Why(typed) => why::why(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Watch(typed) => watch::watch(&context, typed),

@@ -37,6 +37,11 @@ impl<'a> Progress<'a> {
 
     /// Shows one event.
     pub(super) fn show(&mut self, event: &Event) {
+        if self.terminal.quiet_pull
+            && matches!(event, Event::Action { resource, .. } if resource.starts_with("Image "))
+        {
+            return;
+        }
         match self.terminal.progress {
             How::Quiet => {
                 if let Event::Warning { text } = event {

@@ -280,10 +280,9 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
             let bounds = (first.parse::<u16>(), last.parse::<u16>());
             let range = match bounds {
                 (Ok(first), Ok(last)) => first..=last,
-                // An empty range.
-                _ => 1..=0,
+                _ => return vec![],
             };
-            range.map(move |port| (port, protocol.to_owned()))
+            range.map(|port| (port, protocol.to_owned())).collect()
         })
         .collect();
     list.retain(|(target, protocol)| {
@@ -299,6 +298,12 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
 /// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
 pub(super) fn describe(view: &View, now: Duration) -> String {
     described(view, false, now)
+}
+
+/// The state of a container in docker's words, as of now.
+pub(super) fn describe_all(shown: &Shown) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    described(&shown.view, shown.status == Status::Restarting, now)
 }
 
 /// [`describe`]; `restarting`: it waits for its restart policy.

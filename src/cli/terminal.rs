@@ -18,6 +18,8 @@ pub(super) struct Terminal {
     pub(super) color_err: bool,
     /// How progress is shown; never [`Progress::Auto`].
     pub(super) progress: Progress,
+    /// That images are fetched is not shown.
+    pub(super) quiet_pull: bool,
 }
 
 /// ANSI styles.
@@ -78,6 +80,7 @@ impl Terminal {
             color_out: colored(out),
             color_err: colored(err),
             progress,
+            quiet_pull: false,
         }
     }
 

@@ -15,21 +15,31 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arguments::Up;
+use super::arguments::{Pull, Up};
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter};
 use super::lifecycle::seconds;
 use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
-use super::terminal::Style;
+use super::terminal::{Style, Terminal};
+use crate::graph::Graph;
 use crate::host::views;
 use crate::monitor::log::From;
 use crate::plan::{self, Intent};
+use crate::project::PullPolicy;
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
+    let context = &Context {
+        global: context.global.clone(),
+        world: context.world.clone(),
+        terminal: Terminal {
+            quiet_pull: typed.quiet_pull,
+            ..context.terminal.clone()
+        },
+    };
     let loaded = context.load(&typed.services)?;
     for names in [&typed.services, &typed.attach, &typed.no_attach] {
         known_services(&loaded.project, names)?;
@@ -37,7 +47,16 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
     if let Some(service) = &typed.exit_code_from {
         known_services(&loaded.project, std::slice::from_ref(service))?;
     }
+    if typed.menu == Some(true) {
+        return Err(Failure::new("--menu: there is no menu of keys")
+            .hint("Ctrl-C stops the stack, and it follows its file without being asked to"));
+    }
     let intent = Intent::Up(plan::Up {
+        pull: typed.pull.map(|pull| match pull {
+            Pull::Always => PullPolicy::Always,
+            Pull::Missing => PullPolicy::Missing,
+            Pull::Never => PullPolicy::Never,
+        }),
         services: typed.services.clone(),
         no_deps: typed.no_deps,
         no_start: typed.no_start,
@@ -322,6 +341,19 @@ impl Session<'_> {
         } else {
             project.services.keys().cloned().collect()
         };
+        if self.typed.attach_dependencies
+            && let Ok(graph) = Graph::new(project)
+        {
+            // Their own closure: what was chosen is part of it.
+            let names: Vec<String> = chosen.iter().cloned().collect();
+            chosen.extend(graph.closure(&names).unwrap_or_default());
+        }
+        if self.typed.attach.is_empty() {
+            chosen.retain(|name| {
+                let service = project.services.get(name);
+                service.is_none_or(|service| service.attach != Some(false))
+            });
+        }
         for name in &self.typed.no_attach {
             chosen.remove(name);
         }
@@ -332,7 +364,8 @@ impl Session<'_> {
         let service = self.service(name);
         self.names.insert(id.to_owned(), service.clone());
         // A service that a reload brought is shown too.
-        let hidden = !self.typed.attach.is_empty() || !self.typed.services.is_empty();
+        let known = self.loaded.project.services.contains_key(&service);
+        let hidden = known || !self.typed.attach.is_empty() || !self.typed.services.is_empty();
         if self.typed.no_attach.contains(&service) || (hidden && !self.chosen().contains(&service)) {
             return Ok(());
         }
@@ -367,7 +400,8 @@ impl Session<'_> {
     /// A container has ended for good: with `--abort-on-container-exit`, so
     /// does everything.
     async fn decide(&mut self, id: &str, code: i32) -> Result<(), Failure> {
-        if !self.typed.abort_on_container_exit && self.typed.exit_code_from.is_none() {
+        let on_failure = self.typed.abort_on_container_failure && code != 0;
+        if !self.typed.abort_on_container_exit && !on_failure && self.typed.exit_code_from.is_none() {
             return Ok(());
         }
         let service = self.names.get(id).cloned().unwrap_or_default();

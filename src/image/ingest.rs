@@ -181,7 +181,10 @@ pub(super) fn receive(
                 ..
             }
         );
-        if !broken {
+        let empty = lease
+            .part(layer)
+            .is_some_and(|(path, _)| fs::metadata(path).is_ok_and(|found| found.len() == 0));
+        if !broken || empty {
             lease.forget(layer)?;
         }
     }

@@ -204,13 +204,12 @@ impl Reference {
         if path.is_empty() {
             return Err(wrong("the name of the image is missing"));
         }
-        let registry = match registry {
+        // A host that only upper case tells from a repository keeps it.
+        let lower = registry.to_ascii_lowercase();
+        let registry = match lower.as_str() {
             "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
-            other => {
-                // A host that only upper case tells from a repository keeps it.
-                let lower = other.to_ascii_lowercase();
-                if is_host(&lower) { lower } else { other.to_owned() }
-            }
+            host if is_host(host) => lower,
+            _ => registry.to_owned(),
         };
         check_registry(&registry).map_err(wrong)?;
         let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
@@ -422,7 +421,7 @@ mod tests {
             ("127.0.0.1:5000/pyapp", "127.0.0.1:5000/pyapp:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest"),
             ("ghcr.io/o/n:v1.0_x-y", "ghcr.io/o/n:v1.0_x-y"),
-            ("LOCAL/a", "local/a:latest"),
+            ("LOCAL/a", "LOCAL/a:latest"),
             ("a__b/c---d.e_f", "docker.io/a__b/c---d.e_f:latest"),
             ("my-registry:80/a", "my-registry:80/a:latest"),
         ] {

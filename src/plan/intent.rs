@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::project::PullPolicy;
+
 /// What a command asks for. An empty `services` is all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "intent", rename_all = "lowercase")]
@@ -99,6 +101,9 @@ pub struct Up {
     /// [`super::Operation::PullImage`] `always`, the command observes and plans
     /// again with this set, and replaces what has a newer image now.
     pub pulled: bool,
+    /// In place of each service's `pull_policy` (`--pull`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullPolicy>,
 }
 
 /// The options of `down`.

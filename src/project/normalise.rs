@@ -25,7 +25,7 @@ pub(super) fn normalise(document: &mut Node, name: &str, environment: Option<&En
         };
         for (key, entry) in resources {
             if entry.node.is_null() {
-                entry.node.value = Value::Map(Mapping::new());
+                entry.node.value = Value::Map(Mapping::default());
             }
             if entry.node.get("name").is_none_or(Node::is_null) {
                 let external = entry.node.get("external").and_then(Node::as_bool) == Some(true);
@@ -231,7 +231,7 @@ pub(super) fn read_env_files(
         return;
     };
     let own = service.get("environment").cloned();
-    let mut variables = Mapping::new();
+    let mut variables = Mapping::default();
     for file in named.items() {
         let Some(path) = file.text_of("path") else {
             continue;
@@ -295,7 +295,7 @@ pub(super) fn read_label_files(
     let Some(named) = service.take("label_file") else {
         return;
     };
-    let mut labels = Mapping::new();
+    let mut labels = Mapping::default();
     for file in named.items() {
         let Some(path) = file.as_text() else {
             continue;

@@ -137,11 +137,6 @@ pub static TABLE: &[Unsupported] = &[
         "the writable layer has no options",
     ),
     no("services.*.annotations", Said, "annotations are not kept"),
-    no(
-        "services.*.attach",
-        False,
-        "choose what is shown with `up --attach`",
-    ),
     no("services.*.logging", Said, "log drivers are not implemented yet"),
     no(
         "services.*.devices.*.permissions",

@@ -294,7 +294,7 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
         }
     };
     if let Value::List(list) = take_list(node) {
-        let mut map = Mapping::with_capacity(list.len());
+        let mut map = Mapping::with_capacity_and_hasher(list.len(), Default::default());
         for item in list {
             let (place, tag) = (item.place, item.tag);
             let Value::Text(text) = item.value else {
@@ -576,7 +576,7 @@ fn ssh(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     let Value::List(list) = take_list(node) else {
         return true;
     };
-    let mut map = Mapping::new();
+    let mut map = Mapping::default();
     for item in list {
         let place = item.place;
         let Value::Text(text) = item.value else {

@@ -42,22 +42,22 @@ const HOSTS: Form = Form::of(&[Kind::Map, Kind::List])
     .items(&TEXT)
     .unique();
 
-const ULIMIT: Shape = Shape {
-    name: "ulimit",
-    fields: &[
+const ULIMIT: Shape = Shape::new(
+    "ulimit",
+    &[
         field("soft", &INT, "Soft limit; -1 is unlimited.").required(),
         field("hard", &INT, "Hard limit; -1 is unlimited.").required(),
     ],
-};
+);
 const ULIMITS: Form = Form::of(&[Kind::Map]).values(
     &Form::of(&[Kind::Int, Kind::Text, Kind::Map])
         .cast(Cast::Int)
         .shape(&ULIMIT),
 );
 
-const GRANT: Shape = Shape {
-    name: "grant",
-    fields: &[
+const GRANT: Shape = Shape::new(
+    "grant",
+    &[
         field("source", &TEXT, "Key of the config or secret."),
         field("target", &TEXT, "Path inside the container."),
         field("uid", &TEXT, "Owner."),
@@ -69,16 +69,16 @@ const GRANT: Shape = Shape {
         )
         .print(Print::Present),
     ],
-};
+);
 const GRANTS: Form = Form::of(&[Kind::List]).items(
     &Form::of(&[Kind::Text, Kind::Map])
         .format(Format::Grant)
         .shape(&GRANT),
 );
 
-const BUILD: Shape = Shape {
-    name: "build",
-    fields: &[
+const BUILD: Shape = Shape::new(
+    "build",
+    &[
         field("context", &TEXT, "Folder or URL that is built."),
         field("dockerfile", &TEXT, "Dockerfile inside the context."),
         field("dockerfile_inline", &TEXT, "The Dockerfile itself."),
@@ -127,11 +127,11 @@ const BUILD: Shape = Shape {
         field("platforms", &TEXT_SET, "Target platforms."),
         field("privileged", &BOOL, "Build with elevated privileges."),
     ],
-};
+);
 
-const HOOK_PRE_START: Shape = Shape {
-    name: "pre_start_hook",
-    fields: &[
+const HOOK_PRE_START: Shape = Shape::new(
+    "pre_start_hook",
+    &[
         field("command", &WORDS, "What is run.").print(Print::OrNull),
         field("image", &TEXT, "Its image; default: the service's."),
         field("user", &TEXT, "Its user."),
@@ -140,10 +140,10 @@ const HOOK_PRE_START: Shape = Shape {
         field("environment", &ASSIGNMENTS, "Its environment.").merge(Merge::Assign),
         field("per_replica", &BOOL, "Once a replica instead of once a service."),
     ],
-};
-const HOOK: Shape = Shape {
-    name: "hook",
-    fields: &[
+);
+const HOOK: Shape = Shape::new(
+    "hook",
+    &[
         field("command", &WORDS, "What is run.")
             .print(Print::OrNull)
             .required(),
@@ -152,12 +152,12 @@ const HOOK: Shape = Shape {
         field("working_dir", &TEXT, "Its working directory."),
         field("environment", &ASSIGNMENTS, "Its environment.").merge(Merge::Assign),
     ],
-};
+);
 const HOOKS: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&HOOK));
 
-const WATCH: Shape = Shape {
-    name: "watch",
-    fields: &[
+const WATCH: Shape = Shape::new(
+    "watch",
+    &[
         field("path", &TEXT, "What is watched.")
             .required()
             .print(Print::Present),
@@ -174,29 +174,29 @@ const WATCH: Shape = Shape {
         field("ignore", &TEXTS, "Patterns of files that do not."),
         field("initial_sync", &BOOL, "Sync once at the start."),
     ],
-};
+);
 
-const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
-    name: "blkio_throttle",
-    fields: &[
+const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
+    "blkio_throttle",
+    &[
         field("path", &TEXT, "Device."),
         field("rate", &BYTES, "Bytes or operations a second."),
     ],
-}));
+)));
 
-const BLKIO: Shape = Shape {
-    name: "blkio_config",
-    fields: &[
+const BLKIO: Shape = Shape::new(
+    "blkio_config",
+    &[
         field("weight", &INT, "Relative weight."),
         field(
             "weight_device",
-            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
-                name: "blkio_weight",
-                fields: &[
+            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
+                "blkio_weight",
+                &[
                     field("path", &TEXT, "Device."),
                     field("weight", &INT, "Relative weight."),
                 ],
-            })),
+            ))),
             "Weight a device.",
         ),
         field("device_read_bps", &THROTTLE, "Bytes read a second."),
@@ -204,11 +204,11 @@ const BLKIO: Shape = Shape {
         field("device_write_bps", &THROTTLE, "Bytes written a second."),
         field("device_write_iops", &THROTTLE, "Writes a second."),
     ],
-};
+);
 
-const DEVICE_REQUEST: Shape = Shape {
-    name: "device_request",
-    fields: &[
+const DEVICE_REQUEST: Shape = Shape::new(
+    "device_request",
+    &[
         field("capabilities", &TEXT_SET, "What the devices can do.").required(),
         field("driver", &TEXT, "Device driver."),
         field(
@@ -219,10 +219,10 @@ const DEVICE_REQUEST: Shape = Shape {
         field("device_ids", &TEXT_SET, "Which."),
         field("options", &LABELS, "Driver options.").merge(Merge::Assign),
     ],
-};
-const GPU_REQUEST: Shape = Shape {
-    name: "gpu_request",
-    fields: &[
+);
+const GPU_REQUEST: Shape = Shape::new(
+    "gpu_request",
+    &[
         field("capabilities", &TEXT_SET, "What the devices can do."),
         field("driver", &TEXT, "Device driver."),
         field(
@@ -233,11 +233,11 @@ const GPU_REQUEST: Shape = Shape {
         field("device_ids", &TEXT_SET, "Which."),
         field("options", &LABELS, "Driver options.").merge(Merge::Assign),
     ],
-};
+);
 
-const UPDATE: Shape = Shape {
-    name: "update_config",
-    fields: &[
+const UPDATE: Shape = Shape::new(
+    "update_config",
+    &[
         field("parallelism", &INT, "Containers at a time.").print(Print::Present),
         field("delay", &DURATION, "Time between."),
         field("failure_action", &TEXT, "`continue`, `rollback` or `pause`."),
@@ -249,11 +249,11 @@ const UPDATE: Shape = Shape {
             "Which comes first.",
         ),
     ],
-};
+);
 
-const DEPLOY: Shape = Shape {
-    name: "deploy",
-    fields: &[
+const DEPLOY: Shape = Shape::new(
+    "deploy",
+    &[
         field("mode", &TEXT, "`replicated`."),
         field("replicas", &INT, "How many containers.").print(Print::Present),
         field("labels", &LABELS, "Labels of the service.").merge(Merge::Assign),
@@ -271,27 +271,27 @@ const DEPLOY: Shape = Shape {
         .print(Print::Present),
         field(
             "resources",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "resources",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "resources",
+                &[
                     field(
                         "limits",
-                        &Form::of(&[Kind::Map]).shape(&Shape {
-                            name: "limits",
-                            fields: &[
+                        &Form::of(&[Kind::Map]).shape(&Shape::new(
+                            "limits",
+                            &[
                                 field("cpus", &FLOAT, "Processors."),
                                 field("memory", &BYTES_TEXT, "Memory."),
                                 field("pids", &INT, "Processes and threads."),
                             ],
-                        }),
+                        )),
                         "Upper bounds.",
                     )
                     .print(Print::Present),
                     field(
                         "reservations",
-                        &Form::of(&[Kind::Map]).shape(&Shape {
-                            name: "reservations",
-                            fields: &[
+                        &Form::of(&[Kind::Map]).shape(&Shape::new(
+                            "reservations",
+                            &[
                                 field("cpus", &FLOAT, "Processors."),
                                 field("memory", &BYTES_TEXT, "Memory."),
                                 field(
@@ -303,41 +303,41 @@ const DEPLOY: Shape = Shape {
                                 field(
                                     "generic_resources",
                                     &Form::of(&[Kind::List]).items(
-                                        &Form::of(&[Kind::Map]).shape(&Shape {
-                                            name: "generic_resource",
-                                            fields: &[field(
+                                        &Form::of(&[Kind::Map]).shape(&Shape::new(
+                                            "generic_resource",
+                                            &[field(
                                                 "discrete_resource_spec",
-                                                &Form::of(&[Kind::Map]).shape(&Shape {
-                                                    name: "discrete_resource",
-                                                    fields: &[
+                                                &Form::of(&[Kind::Map]).shape(&Shape::new(
+                                                    "discrete_resource",
+                                                    &[
                                                         field("kind", &TEXT, "Kind of resource.")
                                                             .print(Print::Present),
                                                         field("value", &NUMBER, "Amount.")
                                                             .print(Print::Present),
                                                     ],
-                                                }),
+                                                )),
                                                 "A countable resource.",
                                             )
                                             .print(Print::Present)],
-                                        }),
+                                        )),
                                     ),
                                     "Resources counted by the user.",
                                 ),
                             ],
-                        }),
+                        )),
                         "Amounts set aside.",
                     )
                     .print(Print::Present),
                 ],
-            }),
+            )),
             "Limits and reservations.",
         )
         .print(Print::OrEmpty),
         field(
             "restart_policy",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "restart_policy",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "restart_policy",
+                &[
                     field("condition", &TEXT, "`none`, `on-failure` or `any`."),
                     field("delay", &DURATION, "Time before a restart.").print(Print::Present),
                     field("max_attempts", &INT, "Restarts at most.").print(Print::Present),
@@ -348,37 +348,37 @@ const DEPLOY: Shape = Shape {
                     )
                     .print(Print::Present),
                 ],
-            }),
+            )),
             "When containers are restarted.",
         )
         .print(Print::Present),
         field(
             "placement",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "placement",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "placement",
+                &[
                     field("constraints", &TEXT_LIST, "Nodes allowed."),
                     field(
                         "preferences",
-                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
-                            name: "preference",
-                            fields: &[field("spread", &TEXT, "Label that is spread over.")],
-                        })),
+                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
+                            "preference",
+                            &[field("spread", &TEXT, "Label that is spread over.")],
+                        ))),
                         "Nodes preferred.",
                     ),
                     field("max_replicas_per_node", &INT, "Containers a node."),
                 ],
-            }),
+            )),
             "Where containers run.",
         )
         .print(Print::OrEmpty),
         field("endpoint_mode", &TEXT, "`vip` or `dnsrr`."),
     ],
-};
+);
 
-const HEALTHCHECK: Shape = Shape {
-    name: "healthcheck",
-    fields: &[
+const HEALTHCHECK: Shape = Shape::new(
+    "healthcheck",
+    &[
         field(
             "test",
             &Form::of(&[Kind::Text, Kind::List])
@@ -399,11 +399,11 @@ const HEALTHCHECK: Shape = Shape {
         .print(Print::Present),
         field("disable", &BOOL, "Switches the image's check off."),
     ],
-};
+);
 
-const ATTACHMENT: Shape = Shape {
-    name: "attachment",
-    fields: &[
+const ATTACHMENT: Shape = Shape::new(
+    "attachment",
+    &[
         field("aliases", &TEXT_SET, "Further names on this network.").identity(Identity::BeforeEquals),
         field("driver_opts", &OPTIONS, "Driver options."),
         field(
@@ -418,11 +418,11 @@ const ATTACHMENT: Shape = Shape {
         field("mac_address", &TEXT, "Fixed MAC address."),
         field("priority", &Form::of(&[Kind::Number]), "The highest is eth0."),
     ],
-};
+);
 
-const PORT: Shape = Shape {
-    name: "port",
-    fields: &[
+const PORT: Shape = Shape::new(
+    "port",
+    &[
         field("name", &TEXT, "What the port is called."),
         field("mode", &TEXT, "`ingress` or `host`."),
         field("host_ip", &TEXT, "Address of the host listened on."),
@@ -435,11 +435,11 @@ const PORT: Shape = Shape {
         field("protocol", &TEXT, "`tcp` or `udp`."),
         field("app_protocol", &TEXT, "What is spoken on the port."),
     ],
-};
+);
 
-const MOUNT: Shape = Shape {
-    name: "mount",
-    fields: &[
+const MOUNT: Shape = Shape::new(
+    "mount",
+    &[
         field(
             "type",
             &TEXT.one_of(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"]),
@@ -452,9 +452,9 @@ const MOUNT: Shape = Shape {
         field("consistency", &TEXT, "Of no effect on Linux."),
         field(
             "bind",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "bind",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "bind",
+                &[
                     field("selinux", &TEXT.one_of(&["z", "Z"]), "SELinux label."),
                     field("propagation", &TEXT, "Mount propagation."),
                     field("create_host_path", &BOOL, "Make a missing folder.").print(Print::Filled),
@@ -464,15 +464,15 @@ const MOUNT: Shape = Shape {
                         "What becomes of mounts below.",
                     ),
                 ],
-            }),
+            )),
             "Options of a bind mount.",
         )
         .print(Print::Present),
         field(
             "volume",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "mounted_volume",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "mounted_volume",
+                &[
                     field("labels", &LABELS, "Labels of an anonymous volume.").merge(Merge::Assign),
                     field(
                         "nocopy",
@@ -481,15 +481,15 @@ const MOUNT: Shape = Shape {
                     ),
                     field("subpath", &TEXT, "A folder of the volume."),
                 ],
-            }),
+            )),
             "Options of a volume.",
         )
         .print(Print::Present),
         field(
             "tmpfs",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "mounted_tmpfs",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "mounted_tmpfs",
+                &[
                     field(
                         "size",
                         &Form::of(&[Kind::Int, Kind::Text]).format(Format::Bytes).least(0),
@@ -501,25 +501,25 @@ const MOUNT: Shape = Shape {
                         "Mode of its root, octal.",
                     ),
                 ],
-            }),
+            )),
             "Options of a tmpfs.",
         )
         .print(Print::Present),
         field(
             "image",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "mounted_image",
-                fields: &[field("subpath", &TEXT, "A folder of the image.")],
-            }),
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "mounted_image",
+                &[field("subpath", &TEXT, "A folder of the image.")],
+            )),
             "Options of an image mount.",
         )
         .print(Print::Present),
     ],
-};
+);
 
-const DEPENDENCY: Shape = Shape {
-    name: "dependency",
-    fields: &[
+const DEPENDENCY: Shape = Shape::new(
+    "dependency",
+    &[
         field(
             "condition",
             &TEXT.one_of(&[
@@ -538,12 +538,12 @@ const DEPENDENCY: Shape = Shape {
         )
         .print(Print::Present),
     ],
-};
+);
 
 /// A service.
-pub(super) static SERVICE: Shape = Shape {
-    name: "service",
-    fields: &[
+pub(super) static SERVICE: Shape = Shape::new(
+    "service",
+    &[
         field("profiles", &TEXT_SET, "Profiles that enable the service.").identity(Identity::BeforeEquals),
         field("annotations", &LABELS, "Annotations of the container.").merge(Merge::Assign),
         field("attach", &BOOL, "Whether `up` shows its output.").print(Print::Present),
@@ -557,14 +557,14 @@ pub(super) static SERVICE: Shape = Shape {
         .print(Print::Present),
         field(
             "develop",
-            &Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
-                name: "develop",
-                fields: &[field(
+            &Form::of(&[Kind::Null, Kind::Map]).shape(&Shape::new(
+                "develop",
+                &[field(
                     "watch",
                     &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&WATCH)),
                     "Files that are watched.",
                 )],
-            }),
+            )),
             "Rules for development.",
         )
         .print(Print::Present),
@@ -601,14 +601,14 @@ pub(super) static SERVICE: Shape = Shape {
         field("container_name", &TEXT, "A fixed container name."),
         field(
             "credential_spec",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "credential_spec",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "credential_spec",
+                &[
                     field("config", &TEXT, "Config."),
                     field("file", &TEXT, "File."),
                     field("registry", &TEXT, "Registry key."),
                 ],
-            }),
+            )),
             "Windows credentials.",
         )
         .print(Print::Present),
@@ -632,14 +632,14 @@ pub(super) static SERVICE: Shape = Shape {
         field(
             "devices",
             &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Text, Kind::Map]).format(Format::Device).shape(
-                &Shape {
-                    name: "device",
-                    fields: &[
+                &Shape::new(
+                    "device",
+                    &[
                         field("source", &TEXT, "Device of the host.").required(),
                         field("target", &TEXT, "Path inside the container."),
                         field("permissions", &TEXT, "`rwm`."),
                     ],
-                },
+                ),
             )),
             "Devices.",
         )
@@ -653,9 +653,9 @@ pub(super) static SERVICE: Shape = Shape {
             .print(Print::OrNull),
         field(
             "provider",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "provider",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "provider",
+                &[
                     field("type", &TEXT, "Which provider.").required(),
                     field(
                         "options",
@@ -666,7 +666,7 @@ pub(super) static SERVICE: Shape = Shape {
                         "Its options.",
                     ),
                 ],
-            }),
+            )),
             "An external provider.",
         )
         .print(Print::Present),
@@ -675,14 +675,14 @@ pub(super) static SERVICE: Shape = Shape {
             "env_file",
             &Form::of(&[Kind::Text, Kind::List])
                 .format(Format::EnvFiles)
-                .items(&Form::of(&[Kind::Text, Kind::Map]).shape(&Shape {
-                    name: "env_file",
-                    fields: &[
+                .items(&Form::of(&[Kind::Text, Kind::Map]).shape(&Shape::new(
+                    "env_file",
+                    &[
                         field("path", &TEXT, "The file.").required(),
                         field("format", &TEXT, "`raw`: nothing is interpreted."),
                         field("required", &BOOL, "`false`: it may be missing.").print(Print::Present),
                     ],
-                })),
+                ))),
             "Files with environment variables.",
         )
         .identity(Identity::FilePath),
@@ -691,13 +691,13 @@ pub(super) static SERVICE: Shape = Shape {
             "extends",
             &Form::of(&[Kind::Text, Kind::Map])
                 .format(Format::Extends)
-                .shape(&Shape {
-                    name: "extends",
-                    fields: &[
+                .shape(&Shape::new(
+                    "extends",
+                    &[
                         field("file", &TEXT, "The file it is in; default: this one."),
                         field("service", &TEXT, "The service that is built upon.").required(),
                     ],
-                }),
+                )),
             "A service this one builds upon.",
         )
         .print(Print::Present),
@@ -732,9 +732,9 @@ pub(super) static SERVICE: Shape = Shape {
         field("links", &TEXT_SET, "Links to other services.").identity(Identity::BeforeEquals),
         field(
             "logging",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "logging",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "logging",
+                &[
                     field("driver", &TEXT, "Log driver."),
                     field(
                         "options",
@@ -742,7 +742,7 @@ pub(super) static SERVICE: Shape = Shape {
                         "Its options.",
                     ),
                 ],
-            }),
+            )),
             "Where output goes.",
         )
         .merge(Merge::Logging)
@@ -769,13 +769,13 @@ pub(super) static SERVICE: Shape = Shape {
             &Form::of(&[Kind::List, Kind::Map])
                 .format(Format::Names)
                 .items(&TEXT)
-                .values(&Form::of(&[Kind::Null, Kind::Map]).shape(&Shape {
-                    name: "service_model",
-                    fields: &[
+                .values(&Form::of(&[Kind::Null, Kind::Map]).shape(&Shape::new(
+                    "service_model",
+                    &[
                         field("endpoint_var", &TEXT, "Variable for its address."),
                         field("model_var", &TEXT, "Variable for its name."),
                     ],
-                }))
+                )))
                 .unique()
                 .names(),
             "Models used.",
@@ -878,36 +878,36 @@ pub(super) static SERVICE: Shape = Shape {
         field("post_start", &HOOKS, "Run after the start."),
         field("pre_stop", &HOOKS, "Run before the stop."),
     ],
-};
+);
 
 const EXTERNAL: Form = Form::of(&[Kind::Bool, Kind::Text, Kind::Map])
     .cast(Cast::Bool)
-    .shape(&Shape {
-        name: "external",
-        fields: &[field(
+    .shape(&Shape::new(
+        "external",
+        &[field(
             "name",
             &TEXT,
             "Deprecated: set `name` and `external: true`.",
         )],
-    });
+    ));
 
-const NETWORK: Shape = Shape {
-    name: "network",
-    fields: &[
+const NETWORK: Shape = Shape::new(
+    "network",
+    &[
         field("name", &TEXT, "Name on the host."),
         field("driver", &TEXT, "`bridge`."),
         field("driver_opts", &OPTIONS, "Driver options."),
         field(
             "ipam",
-            &Form::of(&[Kind::Map]).shape(&Shape {
-                name: "ipam",
-                fields: &[
+            &Form::of(&[Kind::Map]).shape(&Shape::new(
+                "ipam",
+                &[
                     field("driver", &TEXT, "`default`."),
                     field(
                         "config",
-                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape {
-                            name: "pool",
-                            fields: &[
+                        &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
+                            "pool",
+                            &[
                                 field("subnet", &TEXT, "The subnet, `172.28.0.0/16`."),
                                 field("gateway", &TEXT, "The bridge's address."),
                                 field("ip_range", &TEXT, "Where containers get addresses from."),
@@ -917,7 +917,7 @@ const NETWORK: Shape = Shape {
                                     "Addresses that are taken.",
                                 ),
                             ],
-                        })),
+                        ))),
                         "Address pools.",
                     )
                     .merge(Merge::Pools),
@@ -927,7 +927,7 @@ const NETWORK: Shape = Shape {
                         "Driver options.",
                     ),
                 ],
-            }),
+            )),
             "Addresses.",
         )
         .print(Print::OrEmpty),
@@ -938,22 +938,22 @@ const NETWORK: Shape = Shape {
         field("enable_ipv4", &BOOL, "IPv4.").print(Print::Present),
         field("enable_ipv6", &BOOL, "IPv6 as well.").print(Print::Present),
     ],
-};
+);
 
-const VOLUME: Shape = Shape {
-    name: "volume",
-    fields: &[
+const VOLUME: Shape = Shape::new(
+    "volume",
+    &[
         field("name", &TEXT, "Name on the host."),
         field("driver", &TEXT, "`local`."),
         field("driver_opts", &OPTIONS, "Driver options."),
         field("external", &EXTERNAL, "Made by someone else."),
         field("labels", &LABELS, "Labels.").merge(Merge::Assign),
     ],
-};
+);
 
-const CONFIG: Shape = Shape {
-    name: "config",
-    fields: &[
+const CONFIG: Shape = Shape::new(
+    "config",
+    &[
         field("name", &TEXT, "Name."),
         field("file", &TEXT, "The file."),
         field("environment", &TEXT, "The variable."),
@@ -962,11 +962,11 @@ const CONFIG: Shape = Shape {
         field("labels", &LABELS, "Labels.").merge(Merge::Assign),
         field("template_driver", &TEXT, "Template driver."),
     ],
-};
+);
 
-const SECRET: Shape = Shape {
-    name: "secret",
-    fields: &[
+const SECRET: Shape = Shape::new(
+    "secret",
+    &[
         field("name", &TEXT, "Name."),
         field("file", &TEXT, "The file."),
         field("environment", &TEXT, "The variable."),
@@ -976,26 +976,26 @@ const SECRET: Shape = Shape {
         field("driver_opts", &OPTIONS, "Driver options."),
         field("template_driver", &TEXT, "Template driver."),
     ],
-};
+);
 
-const MODEL: Shape = Shape {
-    name: "model",
-    fields: &[
+const MODEL: Shape = Shape::new(
+    "model",
+    &[
         field("name", &TEXT, "Name."),
         field("model", &TEXT, "Reference of the model.").required(),
         field("context_size", &WHOLE, "Context size."),
         field("runtime_flags", &TEXT_LIST, "Flags of its runtime."),
     ],
-};
+);
 
-const INCLUDE: Shape = Shape {
-    name: "include",
-    fields: &[
+const INCLUDE: Shape = Shape::new(
+    "include",
+    &[
         field("path", &TEXTS, "The file, and its overrides."),
         field("env_file", &TEXTS, "Its environment files."),
         field("project_directory", &TEXT, "What its paths are relative to."),
     ],
-};
+);
 
 const fn resources(shape: &'static Form) -> Form {
     Form::of(&[Kind::Map]).values(shape).names()
@@ -1012,10 +1012,7 @@ const SECRET_FORM: Form = Form::of(&[Kind::Map]).format(Format::Resource).shape(
 const SERVICE_FORM: Form = Form::of(&[Kind::Map]).shape(&SERVICE);
 
 /// A whole stack file.
-pub(super) static STACK: Shape = Shape {
-    name: "stack",
-    fields: ROOT,
-};
+pub(super) static STACK: Shape = Shape::new("stack", ROOT);
 
 const ROOT: &[Field] = &[
     field("version", &TEXT, "Obsolete and ignored."),

@@ -169,9 +169,43 @@ pub struct Shape {
     pub name: &'static str,
     /// Its fields in the order in which they are printed.
     pub fields: &'static [Field],
+    /// Where each is, by [`slot`]; [`NO_FIELD`] is nowhere.
+    index: [u8; SLOTS],
+}
+
+/// Slots of the index of a shape: more than twice the fields of the largest.
+const SLOTS: usize = 256;
+/// A slot of no field.
+const NO_FIELD: u8 = u8::MAX;
+
+/// The slot in which the search for a key begins.
+const fn slot(name: &[u8]) -> usize {
+    let mut hash = name.len();
+    let mut at = 0;
+    while at < name.len() {
+        hash = hash.wrapping_mul(31).wrapping_add(name[at] as usize);
+        at += 1;
+    }
+    hash % SLOTS
 }
 
 impl Shape {
+    /// A mapping with these fields.
+    pub(super) const fn new(name: &'static str, fields: &'static [Field]) -> Self {
+        assert!(fields.len() < SLOTS / 2, "the index is too small");
+        let mut index = [NO_FIELD; SLOTS];
+        let mut number = 0;
+        while number < fields.len() {
+            let mut at = slot(fields[number].name.as_bytes());
+            while index[at] != NO_FIELD {
+                at = (at + 1) % SLOTS;
+            }
+            index[at] = number as u8;
+            number += 1;
+        }
+        Self { name, fields, index }
+    }
+
     /// The field of a key.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.get(self.position(name)?)
@@ -179,12 +213,16 @@ impl Shape {
 
     /// The place of a key among the fields.
     pub fn position(&self, name: &str) -> Option<usize> {
-        // Asked for each key of each document, several times: most fields are
-        // told apart by their length and last letter, without a call.
-        let (length, last) = (name.len(), name.as_bytes().last());
-        self.fields.iter().position(|field| {
-            field.name.len() == length && field.name.as_bytes().last() == last && field.name == name
-        })
+        // Asked for each key of each document, several times.
+        let mut at = slot(name.as_bytes());
+        loop {
+            let number = usize::from(*self.index.get(at)?);
+            // An empty slot ends the search: its number is no field's.
+            if self.fields.get(number)?.name == name {
+                return Some(number);
+            }
+            at = (at + 1) % SLOTS;
+        }
     }
 }
 

@@ -180,7 +180,7 @@ impl Builder<'_> {
                 tag.as_deref(),
                 place,
                 Inside::Map {
-                    map: Mapping::new(),
+                    map: Mapping::default(),
                     key: None,
                     merges: Vec::new(),
                     merge_line: None,

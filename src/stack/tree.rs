@@ -56,7 +56,7 @@ pub struct Entry {
 }
 
 /// A mapping in the order it is written.
-pub type Mapping = IndexMap<String, Entry>;
+pub type Mapping = IndexMap<String, Entry, foldhash::fast::RandomState>;
 
 impl Node {
     /// A value at a place.
@@ -75,7 +75,7 @@ impl Node {
 
     /// An empty mapping at a place.
     pub fn map(place: Place) -> Self {
-        Self::new(Value::Map(Mapping::new()), place)
+        Self::new(Value::Map(Mapping::default()), place)
     }
 
     /// Nothing, at a place.

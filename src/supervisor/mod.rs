@@ -16,6 +16,8 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
+//! What happens to containers is noted in the stack's [`journal`], for `events`.
+//!
 //! Sources of `develop.watch` are followed by a task of its own ([`sources`]),
 //! which asks the loop for restarts and tells clients what it did.
 //!

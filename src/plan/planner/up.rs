@@ -323,10 +323,7 @@ impl<'a> Decider<'a> {
     /// One existing container of a service that is asked for, on its own.
     fn judge(&mut self, service: &'a Service, old: &'a ObservedContainer) -> Slot<'a> {
         let changes = diff::service_changes(self.project, service, &old.config);
-        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes
-            .iter()
-            .cloned()
-            .partition(diff::in_place);
+        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(diff::in_place);
         let image = self.observed.images.get(&service.image);
         let mut slot = Slot::keep(old, "up to date");
         let recreate = if !needs_new.is_empty() {

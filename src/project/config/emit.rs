@@ -118,14 +118,32 @@ fn scalar(value: &Json, indentation: usize, out: &mut String) -> Result<(), serd
 fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     let starts = matches!(bytes.first(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'$'));
-    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-$".contains(byte);
-    // The words that YAML 1.1 takes for others are all short.
-    starts && bytes.len() > 5 && bytes.iter().all(safe)
+    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-$:@=+,".contains(byte);
+    // A colon at the end would make a key of it.
+    starts && bytes.iter().all(safe) && bytes.last() != Some(&b':') && !is_word(text)
+}
+
+/// The words that YAML 1.1 takes for other values; all are short.
+fn is_word(text: &str) -> bool {
+    const WORDS: [&str; 9] = ["y", "n", "on", "no", "off", "yes", "null", "true", "false"];
+    text.len() <= 5 && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Text that reads as a whole number and has to be marked as text.
+fn is_number(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=18).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) && (bytes[0] != b'0' || bytes.len() == 1)
 }
 
 fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     if is_plain(value) {
         out.push_str(value);
+        return Ok(());
+    }
+    if is_number(value) {
+        out.push('\'');
+        out.push_str(value);
+        out.push('\'');
         return Ok(());
     }
     foreign(value, indentation, out)

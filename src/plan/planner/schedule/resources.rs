@@ -16,7 +16,8 @@ impl<'a> Schedule<'a> {
         for (name, service) in &self.project.services {
             let here = self.observed.images.contains_key(&service.image);
             let made = self.is_made(name);
-            let due = match service.pull_policy {
+            let policy = up.pull.unwrap_or(service.pull_policy);
+            let due = match policy {
                 PullPolicy::Always => true,
                 PullPolicy::Refresh { .. } => self.observed.stale.contains(&service.image),
                 _ => false,
@@ -25,7 +26,7 @@ impl<'a> Schedule<'a> {
             if !(always || made && !here) {
                 continue;
             }
-            if service.pull_policy == PullPolicy::Never {
+            if policy == PullPolicy::Never {
                 return Err(PlanError::ImageAbsent {
                     service: name.clone(),
                     image: service.image.clone(),
