@@ -46,6 +46,7 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod watch;
 mod why;
 
 use arguments::{Arguments, Command};
@@ -89,6 +90,7 @@ pub fn main() -> ExitCode {
             Command::Why(typed) => why::why(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
+            Command::Watch(typed) => watch::watch(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),
