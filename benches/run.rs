@@ -125,7 +125,7 @@ fn floor(folder: &Path) -> Result<Option<std::path::PathBuf>> {
     let status = Command::new("cc")
         .args(["-O2", "-static", "-o"])
         .arg(&binary)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/floor.c"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/run-floor.c"))
         .status()?;
     Ok(status.success().then_some(binary))
 }

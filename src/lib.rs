@@ -24,7 +24,7 @@
 //! | [`volume`] | effect | named volumes |
 //! | [`runtime`] | effect | one container: root file system, namespaces, cgroup, exec |
 //! | [`monitor`] | effect | the process that holds one container's stdio, log and exit status |
-//! | [`watch`] | effect | file system events to one debounced change |
+//! | [`watch`] | effect | file system events to one debounced change; sources into containers |
 //! | [`store`] | effect | the state directory: layout, records, locks |
 //! | [`sys`] | effect | system calls, the only unsafe code |
 //! | [`host`] | join | observes this machine and performs one action at a time |

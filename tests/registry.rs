@@ -744,7 +744,7 @@ fn containers_become_images() {
     let layout = images().join("busybox");
     world.write(
         "compose.yaml",
-        &format!(
+        format!(
             "name: made\nservices:\n  web:\n    image: oci:{}\n    command: [sh, -c, 'echo new > /new; rm /bin/busybox-gone /etc/passwd; mkdir /d; exec sleep 1000']\n    environment: {{A: b}}\n",
             layout.display()
         ),

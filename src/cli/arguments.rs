@@ -138,6 +138,8 @@ pub(super) enum Command {
     Events(super::events::Events),
     /// Wait until the containers of services have ended
     Wait(super::wait::Wait),
+    /// Bring changed sources to running containers
+    Watch(super::watch::Watch),
     /// Run a command in a running container
     Exec(Exec),
     /// Stop containers
@@ -210,7 +212,7 @@ pub(super) struct Up {
     /// Leave the stack running in the background
     #[arg(short, long, conflicts_with_all = ["abort_on_container_exit", "abort_on_container_failure", "exit_code_from", "attach", "attach_dependencies"])]
     pub(super) detach: bool,
-    /// With --detach: go on following the stack file in the background
+    /// Follow the sources of 'develop.watch'; with --detach, they and the stack file are followed in the background
     #[arg(short, long)]
     pub(super) watch: bool,
     /// Wait until services are running or healthy; implies --detach

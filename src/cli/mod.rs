@@ -46,6 +46,7 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod watch;
 mod why;
 
 use arguments::{Arguments, Command};
@@ -54,6 +55,7 @@ use failure::{Failure, Outcome};
 
 /// The command line: parses, does, reports.
 pub fn main() -> ExitCode {
+    crate::sys::process::hold_memory();
     let typed = match Arguments::try_parse() {
         Ok(typed) => typed,
         Err(mut error) => {
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
             Command::Why(typed) => why::why(&context, typed),
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
+            Command::Watch(typed) => watch::watch(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),

@@ -25,6 +25,14 @@ pub(super) fn apply(
     }
     need_privilege()?;
     let mut client = Client::connect(&context.world, &loaded.project.name)?;
+    if let (Some(Watching::Always), Intent::Up(up)) = (watch, &intent) {
+        client.ask(&Request::Follow {
+            load: None,
+            services: up.services.clone(),
+            always: true,
+            explain: false,
+        })?;
+    }
     client.ask(&Request::Apply {
         load: loaded.request,
         intent,

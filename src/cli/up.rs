@@ -70,7 +70,12 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         wait: typed.wait,
         ..plan::Up::default()
     });
-    if typed.detach || typed.wait || typed.no_start || context.global.dry_run {
+    // In the background, `--watch` may also be for the stack file alone.
+    let background = typed.detach || typed.wait || typed.no_start || context.global.dry_run;
+    if typed.watch && !background {
+        super::watch::followed(context, &loaded, &typed.services)?;
+    }
+    if background {
         let watch = if typed.watch {
             Watching::Always
         } else {
@@ -160,6 +165,16 @@ impl Session<'_> {
                 session: true,
             })
             .await?;
+        if typed.watch {
+            session
+                .ask(&Request::Follow {
+                    load: None,
+                    services: typed.services.clone(),
+                    always: false,
+                    explain: false,
+                })
+                .await?;
+        }
         session.turn(BufReader::new(reader).lines()).await
     }
 
@@ -275,7 +290,11 @@ impl Session<'_> {
                 }
             }
             other => {
-                if let Some(end) = show(&mut self.progress, other) {
+                let color = self.context.terminal.color_err;
+                if let Some(text) = super::watch::say(other, false, color) {
+                    self.print_logs();
+                    self.progress.above(|terminal| terminal.err(&text));
+                } else if let Some(end) = show(&mut self.progress, other) {
                     end?;
                 }
             }

@@ -85,7 +85,7 @@ pub enum HostError {
     Hook {
         /// Container name.
         container: String,
-        /// `post_start` or `pre_stop`.
+        /// `post_start`, `pre_stop` or `sync+exec`.
         kind: &'static str,
         /// What was run.
         command: String,

@@ -17,7 +17,7 @@ use crate::lifecycle::Health;
 use crate::lifecycle::restart::RestartPolicy;
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
-use crate::project::{Project, Restart};
+use crate::project::{Hook, Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
 use crate::sys::signal;
@@ -435,6 +435,24 @@ impl Machine {
     /// The present run of a container.
     fn running(&self, id: &str) -> Option<RunningRecord> {
         self.live().get(id).map(|live| live.running.clone())
+    }
+
+    /// Whether a container runs.
+    pub fn runs(&self, id: &str) -> bool {
+        self.live().contains_key(id)
+    }
+
+    /// Runs a command in a container as a hook, to its end; `kind` is what its
+    /// failure calls it. Nothing is done in a container that does not run.
+    ///
+    /// # Errors
+    /// [`HostError::Hook`] when it cannot be run or ends with another status
+    /// than 0.
+    pub async fn run_hook(&self, id: &str, kind: &'static str, command: &Hook) -> Result<(), HostError> {
+        let (Some(running), Some(record)) = (self.running(id), self.record(id)?) else {
+            return Ok(());
+        };
+        hook::run(&running, &record.name, kind, std::slice::from_ref(command)).await
     }
 
     /// Containers that are stopped to be started again by the same plan.

@@ -82,6 +82,14 @@ pub(super) fn service(name: &str, key: Place, node: &Node, context: Context<'_>,
                     format!("services.{name}.develop.watch: path value can't be blank"),
                 ));
             }
+            let command = rule.get("exec").and_then(|exec| given(exec, "command"));
+            if action == "sync+exec" && command.is_none() {
+                problems.push(error(
+                    rule.place,
+                    Code::Schema,
+                    format!("services.{name}.develop.watch: can't watch with action \"sync+exec\" without a command"),
+                ));
+            }
             if rule.text_of("target").is_none_or(str::is_empty) && !matches!(action, "rebuild" | "restart") {
                 problems.push(error(
                     rule.place,

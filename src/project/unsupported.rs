@@ -81,9 +81,9 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no("services.*.models", Said, "models are not implemented"),
     no(
-        "services.*.develop",
-        Mentioned,
-        "watching sources is not implemented yet",
+        "services.*.develop.watch.*.action",
+        Is(&["rebuild"]),
+        "building images is not implemented yet; use sync, sync+restart, sync+exec or restart",
     ),
     // What containers are given.
     no(

@@ -7,6 +7,7 @@
 //!   volumes/<name>/{record.json,data} named volumes (volume/)
 //!   stacks/<project>/
 //!     supervisor.json                 the inputs and options of the running stack
+//!     sources/<service>.json          what containers have of followed sources (supervisor/)
 //!     containers/<id>/
 //!       record.json                   what the container is (host/)
 //!       log                           what it printed (monitor/)

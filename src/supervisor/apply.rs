@@ -40,6 +40,11 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// What the stack is brought to.
+    pub(super) fn project(&self) -> &Arc<Project> {
+        &self.project
+    }
+
     fn new(project: Arc<Project>) -> Self {
         Self {
             contents: given::digests(&project),

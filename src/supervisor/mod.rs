@@ -18,6 +18,9 @@
 //!
 //! What happens to containers is noted in the stack's [`journal`], for `events`.
 //!
+//! Sources of `develop.watch` are followed by a task of its own ([`sources`]),
+//! which asks the loop for restarts and tells clients what it did.
+//!
 //! # Killed at any time
 //!
 //! Its socket stays behind, by which the next one knows. That one is started by
@@ -41,11 +44,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::host::{HostError, Machine, views};
 use crate::plan::{Intent, Up};
-use crate::project::LoadRequest;
+use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
 use crate::store::{Lock, World, read_record, remove_record, write_record};
@@ -60,6 +63,7 @@ pub mod journal;
 mod keeper;
 mod load;
 pub mod protocol;
+pub mod sources;
 mod supervised;
 
 use apply::{Applied, Model, Step};
@@ -68,6 +72,7 @@ use journal::Journal;
 use keeper::{Keeper, Told};
 pub use load::load;
 use protocol::{Reply, Request, Watching};
+use sources::{Setup, Sources, Word};
 use supervised::Supervised;
 
 /// The hidden first argument that makes a process a supervisor; the project's
@@ -102,6 +107,10 @@ struct Standing {
     load: Option<LoadRequest>,
     /// The stack file is watched though nobody is connected.
     watch: bool,
+    /// The services whose sources are followed though nobody is connected; none
+    /// of them is all.
+    #[serde(default)]
+    sources: Option<Vec<String>>,
 }
 
 /// Why a supervisor cannot work.
@@ -178,6 +187,7 @@ fn leave(world: &World, project: &str) {
     }
     if !state.join("containers").exists() {
         journal::remove(world, project);
+        let _ = std::fs::remove_dir_all(sources::folder(world, project));
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
@@ -189,6 +199,8 @@ struct Job {
     asked_by: Option<ClientId>,
     load: Option<Box<LoadRequest>>,
     intent: Intent,
+    /// Changed sources ask for it, and hear what went wrong.
+    answer: Option<oneshot::Sender<Vec<String>>>,
 }
 
 /// The walk in progress.
@@ -196,6 +208,7 @@ struct Job {
 struct Walk {
     asked_by: Option<ClientId>,
     canceller: Canceller,
+    answer: Option<oneshot::Sender<Vec<String>>>,
 }
 
 /// A connected client.
@@ -203,6 +216,15 @@ struct Walk {
 struct Peer {
     sender: Sender,
     session: bool,
+    /// It follows sources.
+    follow: Option<Follow>,
+}
+
+/// Whose sources a client follows.
+#[derive(Debug)]
+struct Follow {
+    services: Vec<String>,
+    explain: bool,
 }
 
 #[derive(Debug)]
@@ -224,6 +246,9 @@ struct Supervisor {
     /// The model that the stack was last brought to: a save that changes
     /// nothing in it asks for nothing.
     model: Option<Model>,
+    sources: Sources,
+    /// The project whose sources are followed while no model is known.
+    looked_at: Option<Arc<Project>>,
 }
 
 impl Supervisor {
@@ -254,6 +279,7 @@ impl Supervisor {
         });
         let listener = listen(&path)?;
         let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();
+        let sources = Sources::new(world.clone(), project, machine.clone());
         let mut supervisor = Self {
             world,
             project: project.to_owned(),
@@ -270,10 +296,16 @@ impl Supervisor {
             standing,
             watch: None,
             model: None,
+            sources,
+            looked_at: None,
         };
         if supervisor.standing.watch && supervisor.keeper.is_busy() {
             // Whatever was saved while no supervisor watched is applied now.
             supervisor.reload();
+        }
+        if supervisor.standing.sources.is_some() && supervisor.keeper.is_busy() {
+            let load = supervisor.standing.load.clone();
+            supervisor.follow_sources(load.as_ref());
         }
         Ok(supervisor)
     }
@@ -302,6 +334,7 @@ impl Supervisor {
                 }
                 Some(step) = self.steps.1.recv() => self.step(step),
                 () = changed(self.watch.as_mut()) => self.reload(),
+                Some(word) = self.sources.next() => self.attend(word),
                 _ = terminate.recv() => break,
             }
         }
@@ -328,6 +361,7 @@ impl Supervisor {
                 Peer {
                     sender,
                     session: false,
+                    follow: None,
                 },
             );
         }
@@ -340,8 +374,27 @@ impl Supervisor {
                 self.queue.retain(|job| job.asked_by != Some(id));
                 self.cancel(id);
                 self.watch_as_needed();
+                self.follow_sources(None);
             }
             Incoming::Asked(id, Request::Cancel) => self.cancel(id),
+            Incoming::Asked(
+                id,
+                Request::Follow {
+                    load,
+                    services,
+                    always,
+                    explain,
+                },
+            ) => {
+                if always {
+                    self.standing.sources = Some(services);
+                } else if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.follow = Some(Follow { services, explain });
+                }
+                // Whoever asks is told, though it be followed already.
+                self.sources.afresh();
+                self.follow_sources(load.as_deref());
+            }
             Incoming::Asked(
                 id,
                 Request::Apply {
@@ -360,11 +413,16 @@ impl Supervisor {
                 }
                 if let Some(watch) = watch {
                     self.standing.watch = watch == Watching::Always;
+                    if watch != Watching::Always {
+                        self.standing.sources = None;
+                        self.follow_sources(None);
+                    }
                 }
                 self.queue.push_back(Job {
                     asked_by: Some(id),
                     load,
                     intent,
+                    answer: None,
                 });
             }
         }
@@ -386,8 +444,9 @@ impl Supervisor {
         self.walk = Some(Walk {
             asked_by: job.asked_by,
             canceller,
+            answer: job.answer,
         });
-        let reload = job.asked_by.is_none();
+        let reload = job.load.is_some() && job.asked_by.is_none();
         tokio::spawn(apply::apply(apply::Request {
             host: self.host.clone(),
             project: self.project.clone(),
@@ -401,9 +460,11 @@ impl Supervisor {
 
     fn step(&mut self, step: Step) {
         let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
+        let sources = self.walk.as_ref().is_some_and(|walk| walk.answer.is_some());
         match step {
             Step::Planned(plan) => match asked_by {
                 Some(id) => self.tell(id, &Reply::Planned { plan }),
+                None if sources => {}
                 None => self.tell_sessions(&Reply::Reloading { plan }),
             },
             Step::Progress(event) => match asked_by {
@@ -411,9 +472,21 @@ impl Supervisor {
                 None => self.tell_sessions(&Reply::Progress { event }),
             },
             Step::Done(applied) => {
-                self.walk = None;
+                let answer = self.walk.take().and_then(|walk| walk.answer);
                 self.machine.plan_done();
-                self.done(asked_by, *applied);
+                match answer {
+                    Some(answer) => {
+                        let mut errors = applied.errors;
+                        if applied.cancelled {
+                            errors.push("cancelled".to_owned());
+                        }
+                        // Who asked may follow something else by now.
+                        let _ = answer.send(errors);
+                        self.settle();
+                        self.tell_if_idle();
+                    }
+                    None => self.done(asked_by, *applied),
+                }
             }
         }
     }
@@ -446,6 +519,8 @@ impl Supervisor {
                 tracing::warn!(%error, "the stack file is not watched");
             }
         }
+        // Other rules, other containers.
+        self.follow_sources(None);
         match asked_by {
             Some(id) => self.tell(
                 id,
@@ -481,7 +556,11 @@ impl Supervisor {
     fn reload(&mut self) {
         // One reload at a time, and the newest content: a queued one will read
         // what is there when its turn comes.
-        if self.queue.iter().any(|job| job.asked_by.is_none()) {
+        if self
+            .queue
+            .iter()
+            .any(|job| job.asked_by.is_none() && job.answer.is_none())
+        {
             return;
         }
         let Some(load) = self.standing.load.clone() else {
@@ -495,10 +574,84 @@ impl Supervisor {
             asked_by: None,
             load: Some(Box::new(load)),
             intent,
+            answer: None,
         });
     }
 
+    /// Follows the sources that somebody wants followed, by the rules of the
+    /// model the stack was last brought to; when there is none yet, of what
+    /// `load` leads to.
+    fn follow_sources(&mut self, load: Option<&LoadRequest>) {
+        let wanted: Vec<&Vec<String>> = self
+            .standing
+            .sources
+            .iter()
+            .chain(
+                self.peers
+                    .values()
+                    .filter_map(|peer| Some(&peer.follow.as_ref()?.services)),
+            )
+            .collect();
+        let Some(project) = self
+            .model
+            .as_ref()
+            .map(Model::project)
+            .or(self.looked_at.as_ref())
+        else {
+            let Some(load) = load.filter(|_| !wanted.is_empty()) else {
+                return;
+            };
+            match self::load(load) {
+                Ok(loaded) => {
+                    self.looked_at = Some(Arc::new(loaded.project));
+                    self.follow_sources(None);
+                }
+                Err(failure) => {
+                    let reasons = failure.diagnostics.iter().map(|one| one.message.clone());
+                    let reason = reasons.collect::<Vec<_>>().join("; ");
+                    self.tell_followers(&Reply::NotFollowing { reason });
+                }
+            }
+            return;
+        };
+        let setup = if wanted.is_empty() {
+            Setup::default()
+        } else {
+            // One that wants all has them all.
+            let all = wanted.iter().any(|services| services.is_empty());
+            let chosen: Vec<String> = if all {
+                vec![]
+            } else {
+                wanted.into_iter().flatten().cloned().collect()
+            };
+            let explain = |peer: &Peer| peer.follow.as_ref().is_some_and(|follow| follow.explain);
+            Setup::new(project, &chosen, self.peers.values().any(explain))
+        };
+        let project = project.clone();
+        self.sources.follow(&project, setup);
+    }
+
+    /// Does what the task that follows sources asks for.
+    fn attend(&mut self, word: Word) {
+        match word {
+            Word::Tell(reply) => self.tell_followers(&reply),
+            Word::Restart(services, answer) => self.queue.push_back(Job {
+                asked_by: None,
+                load: None,
+                intent: Intent::Restart {
+                    services,
+                    timeout: None,
+                    no_deps: false,
+                },
+                answer: Some(answer),
+            }),
+        }
+    }
+
     fn pass_on(&mut self, told: Told) {
+        if matches!(told, Told::Started(_) | Told::Removed) {
+            self.sources.look();
+        }
         match told {
             Told::Started(started) => self.tell_sessions(&Reply::Started {
                 id: started.id,
@@ -539,6 +692,14 @@ impl Supervisor {
 
     fn tell(&self, id: ClientId, reply: &Reply) {
         if let Some(peer) = self.peers.get(&id) {
+            peer.sender.tell(reply);
+        }
+    }
+
+    /// Tells sessions, and who follows sources.
+    fn tell_followers(&self, reply: &Reply) {
+        let follows = |peer: &&Peer| peer.session || peer.follow.is_some();
+        for peer in self.peers.values().filter(follows) {
             peer.sender.tell(reply);
         }
     }

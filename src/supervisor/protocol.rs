@@ -29,6 +29,17 @@ pub enum Request {
     },
     /// Stop what this client's [`Request::Apply`] is doing.
     Cancel,
+    /// Follow the sources of `develop.watch` from now on, and tell of it.
+    Follow {
+        /// How to load the project, when the supervisor knows of none yet.
+        load: Option<Box<LoadRequest>>,
+        /// Of these services and what they depend on; none is all.
+        services: Vec<String>,
+        /// Go on when this client is gone, until the stack goes down.
+        always: bool,
+        /// Tell of every file, also of those that no rule takes.
+        explain: bool,
+    },
 }
 
 /// How long the stack file is watched.
@@ -108,6 +119,58 @@ pub enum Reply {
     Reloading {
         /// What is about to be done; empty when the change changes nothing.
         plan: Box<Plan>,
+    },
+    /// Sources are followed (who asked for it only).
+    Following {
+        /// The services.
+        services: Vec<String>,
+        /// What the user should know.
+        warnings: Vec<String>,
+    },
+    /// Sources cannot be followed (sessions and who follows).
+    NotFollowing {
+        /// Why.
+        reason: String,
+    },
+    /// Sources have changed and been brought to containers (sessions and who follows).
+    Synced {
+        /// Service key.
+        service: String,
+        /// The rule's number in the stack file, from 1.
+        rule: usize,
+        /// Its action.
+        action: String,
+        /// How many containers were changed.
+        containers: usize,
+        /// How many files were copied, or have changed when nothing is copied.
+        copied: usize,
+        /// How many files were removed.
+        removed: usize,
+        /// Some of them (all, when they are to be explained): the path here and
+        /// the one in the container; `None` when nothing is copied.
+        files: Vec<(PathBuf, Option<PathBuf>)>,
+        /// What could not be done.
+        errors: Vec<String>,
+    },
+    /// What followed a copy is done: a restart or a command (sessions and who follows).
+    SyncEnded {
+        /// Services.
+        services: Vec<String>,
+        /// `restart` or `exec`.
+        action: String,
+        /// What went wrong.
+        errors: Vec<String>,
+    },
+    /// A file has changed that a rule does not take (who wants it explained).
+    Passed {
+        /// The file.
+        path: PathBuf,
+        /// Service key.
+        service: String,
+        /// The rule's number in the stack file, from 1.
+        rule: usize,
+        /// Why.
+        reason: String,
     },
     /// A reload came to its end (sessions only).
     Reloaded {

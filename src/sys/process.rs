@@ -3,6 +3,21 @@
 
 use std::io;
 
+/// Keeps memory that is freed instead of giving it back to the kernel bit by
+/// bit, and asks for it in large pieces: for a process that ends soon. It takes
+/// a quarter off the loading of a stack of ten thousand services (mallopt(3)).
+pub fn hold_memory() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [
+        (libc::M_TRIM_THRESHOLD, 1 << 30),
+        (libc::M_MMAP_THRESHOLD, 1 << 30),
+        (libc::M_TOP_PAD, 16 << 20),
+    ] {
+        // SAFETY: integers only; what the allocator does not know it leaves alone.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
 /// Gives this process a session keyring of its own, so that it shares no keys
 /// with its caller: keyctl(2). Fine on a kernel without keyrings.
 ///

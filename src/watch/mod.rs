@@ -1,4 +1,11 @@
-//! File system events to one debounced change.
+//! File system events to one debounced change, and sources into containers.
+//!
+//! Two things are followed. [`Watch`] is for the files of the stack itself, few
+//! and known by name. [`Tree`] is for the sources of `develop.watch`: whole
+//! trees, of which [`Rule`]s say what counts ([`pattern`] matches); [`scan()`]
+//! says what is there, and [`Root`] writes it into a container.
+//!
+//! # Stack files
 //!
 //! The *folders* of the watched files are watched, not the files: editors save
 //! by writing a new file and renaming it over the old one, and an inotify watch
@@ -11,6 +18,17 @@
 //!
 //! Known to be weak: a folder that is itself replaced (renamed away and made
 //! anew) is noticed only when a file of it is named by a later [`Watch::files`].
+
+pub mod pattern;
+mod place;
+mod rule;
+mod scan;
+mod tree;
+
+pub use place::Root;
+pub use rule::{IgnoreFile, Rule, Verdict};
+pub use scan::{Files, Kind, Stamp, below, scan};
+pub use tree::{Batch, Tree, TreeError};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
