@@ -64,7 +64,7 @@ pub fn yaml(text: &str) {
 
 /// Any text as a template.
 pub fn interpolation(text: &str) {
-    let lookup = |name: &str| (name.len() % 2 == 0).then_some(Cow::Borrowed("v"));
+    let lookup = |name: &str| (name.len().is_multiple_of(2)).then_some(Cow::Borrowed("v"));
     let _ = substitute(text, &lookup, &mut |_| {});
     let _ = variables(text);
     let escaped = text.replace('$', "$$");
@@ -75,7 +75,7 @@ pub fn interpolation(text: &str) {
 
 /// Any text as an environment file.
 pub fn dotenv(text: &str) {
-    let lookup = |name: &str| (name.len() % 2 == 0).then(|| "v".to_owned());
+    let lookup = |name: &str| (name.len().is_multiple_of(2)).then(|| "v".to_owned());
     if let Ok(found) = parse_env_file(text, &lookup, &mut |_| {}) {
         assert!(found.keys().all(|name| !name.contains(char::is_whitespace)));
     }

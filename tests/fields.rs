@@ -348,7 +348,7 @@ services:
     let parent = "rcompose-fields-test/inner/";
     if let Some(quota) = limit(
         &world,
-        &full,
+        full,
         parent,
         [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")],
     ) {
@@ -358,7 +358,7 @@ services:
     }
     if let Some(value) = limit(
         &world,
-        &full,
+        full,
         parent,
         [("memory", "memory.swappiness"), ("", "none")],
     ) {

@@ -1,6 +1,8 @@
 //! The fuzz targets without a fuzzer: their bodies with mutated inputs, seeded
 //! and bounded in time. `RCOMPOSE_FUZZ_SECONDS` runs each target for longer,
 //! `RCOMPOSE_FUZZ_SEED` with other inputs.
+// Clippy takes only functions marked as tests for tests.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The loader as people meet it: errors, origins, the flags of `config`, and
 //! inputs that mean harm.
+// Clippy takes only functions marked as tests for tests.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -911,6 +911,7 @@ fn names_of_the_own_networks_are_answered_and_others_forwarded() {
         let view = |networks: &[&NetworkRecord]| View {
             networks: networks.iter().map(|network| network.id.clone()).collect(),
             forward: networks.iter().any(|network| !network.internal),
+            ..View::default()
         };
         let attach = |network: &NetworkRecord, container: &Container, at: usize, list: &[&str]| {
             let list: Vec<_> = list.iter().map(|name| (*name).to_owned()).collect();
