@@ -212,6 +212,7 @@ services:
         return;
     };
     let src = world.work().join("src");
+    fs::create_dir(world.work().join(".git")).unwrap();
     let mut watch = Foreground::start(&mut world.rcompose(&["up", "--watch"]));
     watch.wait_for("Watch enabled");
     let app = root(&world).join("app");
@@ -227,9 +228,12 @@ services:
     // 10 ms is for a release build on a machine of its own.
     println!("one file: median {:?}, worst {:?}", times[10], times[19]);
     assert!(times[10] < Duration::from_millis(100), "{times:?}");
+    // As git does it, however long the machine takes.
+    let lock = world.write(".git/index.lock", "");
     for number in 0..1000 {
         fs::write(src.join(format!("f{number}")), format!("{number}")).unwrap();
     }
+    fs::remove_file(lock).unwrap();
     let since = Instant::now();
     wait_fast(|| fs::read_dir(&app).is_ok_and(|list| list.count() >= 1020));
     println!("1,000 files: {:?}", since.elapsed());

@@ -30,7 +30,7 @@ use crate::sys::readiness::watch;
 /// How long nothing must follow a file that is whole.
 const WHOLE: Duration = Duration::from_millis(3);
 /// How long nothing must follow in a burst of files.
-const BURST: Duration = Duration::from_millis(15);
+const BURST: Duration = Duration::from_millis(25);
 /// How long nothing must follow a file that is still held open.
 const OPEN: Duration = Duration::from_millis(40);
 /// So many files are a burst.
