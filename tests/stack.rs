@@ -694,9 +694,9 @@ secrets:
   token: {environment: TOKEN}
 ",
     );
-    world.write("settings.ini", "a=1\n".to_owned());
-    world.write("password", "one".to_owned());
-    world.write(".env", "NAME=world\nTOKEN=t0ken\n".to_owned());
+    world.write("settings.ini", "a=1\n");
+    world.write("password", "one");
+    world.write(".env", "NAME=world\nTOKEN=t0ken\n");
     world.run(&["up", "-d"]).ok();
     assert_eq!(inside(&world, "app", "cat /settings"), "a=1");
     assert_eq!(inside(&world, "app", "cat /etc/greeting"), "hello world");
@@ -710,7 +710,7 @@ secrets:
     assert_ne!(refused.code, 0, "{refused:?}");
     // New content arrives in the container that runs, and is nobody's to see.
     let id = field(&world, "g-app-1", "ID");
-    world.write("password", "zwei".to_owned());
+    world.write("password", "zwei");
     let plan = world.run(&["plan"]);
     assert!(
         plan.stdout.contains("secrets.password") && !plan.stdout.contains("zwei"),
