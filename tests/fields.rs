@@ -503,7 +503,7 @@ services:
         .collect();
     let expected: Vec<String> = (1..=3000).map(|number| format!("line {number}")).collect();
     assert_eq!(lines, expected);
-    follow.signal(rustix::process::Signal::INT);
+    follow.signal(rustix::process::Signal::TERM);
     follow.end();
     // The same for who comes later, and for other tools.
     let all = world.run(&["logs", "--no-log-prefix", "many"]).ok().stdout;
