@@ -2,6 +2,11 @@
 //!
 //! [`Host`] is what the executor walks a plan on. [`Machine`] is the real one;
 //! tests of the executor bring their own, which fails on demand.
+//!
+//! A container's record is written by [`create`] and read by all others; a run
+//! of it begins and ends in [`start`]. What it is given beside its image has a
+//! room each: configs and secrets in [`given`], commands in its life in
+//! [`hook`], ports and names in [`traffic`].
 
 use std::future::Future;
 use std::sync::Arc;
