@@ -777,6 +777,8 @@ services:
             .contains("started me /etc")
             .then_some(())
     });
+    // A frozen container goes on first.
+    world.run(&["pause", "app"]).ok();
     world.run(&["stop", "app"]).ok();
     let out = world.work().join("out/stopping");
     assert_eq!(std::fs::read_to_string(out).unwrap(), "stopping\n");

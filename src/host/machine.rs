@@ -512,10 +512,13 @@ impl Machine {
         let mut warnings = Vec::new();
         if !record.config.pre_stop.is_empty()
             && let Some(running) = self.running(&record.id)
-            // Whatever it was for: the container is to stop.
-            && let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await
         {
-            warnings.push(error.to_string());
+            // Frozen, it could run nothing.
+            self.thaw(&record.id, &running).await?;
+            // Whatever a hook comes to: the container is to stop.
+            if let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await {
+                warnings.push(error.to_string());
+            }
         }
         let guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
