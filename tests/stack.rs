@@ -823,6 +823,11 @@ services:
     // A frozen container is not asked for its health, and stays what it is.
     world.run(&["pause", "app"]).ok();
     assert!(field(&world, "l-app-1", "Status").contains("(Paused)"));
+    let refused = world.run(&["exec", "-T", "app", "true"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("is paused"),
+        "{refused:?}"
+    );
     assert_eq!(field(&world, "l-db-1", "Status").find("Paused"), None);
     let again = world.run(&["pause"]).ok();
     assert!(again.stderr.contains("l-db-1  Paused"), "{again:?}");

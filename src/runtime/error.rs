@@ -36,6 +36,9 @@ pub enum RuntimeError {
     /// The container has no process (any more).
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// The container is frozen: nothing can be run in it.
+    #[error("container {0} is paused, unpause it first")]
+    Paused(String),
     /// The monitor or the exec stage ended without an answer (it was killed).
     #[error("{0} ended before it answered")]
     Silent(&'static str),

@@ -111,7 +111,8 @@ const FILTER: usize = 7;
 /// some milliseconds. May be called by several threads.
 ///
 /// # Errors
-/// [`RuntimeError::NotRunning`]; [`RuntimeError::Failed`], whose
+/// [`RuntimeError::NotRunning`]; [`RuntimeError::Paused`], since a process made
+/// in a frozen cgroup would hang; [`RuntimeError::Failed`], whose
 /// [kind](RuntimeError::kind) tells a missing program from one that cannot be
 /// executed.
 pub fn exec(
@@ -126,6 +127,9 @@ pub fn exec(
     else {
         return Err(RuntimeError::NotRunning(running.fixed.id.clone()));
     };
+    if running.fixed.cgroup.is_frozen() {
+        return Err(RuntimeError::Paused(running.fixed.id.clone()));
+    }
     let plan = process_plan(running, request);
     if plan.args.is_empty() {
         return Err(super::SpecError::Missing("command").into());
