@@ -2,6 +2,8 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/run.rs"]
+mod run;
 mod support;
 
 use std::collections::BTreeSet;

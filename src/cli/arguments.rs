@@ -142,6 +142,8 @@ pub(super) enum Command {
     Watch(super::watch::Watch),
     /// Run a command in a running container
     Exec(Exec),
+    /// Run a one-off container of a service
+    Run(super::run::Run),
     /// Stop containers
     Stop(Stop),
     /// Start containers that exist
@@ -299,6 +301,16 @@ pub(super) enum Pull {
     Missing,
     /// Never
     Never,
+}
+
+impl From<Pull> for crate::project::PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Always => Self::Always,
+            Pull::Missing => Self::Missing,
+            Pull::Never => Self::Never,
+        }
+    }
 }
 
 /// How lines of containers are shown.

@@ -38,6 +38,7 @@ mod progress;
 mod ps;
 mod relay;
 mod request;
+mod run;
 mod stats;
 mod template;
 mod terminal;
@@ -91,6 +92,7 @@ pub fn main() -> ExitCode {
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Watch(typed) => watch::watch(&context, typed),
+            Command::Run(typed) => run::run(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),

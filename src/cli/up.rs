@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arguments::{Pull, Up};
+use super::arguments::Up;
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter};
@@ -24,10 +24,9 @@ use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
 use super::terminal::{Style, Terminal};
 use crate::graph::Graph;
-use crate::host::views;
+use crate::host::replicas;
 use crate::monitor::log::From;
 use crate::plan::{self, Intent};
-use crate::project::PullPolicy;
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Reply, Request, Watching};
 
@@ -52,11 +51,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
             .hint("Ctrl-C stops the stack, and it follows its file without being asked to"));
     }
     let intent = Intent::Up(plan::Up {
-        pull: typed.pull.map(|pull| match pull {
-            Pull::Always => PullPolicy::Always,
-            Pull::Missing => PullPolicy::Missing,
-            Pull::Never => PullPolicy::Never,
-        }),
+        pull: typed.pull.map(Into::into),
         services: typed.services.clone(),
         no_deps: typed.no_deps,
         no_start: typed.no_start,
@@ -235,17 +230,21 @@ impl Session<'_> {
                 self.show_running()?;
                 self.print_logs();
             }
+            // Their own command shows them.
+            Reply::Started { one_off: true, .. } | Reply::Exited { one_off: true, .. } => {}
             Reply::Started {
                 id,
                 name,
                 log,
                 offset,
+                ..
             } => self.attach(id, name, log, From::Offset(*offset))?,
             Reply::Exited {
                 id,
                 name,
                 code,
                 restarting,
+                ..
             } => {
                 self.print_logs();
                 if self.names.contains_key(id) && !matches!(self.doing, Doing::Stopping(_)) {
@@ -320,7 +319,7 @@ impl Session<'_> {
     /// Shows the containers that ran before this `up`, from now on.
     fn show_running(&mut self) -> Result<(), Failure> {
         let chosen = self.chosen();
-        for view in views(&self.context.world, &self.loaded.project.name)? {
+        for view in replicas(&self.context.world, &self.loaded.project.name)? {
             if view.state.is_running()
                 && chosen.contains(&view.record.config.name)
                 && !self.names.contains_key(&view.record.id)

@@ -75,6 +75,8 @@ pub struct Started {
     pub service: String,
     /// Its restart policy started it, not a command.
     pub again: bool,
+    /// None of the service's replicas.
+    pub one_off: bool,
     /// What happens when it ends.
     pub restart: RestartPolicy,
     /// Its health check.
@@ -759,7 +761,13 @@ impl Machine {
         }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
-        record.labels = create::labels(project, service, record.number, &record.image);
+        record.labels = create::labels(
+            project,
+            service,
+            record.number,
+            &record.image,
+            record.one_off.as_ref(),
+        );
         record.given = given::of(project, service)?;
         let paths = self.world.container(&self.project, &record.id);
         given::write(&paths, &record.given)?;
@@ -817,7 +825,16 @@ impl Host for Machine {
                 number,
                 name,
                 inherit,
-            } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
+                one_off,
+            } => {
+                let wanted = create::Wanted {
+                    number: *number,
+                    name,
+                    inherit: inherit.as_deref(),
+                    one_off: one_off.as_ref(),
+                };
+                create::container(self, project, service, &wanted).await
+            }
             Operation::UpdateContainer { container, .. } => self.update(project, container).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;

@@ -33,7 +33,8 @@ pub use given::Given;
 pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
-pub use view::{Published, View, observe, recall, views};
+pub use start::client_path;
+pub use view::{Published, View, observe, recall, replicas, views};
 
 /// Something that a plan can be performed on.
 pub trait Host: Send + Sync + 'static {

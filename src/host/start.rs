@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
@@ -107,6 +108,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
     let listeners = machine.traffic.listeners(&record.name);
+    let client = first_client(&machine.world, &record);
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
     let offset = log_end(&machine.world, &record);
     let name = record.name.clone();
@@ -123,6 +125,9 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         }
         kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         kept.push(("run-lock".to_owned(), lock.as_fd()));
+        if let Some(client) = &client {
+            kept.push((runtime::FIRST_CLIENT.to_owned(), client.as_fd()));
+        }
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         drop(shared);
         Ok((network, result))
@@ -141,6 +146,27 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     }
     machine.hear(News::Started(started(&machine.world, &record, again, offset)));
     Ok(warnings)
+}
+
+/// Where whoever asks for a container by `run` waits for its start, to have all
+/// it prints and to give it input: a packet socket that listens.
+pub fn client_path(world: &World, project: &str, id: &str) -> PathBuf {
+    // Short, as the paths of sockets have to be.
+    let short = id.get(..12).unwrap_or(id);
+    world.stack_run(project).join(format!("{short}.run"))
+}
+
+/// A connection to who waits there, if anybody does.
+fn first_client(world: &World, record: &ContainerRecord) -> Option<OwnedFd> {
+    record.one_off.as_ref()?;
+    let path = client_path(world, &record.project, &record.id);
+    let address = SocketAddrUnix::new(&path).ok()?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    let connected = rustix::net::connect(&socket, &address);
+    // One client, one start.
+    let _ = remove_record(&path);
+    connected.ok().map(|()| socket)
 }
 
 /// Leads names and ports to a container that has just been started.
@@ -400,7 +426,7 @@ fn namespace_of(
 ) -> Result<OwnedFd, HostError> {
     for record in containers(world, project)?
         .iter()
-        .filter(|record| record.config.name == service)
+        .filter(|record| record.config.name == service && record.one_off.is_none())
     {
         let paths = world.container(project, &record.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
@@ -654,6 +680,7 @@ pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offs
         name: record.name.clone(),
         service: record.config.name.clone(),
         again,
+        one_off: record.one_off.is_some(),
         restart: match record.config.restart {
             Restart::No => RestartPolicy::No,
             Restart::Always => RestartPolicy::Always,

@@ -134,7 +134,7 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
             reason: error.to_string(),
         })?;
         tell(Step::Planned(Box::new(plan.clone())));
-        if matches!(intent, Intent::Up(_)) {
+        if matches!(intent, Intent::Up(_) | Intent::Run(_)) {
             host.machine.preflight(&project, &plan).await?;
         }
         let pulls = pulls(&plan);
@@ -153,7 +153,7 @@ async fn run(request: Request, applied: &mut Applied) -> Result<(), HostError> {
         if last || !applied.errors.is_empty() || applied.cancelled {
             return Ok(());
         }
-        if let Intent::Up(up) = &mut intent {
+        if let Intent::Up(up) | Intent::Run(plan::Run { up, .. }) = &mut intent {
             up.pulled = true;
         }
     }

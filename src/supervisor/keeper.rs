@@ -26,6 +26,7 @@ pub(super) enum Told {
     Exited {
         id: String,
         name: String,
+        one_off: bool,
         code: i32,
         restarting: bool,
     },
@@ -246,6 +247,7 @@ impl Keeper {
         self.tell(Told::Exited {
             id: started.id,
             name: started.name,
+            one_off: started.one_off,
             code,
             restarting,
         });

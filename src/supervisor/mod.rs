@@ -45,9 +45,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use crate::host::{HostError, Machine, views};
-use crate::plan::{Intent, Up};
+use crate::host::{Host as _, HostError, Machine, client_path, containers, views};
+use crate::plan::{Intent, Operation, Target, Up};
 use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
@@ -209,6 +210,8 @@ struct Walk {
     asked_by: Option<ClientId>,
     canceller: Canceller,
     answer: Option<oneshot::Sender<Vec<String>>>,
+    /// The container that `run` asks for.
+    one_off: Option<String>,
 }
 
 /// A connected client.
@@ -249,6 +252,8 @@ struct Supervisor {
     sources: Sources,
     /// The project whose sources are followed while no model is known.
     looked_at: Option<Arc<Project>>,
+    /// Removals of containers that were not to outlive their end.
+    sweeping: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -298,7 +303,11 @@ impl Supervisor {
             model: None,
             sources,
             looked_at: None,
+            sweeping: JoinSet::new(),
         };
+        for record in containers(&supervisor.world, project)? {
+            supervisor.sweep(&record.id);
+        }
         if supervisor.standing.watch && supervisor.keeper.is_busy() {
             // Whatever was saved while no supervisor watched is applied now.
             supervisor.reload();
@@ -335,6 +344,7 @@ impl Supervisor {
                 Some(step) = self.steps.1.recv() => self.step(step),
                 () = changed(self.watch.as_mut()) => self.reload(),
                 Some(word) = self.sources.next() => self.attend(word),
+                Some(_) = self.sweeping.join_next() => {}
                 _ = terminate.recv() => break,
             }
         }
@@ -348,7 +358,36 @@ impl Supervisor {
     }
 
     fn is_idle(&self) -> bool {
-        self.peers.is_empty() && self.queue.is_empty() && self.walk.is_none() && !self.keeper.is_busy()
+        self.peers.is_empty()
+            && self.queue.is_empty()
+            && self.walk.is_none()
+            && self.sweeping.is_empty()
+            && !self.keeper.is_busy()
+    }
+
+    /// Removes a container that does not run and was to be removed at its end.
+    fn sweep(&mut self, id: &str) {
+        let Some(record) = self.machine.record_by_id(id) else {
+            return;
+        };
+        if !record.is_fleeting() || self.machine.runs(id) {
+            return;
+        }
+        let operation = Operation::RemoveContainer {
+            container: Target {
+                id: Some(record.id),
+                service: record.config.name,
+                number: record.number,
+                name: record.name,
+            },
+            volumes: true,
+        };
+        let host = self.host.clone();
+        self.sweeping.spawn(async move {
+            if let Err(error) = host.perform(&Project::default(), &operation).await {
+                tracing::error!(%error, "a container was not removed at its end");
+            }
+        });
     }
 
     fn greet(&mut self, stream: tokio::net::UnixStream) {
@@ -372,6 +411,12 @@ impl Supervisor {
             Incoming::Gone(id) => {
                 self.peers.remove(&id);
                 self.queue.retain(|job| job.asked_by != Some(id));
+                if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id))
+                    && let Some(container) = &walk.one_off
+                {
+                    // Nobody waits there any more.
+                    let _ = remove_record(&client_path(&self.world, &self.project, container));
+                }
                 self.cancel(id);
                 self.watch_as_needed();
                 self.follow_sources(None);
@@ -445,6 +490,10 @@ impl Supervisor {
             asked_by: job.asked_by,
             canceller,
             answer: job.answer,
+            one_off: match &job.intent {
+                Intent::Run(run) => Some(run.one_off.id.clone()),
+                _ => None,
+            },
         });
         let reload = job.load.is_some() && job.asked_by.is_none();
         tokio::spawn(apply::apply(apply::Request {
@@ -472,8 +521,13 @@ impl Supervisor {
                 None => self.tell_sessions(&Reply::Progress { event }),
             },
             Step::Done(applied) => {
-                let answer = self.walk.take().and_then(|walk| walk.answer);
+                let walk = self.walk.take();
                 self.machine.plan_done();
+                if let Some(id) = walk.as_ref().and_then(|walk| walk.one_off.clone()) {
+                    // It may not have come to its start.
+                    self.sweep(&id);
+                }
+                let answer = walk.and_then(|walk| walk.answer);
                 match answer {
                     Some(answer) => {
                         let mut errors = applied.errors;
@@ -656,18 +710,24 @@ impl Supervisor {
             Told::Started(started) => self.tell_sessions(&Reply::Started {
                 id: started.id,
                 name: started.name,
+                one_off: started.one_off,
                 log: started.log,
                 offset: started.offset,
             }),
             Told::Exited {
                 id,
                 name,
+                one_off,
                 code,
                 restarting,
             } => {
+                if one_off {
+                    self.sweep(&id);
+                }
                 self.tell_sessions(&Reply::Exited {
                     id,
                     name,
+                    one_off,
                     code,
                     restarting,
                 });

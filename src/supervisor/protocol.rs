@@ -90,6 +90,8 @@ pub enum Reply {
         id: String,
         /// Container name.
         name: String,
+        /// `run` made it.
+        one_off: bool,
         /// Its log.
         log: PathBuf,
         /// Where in the log this run begins, in bytes.
@@ -101,6 +103,8 @@ pub enum Reply {
         id: String,
         /// Container name.
         name: String,
+        /// `run` made it.
+        one_off: bool,
         /// Exit status.
         code: i32,
         /// It will be started again.

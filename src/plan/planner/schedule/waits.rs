@@ -69,21 +69,15 @@ impl<'a> Schedule<'a> {
                 number: slot.number,
                 name: slot.name.clone(),
                 inherit: slot.old.map(|old| old.id.clone()).filter(|_| !renew),
+                one_off: slot.one_off.cloned(),
             };
             steps.create = Some(self.draft.add(operation, slot.cause.clone()));
         }
         if slot.start {
-            let planned = Target {
-                id: None,
-                service: slot.service.to_owned(),
-                number: slot.number,
-                name: slot.name.clone(),
+            let operation = Operation::StartContainer {
+                container: slot.target(),
             };
-            let container = existing.filter(|_| !slot.makes()).unwrap_or(planned);
-            steps.start = Some(
-                self.draft
-                    .add(Operation::StartContainer { container }, slot.cause.clone()),
-            );
+            steps.start = Some(self.draft.add(operation, slot.cause.clone()));
         }
         steps
     }
