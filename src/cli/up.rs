@@ -238,7 +238,11 @@ impl Session<'_> {
                 log,
                 offset,
                 ..
-            } => self.attach(id, name, log, From::Offset(*offset))?,
+            } => {
+                self.attach(id, name, log, From::Offset(*offset))?;
+                // What it has printed before it was followed.
+                self.print_logs();
+            }
             Reply::Exited {
                 id,
                 name,

@@ -521,6 +521,10 @@ impl Supervisor {
                 None => self.tell_sessions(&Reply::Progress { event }),
             },
             Step::Done(applied) => {
+                // What it started is told before its end.
+                while let Ok(told) = self.told.try_recv() {
+                    self.pass_on(told);
+                }
                 let walk = self.walk.take();
                 self.machine.plan_done();
                 if let Some(id) = walk.as_ref().and_then(|walk| walk.one_off.clone()) {
