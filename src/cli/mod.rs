@@ -27,6 +27,7 @@ mod explain;
 mod failure;
 mod follow;
 mod graph;
+mod history;
 mod image;
 mod lifecycle;
 mod logs;
@@ -106,6 +107,10 @@ pub fn main() -> ExitCode {
             Command::Config(typed) => config::config(&context, typed),
             Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
+            Command::Apply(typed) => plan::apply(&context, typed),
+            Command::History(typed) => history::history(&context, typed),
+            Command::Diff(typed) => history::diff(&context, typed),
+            Command::Rollback(typed) => history::rollback(&context, typed),
             Command::Pull(typed) => image::pull(&context, typed),
             Command::Push(typed) => image::push(&context, typed),
             Command::Images(typed) => image::images(&context, typed),

@@ -33,7 +33,7 @@ use crate::runtime;
 use crate::stack::parse_env_file;
 use crate::store::remove_record;
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request};
+use crate::supervisor::protocol::{Apply, Reply, Request};
 use crate::sys::readiness::watch;
 
 /// `run`.
@@ -387,12 +387,10 @@ impl Running<'_> {
         let (reader, mut writer) = stream.into_split();
         let path = client_path(&context.world, &project.name, &self.id);
         let meeting = Meeting::new(path).map_err(io("make a socket"))?;
-        let request = Request::Apply {
-            load: self.loaded.request.clone(),
-            intent,
-            watch: None,
+        let request = Request::Apply(Apply {
             session: true,
-        };
+            ..Apply::new(self.loaded.request.clone(), intent)
+        });
         let mut line = serde_json::to_vec(&request).map_err(Failure::new)?;
         line.push(b'\n');
         writer.write_all(&line).await.map_err(io("ask the supervisor"))?;

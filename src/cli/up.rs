@@ -21,14 +21,14 @@ use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter};
 use super::lifecycle::seconds;
 use super::progress::Progress;
-use super::request::{apply, need_privilege, show};
+use super::request::{apply_as, need_privilege, show};
 use super::terminal::{Style, Terminal};
 use crate::graph::Graph;
 use crate::host::replicas;
 use crate::monitor::log::From;
 use crate::plan::{self, Intent};
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request, Watching};
+use crate::supervisor::protocol::{Apply, Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
     let context = &Context {
@@ -62,7 +62,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         remove_orphans: typed.remove_orphans,
         scale: typed.scale.iter().cloned().collect(),
         timeout: seconds(typed.timeout),
-        wait: typed.wait,
+        wait: typed.wait || typed.atomic && !typed.no_start,
         ..plan::Up::default()
     });
     // In the background, `--watch` may also be for the stack file alone.
@@ -79,7 +79,12 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         if let Some(limit) = typed.wait_timeout {
             alarm(context, limit);
         }
-        apply(context, loaded, intent, Some(watch))?;
+        let wanted = Apply {
+            watch: Some(watch),
+            atomic: typed.atomic,
+            ..Apply::new(loaded.request, intent)
+        };
+        apply_as(context, &loaded.project, wanted)?;
         return Ok(ExitCode::SUCCESS);
     }
     need_privilege()?;
@@ -153,12 +158,12 @@ impl Session<'_> {
         };
         let load = session.loaded.request.clone();
         session
-            .ask(&Request::Apply {
-                load,
-                intent,
+            .ask(&Request::Apply(Apply {
+                atomic: typed.atomic,
                 watch: Some(Watching::Session),
                 session: true,
-            })
+                ..Apply::new(load, intent)
+            }))
             .await?;
         if typed.watch {
             session
@@ -459,17 +464,15 @@ impl Session<'_> {
             timeout: timeout.or(seconds(self.typed.timeout)),
         };
         let load = self.loaded.request.clone();
-        self.ask(&Request::Apply {
-            load,
-            intent,
-            watch: None,
+        self.ask(&Request::Apply(Apply {
             session: true,
-        })
+            ..Apply::new(load, intent)
+        }))
         .await
     }
 
     async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
-        if matches!(request, Request::Apply { .. }) {
+        if matches!(request, Request::Apply(_)) {
             self.open += 1;
         }
         let mut line = serde_json::to_vec(request).map_err(Failure::new)?;

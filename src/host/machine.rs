@@ -270,6 +270,11 @@ impl Machine {
         }
     }
 
+    /// The world that it is in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// The project as the records have it.
     ///
     /// # Errors

@@ -92,6 +92,23 @@ pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -
     changes(project, &prefix, old, &wanted, &NOT_COMPARED)
 }
 
+/// The changes from one model of a stack to another, sorted by field; those of
+/// a service that comes or goes are one. Left out is what is only about how the
+/// project was loaded.
+pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
+    const LEFT_OUT: [&str; 5] = ["config_files", "inputs", "name", "working_dir", "disabled_services"];
+    let value = |project: &Project| serde_json::to_value(project).unwrap_or_default();
+    let mut found = changes(new, "", &value(old), &value(new), &LEFT_OUT);
+    for change in &mut found {
+        // What a default is, is said by its absence.
+        if change.new.is_some() {
+            let path = change.field.replace('[', ".").replace(']', "");
+            change.origin = new.origin(&path).cloned();
+        }
+    }
+    found
+}
+
 /// The changes of a network since `recorded` that need another bridge, sorted
 /// by field. Labels do not: they change when the network is next made.
 pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Value) -> Vec<Change> {

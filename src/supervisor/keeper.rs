@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::board::{Board, Entry, Run};
 use super::health;
-use super::journal::Journal;
+use super::journal::{Journal, now};
 use crate::host::{Machine, News, Started};
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Effect, Input, RestartState};
@@ -270,14 +270,6 @@ impl Keeper {
     fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
-}
-
-/// Nanoseconds since 1970.
-fn now() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn entry(started: &Started, run: Run) -> Entry {

@@ -16,7 +16,10 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
-//! What happens to containers is noted in the stack's [`journal`], for `events`.
+//! What happens to containers is noted in the stack's [`journal`], for `events`,
+//! and what the stack is brought to in its [`generations`]. A stack that was
+//! brought back to one of them stays there until the stack file says something
+//! else than it did then.
 //!
 //! Sources of `develop.watch` are followed by a task of its own ([`sources`]),
 //! which asks the loop for restarts and tells clients what it did.
@@ -59,6 +62,7 @@ mod apply;
 mod board;
 pub mod client;
 mod connection;
+pub mod generations;
 mod health;
 pub mod journal;
 mod keeper;
@@ -71,8 +75,9 @@ use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
 use journal::Journal;
 use keeper::{Keeper, Told};
+pub use apply::digest;
 pub use load::load;
-use protocol::{Reply, Request, Watching};
+use protocol::{Apply, Reply, Request, Watching};
 use sources::{Setup, Sources, Word};
 use supervised::Supervised;
 
@@ -112,6 +117,14 @@ struct Standing {
     /// of them is all.
     #[serde(default)]
     sources: Option<Vec<String>>,
+    /// What the stack file said when the stack was last brought to it: the
+    /// digest of the model.
+    #[serde(default)]
+    said: Option<String>,
+    /// The stack was brought back to this generation since, and stays there
+    /// until the stack file says something else than that.
+    #[serde(default)]
+    pinned: Option<u64>,
 }
 
 /// Why a supervisor cannot work.
@@ -189,6 +202,7 @@ fn leave(world: &World, project: &str) {
     if !state.join("containers").exists() {
         journal::remove(world, project);
         let _ = std::fs::remove_dir_all(sources::folder(world, project));
+        let _ = std::fs::remove_dir_all(generations::folder(world, project));
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
@@ -198,8 +212,7 @@ fn leave(world: &World, project: &str) {
 #[derive(Debug)]
 struct Job {
     asked_by: Option<ClientId>,
-    load: Option<Box<LoadRequest>>,
-    intent: Intent,
+    wanted: Apply,
     /// Changed sources ask for it, and hear what went wrong.
     answer: Option<oneshot::Sender<Vec<String>>>,
 }
@@ -440,23 +453,15 @@ impl Supervisor {
                 self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
-            Incoming::Asked(
-                id,
-                Request::Apply {
-                    load,
-                    intent,
-                    watch,
-                    session,
-                },
-            ) => {
+            Incoming::Asked(id, Request::Apply(wanted)) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.session |= session;
+                    peer.session |= wanted.session;
                     let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
                     if others.is_some() {
                         peer.sender.tell(&Reply::Queued);
                     }
                 }
-                if let Some(watch) = watch {
+                if let Some(watch) = wanted.watch {
                     self.standing.watch = watch == Watching::Always;
                     if watch != Watching::Always {
                         self.standing.sources = None;
@@ -465,8 +470,7 @@ impl Supervisor {
                 }
                 self.queue.push_back(Job {
                     asked_by: Some(id),
-                    load,
-                    intent,
+                    wanted,
                     answer: None,
                 });
             }
@@ -490,21 +494,41 @@ impl Supervisor {
             asked_by: job.asked_by,
             canceller,
             answer: job.answer,
-            one_off: match &job.intent {
+            one_off: match &job.wanted.intent {
                 Intent::Run(run) => Some(run.one_off.id.clone()),
                 _ => None,
             },
         });
-        let reload = job.load.is_some() && job.asked_by.is_none();
+        let reload = job.wanted.load.is_some() && job.asked_by.is_none();
+        // What a supervisor before us left half done is to be completed.
+        let known = self.model.is_some() || self.standing.pinned.is_some();
         tokio::spawn(apply::apply(apply::Request {
             host: self.host.clone(),
             project: self.project.clone(),
-            load: job.load,
-            intent: job.intent,
-            unless: if reload { self.model.clone() } else { None },
+            before: job.wanted.atomic.then(|| self.before()).flatten(),
+            wanted: job.wanted,
+            unless: self.standing.said.clone().filter(|_| reload && known),
             cancelled,
             steps: self.steps.0.clone(),
         }));
+    }
+
+    /// What the stack was last brought to.
+    fn before(&self) -> Option<Arc<Project>> {
+        if let Some(model) = &self.model {
+            return Some(model.project().clone());
+        }
+        let newest = generations::newest(&self.world, &self.project)?;
+        let generation = generations::read(&self.world, &self.project, newest).ok()??;
+        Some(Arc::new(generation.project))
+    }
+
+    /// Notes what the stack has been brought to.
+    fn remember(&self, model: &Model, digest: &str, by: String) {
+        let applied = journal::now();
+        if let Err(error) = generations::add(&self.world, model.project(), digest, by, applied) {
+            tracing::error!(%error, "this generation is not in the history");
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -557,11 +581,27 @@ impl Supervisor {
             diagnostics,
             cancelled,
             load,
+            generation,
             up,
         } = applied;
         if up {
+            let digest = model.as_ref().map(Model::digest);
+            let by = match (generation, asked_by) {
+                (Some(number), _) => format!("rollback to {number}"),
+                (None, Some(_)) => "up".to_owned(),
+                (None, None) => "reload".to_owned(),
+            };
+            if let (Some(model), Some(digest), true, false) =
+                (&model, &digest, errors.is_empty(), cancelled)
+            {
+                self.remember(model, digest, by);
+            }
             if let Some(load) = load {
                 self.standing.load = Some(*load);
+            }
+            self.standing.pinned = generation;
+            if generation.is_none() {
+                self.standing.said = digest.or(self.standing.said.take());
             }
             if model.is_some() {
                 self.model = model;
@@ -630,8 +670,7 @@ impl Supervisor {
         });
         self.queue.push_back(Job {
             asked_by: None,
-            load: Some(Box::new(load)),
-            intent,
+            wanted: Apply::new(Some(Box::new(load)), intent),
             answer: None,
         });
     }
@@ -693,16 +732,18 @@ impl Supervisor {
     fn attend(&mut self, word: Word) {
         match word {
             Word::Tell(reply) => self.tell_followers(&reply),
-            Word::Restart(services, answer) => self.queue.push_back(Job {
-                asked_by: None,
-                load: None,
-                intent: Intent::Restart {
+            Word::Restart(services, answer) => {
+                let intent = Intent::Restart {
                     services,
                     timeout: None,
                     no_deps: false,
-                },
-                answer: Some(answer),
-            }),
+                };
+                self.queue.push_back(Job {
+                    asked_by: None,
+                    wanted: Apply::new(None, intent),
+                    answer: Some(answer),
+                });
+            }
         }
     }
 

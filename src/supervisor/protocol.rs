@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Intent, Plan};
+use crate::plan::{Expected, Intent, Plan};
 use crate::project::LoadRequest;
 use crate::reconcile::Event;
 use crate::stack::Diagnostic;
@@ -15,18 +15,7 @@ use crate::stack::Diagnostic;
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// Bring the stack to what an intent says. One at a time; later ones wait.
-    Apply {
-        /// How to load the project; `None` takes what the records say (a
-        /// command with `-p` and no stack file).
-        load: Option<Box<LoadRequest>>,
-        /// What to bring about.
-        intent: Intent,
-        /// Whether the stack file is watched from now on; `None` leaves that
-        /// as it is.
-        watch: Option<Watching>,
-        /// Go on telling what happens to the stack after the reply [`Reply::Done`].
-        session: bool,
-    },
+    Apply(Apply),
     /// Stop what this client's [`Request::Apply`] is doing.
     Cancel,
     /// Follow the sources of `develop.watch` from now on, and tell of it.
@@ -40,6 +29,42 @@ pub enum Request {
         /// Tell of every file, also of those that no rule takes.
         explain: bool,
     },
+}
+
+/// What is to be brought about, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Apply {
+    /// How to load the project; `None` takes what the records say (a command
+    /// with `-p` and no stack file).
+    pub load: Option<Box<LoadRequest>>,
+    /// Take the project from this generation; of `load` only the environment
+    /// counts then.
+    pub generation: Option<u64>,
+    /// What to bring about.
+    pub intent: Intent,
+    /// Do nothing if another plan than this comes of it.
+    pub expected: Option<Box<Expected>>,
+    /// When it fails, bring the stack back to what it was brought to before.
+    pub atomic: bool,
+    /// Whether the stack file is watched from now on; `None` leaves that as it is.
+    pub watch: Option<Watching>,
+    /// Go on telling what happens to the stack after the reply [`Reply::Done`].
+    pub session: bool,
+}
+
+impl Apply {
+    /// An intent for the project that is loaded so.
+    pub fn new(load: Option<Box<LoadRequest>>, intent: Intent) -> Self {
+        Self {
+            load,
+            generation: None,
+            intent,
+            expected: None,
+            atomic: false,
+            watch: None,
+            session: false,
+        }
+    }
 }
 
 /// How long the stack file is watched.
