@@ -28,7 +28,7 @@ use crate::host::replicas;
 use crate::monitor::log::From;
 use crate::plan::{self, Intent};
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Apply, Reply, Request, Watching};
+use crate::supervisor::protocol::{Again, Apply, Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
     let context = &Context {
@@ -252,17 +252,17 @@ impl Session<'_> {
                 id,
                 name,
                 code,
-                restarting,
+                again,
                 ..
             } => {
                 self.print_logs();
                 if self.names.contains_key(id) && !matches!(self.doing, Doing::Stopping(_)) {
-                    let again = if *restarting { " (restarting)" } else { "" };
+                    let again = again.map_or_else(String::new, restarting);
                     let text = format!("{} exited with code {code}{again}", self.short(name));
                     let remark = self.follow.remark(&text);
                     self.progress.above(|terminal| terminal.out(&remark));
                 }
-                if !restarting {
+                if again.is_none() {
                     self.decide(id, *code).await?;
                 }
             }
@@ -482,6 +482,21 @@ impl Session<'_> {
             .await
             .map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
     }
+}
+
+/// Restarts after which a container counts as one that keeps ending.
+const MANY: u32 = 3;
+
+/// What is said of a container that will be started again.
+fn restarting(again: Again) -> String {
+    let Again { restarts, after } = again;
+    if restarts < MANY {
+        return " (restarting)".to_owned();
+    }
+    format!(
+        " (it keeps ending: {restarts} restarts so far, the next in {:.1} s)",
+        after.as_secs_f64()
+    )
 }
 
 /// An exit status as a process can have it.

@@ -14,7 +14,7 @@ use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, given, hook, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
-use crate::lifecycle::restart::RestartPolicy;
+use crate::lifecycle::restart::{Rules, Tries};
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
@@ -78,7 +78,9 @@ pub struct Started {
     /// None of the service's replicas.
     pub one_off: bool,
     /// What happens when it ends.
-    pub restart: RestartPolicy,
+    pub restart: Rules,
+    /// How often it was restarted before a former supervisor ended.
+    pub tries: Option<Tries>,
     /// Its health check.
     pub healthcheck: Option<Check>,
     /// What it prints goes here.

@@ -19,13 +19,13 @@ use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
 use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, spec};
 use crate::image::Image;
-use crate::lifecycle::restart::RestartPolicy;
+use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart};
+use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
 use crate::runtime::{
     self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
@@ -517,12 +517,10 @@ pub(super) async fn adopt(
         tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
     }
     take_in(machine, record, running, monitor, linked.is_ok().then_some(link));
-    machine.hear(News::Started(started(
-        &machine.world,
-        record,
-        false,
-        log_end(&machine.world, record),
-    )));
+    machine.hear(News::Started(Started {
+        tries: machine.tries(&record.id),
+        ..started(&machine.world, record, false, log_end(&machine.world, record))
+    }));
     Ok(())
 }
 
@@ -564,7 +562,10 @@ async fn settle_end(
     let exit = clear(machine, record).await?;
     let offset = log_end(&machine.world, record);
     machine.hear(News::Ended {
-        container: started(&machine.world, record, false, offset),
+        container: Started {
+            tries: machine.tries(&record.id),
+            ..started(&machine.world, record, false, offset)
+        },
         code: exit.code,
         stopped: record.stopped || !killed,
     });
@@ -681,15 +682,28 @@ pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offs
         service: record.config.name.clone(),
         again,
         one_off: record.one_off.is_some(),
-        restart: match record.config.restart {
-            Restart::No => RestartPolicy::No,
-            Restart::Always => RestartPolicy::Always,
-            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
-            Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
-        },
+        restart: restart_rules(&record.config),
+        tries: None,
         healthcheck: record.check.clone(),
         offset,
         log,
+    }
+}
+
+/// What decides about restarts of a service's containers.
+fn restart_rules(service: &Service) -> Rules {
+    let policy = match service.restart {
+        Restart::No => RestartPolicy::No,
+        Restart::Always => RestartPolicy::Always,
+        Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+        Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
+    };
+    let deploy = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref());
+    Rules {
+        policy,
+        delay: deploy.and_then(|deploy| deploy.delay),
+        max_attempts: deploy.and_then(|deploy| deploy.max_attempts),
+        window: deploy.and_then(|deploy| deploy.window),
     }
 }
 

@@ -24,9 +24,11 @@ const NOT_COMPARED: [&str; 8] = [
 ];
 
 /// Fields that are read from the record when they are needed, so that changing
-/// the record is enough: the supervisor reads `restart` and `healthcheck`, a
+/// the record is enough: the supervisor reads `restart`, `deploy` (what is there
+/// beyond limits and replicas) and `healthcheck`, a
 /// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 7] = [
+const IN_PLACE: [&str; 8] = [
+    "deploy",
     "expose",
     "healthcheck",
     "labels",

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use super::board::{Board, Entry, Run};
 use super::health;
 use super::journal::{Journal, now};
+use super::protocol::Again;
 use crate::host::{Machine, News, Started};
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Effect, Input, RestartState};
@@ -28,7 +29,7 @@ pub(super) enum Told {
         name: String,
         one_off: bool,
         code: i32,
-        restarting: bool,
+        again: Option<Again>,
     },
     Health {
         name: String,
@@ -141,9 +142,10 @@ impl Keeper {
                 stopped,
             } => {
                 let id = container.id.clone();
-                self.kept()
-                    .entry(id.clone())
-                    .or_insert_with(|| Kept::new(container));
+                let tries = container.tries.unwrap_or_default();
+                let mut kept = Kept::new(container);
+                kept.restarts = RestartState::resumed(tries, self.now());
+                self.kept().entry(id.clone()).or_insert(kept);
                 self.exited(&id, code, stopped);
             }
             News::Removed { id } => {
@@ -168,14 +170,23 @@ impl Keeper {
             .entry(started.id.clone())
             .or_insert_with(|| Kept::new(started.clone()));
         slot.started = started.clone();
-        let input = if started.again {
-            Input::Restarted
-        } else {
-            Input::StartedByCommand
+        slot.restarts = match started.tries {
+            Some(tries) => RestartState::resumed(tries, self.now()),
+            None => {
+                let input = if started.again {
+                    Input::Restarted
+                } else {
+                    Input::StartedByCommand
+                };
+                slot.restarts.clone().step(started.restart, input, self.now()).0
+            }
         };
-        slot.restarts = slot.restarts.clone().step(started.restart, input, self.now()).0;
+        let tries = slot.restarts.tries();
         self.watch_health(slot);
         drop(kept);
+        if let Some(machine) = self.machine() {
+            machine.note_tries(&started.id, tries);
+        }
         self.tell(Told::Started(started));
     }
 
@@ -227,7 +238,14 @@ impl Keeper {
         let input = Input::Exited { code, stopped };
         let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
-        let restarting = matches!(effect, Effect::RestartAt(_));
+        let again = match effect {
+            Effect::RestartAt(due) => Some(Again {
+                restarts: slot.restarts.restarts(),
+                after: due.saturating_sub(now),
+            }),
+            _ => None,
+        };
+        let restarting = again.is_some();
         if let Some(machine) = self.machine() {
             machine.note_restarting(id, restarting);
         }
@@ -249,7 +267,7 @@ impl Keeper {
             name: started.name,
             one_off: started.one_off,
             code,
-            restarting,
+            again,
         });
     }
 

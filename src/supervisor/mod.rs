@@ -764,7 +764,7 @@ impl Supervisor {
                 name,
                 one_off,
                 code,
-                restarting,
+                again,
             } => {
                 if one_off {
                     self.sweep(&id);
@@ -774,7 +774,7 @@ impl Supervisor {
                     name,
                     one_off,
                     code,
-                    restarting,
+                    again,
                 });
             }
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),

@@ -79,6 +79,15 @@ pub enum Watching {
     Always,
 }
 
+/// A restart to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// How often it was started again before this time.
+    pub restarts: u32,
+    /// After so long.
+    pub after: std::time::Duration,
+}
+
 /// What the supervisor tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
@@ -132,8 +141,8 @@ pub enum Reply {
         one_off: bool,
         /// Exit status.
         code: i32,
-        /// It will be started again.
-        restarting: bool,
+        /// It will be started again, and how.
+        again: Option<Again>,
     },
     /// A container's health changed (sessions only).
     Health {
