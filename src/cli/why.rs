@@ -159,7 +159,10 @@ impl Asked<'_> {
         let record = &shown.view.record;
         let mut lines = vec![format!("{}: {}", record.name, describe_all(shown))];
         if shown.view.health == Some(Health::Unhealthy) {
-            let test = record.check.as_ref().map(|check| check.test.join(" "));
+            let test = record.check.as_ref().map(|check| match &check.built_in {
+                Some(probe) => probe.to_string(),
+                None => check.test.join(" "),
+            });
             lines.push(format!("  its health check fails: {}", test.unwrap_or_default()));
         }
         let exit = last_exit(&self.context.world, record)?;

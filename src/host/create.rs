@@ -264,7 +264,9 @@ fn anonymous_targets(service: &Service, image: &Image) -> Vec<String> {
 pub(super) fn check(service: &Service, image: Option<&Image>) -> Option<Check> {
     let image = image.and_then(|image| image.config.healthcheck.as_ref());
     let own = service.healthcheck.clone().unwrap_or_default();
+    let built_in = own.probe;
     let test = match own.test {
+        _ if built_in.is_some() => vec![],
         Some(HealthTest::None) => return None,
         Some(HealthTest::Cmd(arguments)) => arguments,
         Some(HealthTest::CmdShell(line)) => shell(&line),
@@ -277,6 +279,8 @@ pub(super) fn check(service: &Service, image: Option<&Image>) -> Option<Check> {
     let of = |own: Option<std::time::Duration>, image: Option<std::time::Duration>| own.or(image);
     Some(Check {
         test,
+        built_in,
+        restart: own.restart,
         policy: HealthPolicy::new(
             of(own.interval, image.and_then(|check| check.interval)),
             of(own.timeout, image.and_then(|check| check.timeout)),

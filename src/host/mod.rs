@@ -6,7 +6,8 @@
 //! A container's record is written by [`create`] and read by all others; a run
 //! of it begins and ends in [`start`]. What it is given beside its image has a
 //! room each: configs and secrets in [`given`], commands in its life in
-//! [`hook`], ports and names in [`traffic`].
+//! [`hook`], questions about its health in [`probe`], ports and names in
+//! [`traffic`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub mod given;
 mod hook;
 mod look;
 mod machine;
+mod probe;
 mod record;
 mod spec;
 mod start;

@@ -9,7 +9,7 @@ use super::given::Given;
 use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
 use crate::plan::OneOff;
-use crate::project::Service;
+use crate::project::{Probe, Service};
 use crate::store::{World, read_record};
 
 /// Raised when the shape of [`ContainerRecord`] changes so that an older
@@ -109,6 +109,12 @@ pub(super) fn lease_prefix(project: &str) -> String {
 pub struct Check {
     /// The probe: program and arguments.
     pub test: Vec<String>,
+    /// The probe, when it is one of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_in: Option<Probe>,
+    /// An unhealthy container is ended, for its restart policy to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
     /// When it runs, and what its results mean.
     pub policy: HealthPolicy,
 }

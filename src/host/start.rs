@@ -27,7 +27,7 @@ use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
 use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
 use crate::runtime::{
-    self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
+    self, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
 };
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
@@ -652,25 +652,6 @@ pub(super) async fn ended_process(process: &Process) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-/// Runs a health probe in a container: whether it ended with 0 in time.
-pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
-    let (running, request) = (
-        running.clone(),
-        ExecRequest {
-            args: test.to_vec(),
-            ..ExecRequest::default()
-        },
-    );
-    let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
-    let Ok(exec) = begun else { return false };
-    let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
-    if in_time.is_err() {
-        let _ = exec.process.signal(libc::SIGKILL);
-        ended_process(&exec.process).await;
-    }
-    matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
 }
 
 /// What is told of a container that runs; `offset` is where its run begins in the log.

@@ -198,7 +198,11 @@ impl RestartState {
         };
         let refusal = if !wanted {
             Some(Reason::Policy)
-        } else if rules.max_attempts.or(most).is_some_and(|most| self.restarts >= most) {
+        } else if rules
+            .max_attempts
+            .or(most)
+            .is_some_and(|most| self.restarts >= most)
+        {
             Some(Reason::TriedEnough)
         } else {
             None
@@ -331,7 +335,10 @@ mod tests {
         };
         assert_eq!(pauses(rules, 0, &[0, 1, 2, 0]), [3000, 3000]);
         assert_eq!(pauses(rules, 0, &[0, 1, 30, 0, 1]), [3000, 3000, 3000, 3000]);
-        let endless = Rules { window: None, ..rules };
+        let endless = Rules {
+            window: None,
+            ..rules
+        };
         assert_eq!(pauses(endless, 0, &[0, 60, 60]), [3000, 3000]);
     }
 
@@ -347,7 +354,10 @@ mod tests {
         assert_eq!(effect, Effect::RestartAt(FIRST_PAUSE * 2));
         let (state, _) = state.step(rules, Input::Restarted, now);
         let state = RestartState::resumed(state.tries(), Duration::ZERO);
-        assert_eq!(state.step(rules, exit(1), Duration::ZERO).1, Effect::Leave(Reason::TriedEnough));
+        assert_eq!(
+            state.step(rules, exit(1), Duration::ZERO).1,
+            Effect::Leave(Reason::TriedEnough)
+        );
     }
 
     #[test]

@@ -135,7 +135,9 @@ pub(super) async fn apply(request: Request) {
 /// so. What went wrong with that.
 async fn roll_back(request: &Request) -> Vec<String> {
     let tell = |text: &str| {
-        let event = Event::Warning { text: text.to_owned() };
+        let event = Event::Warning {
+            text: text.to_owned(),
+        };
         let _ = request.steps.send(Step::Progress(event));
     };
     let (project, intent) = match &request.before {
@@ -202,7 +204,10 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
     };
     let project = Arc::new(project);
     let model = Model::new(project.clone());
-    let same = request.unless.as_ref().is_some_and(|same| *same == model.digest());
+    let same = request
+        .unless
+        .as_ref()
+        .is_some_and(|same| *same == model.digest());
     applied.model = Some(model);
     if same {
         let _ = request.steps.send(Step::Planned(Box::default()));
@@ -239,7 +244,9 @@ async fn walk(
         })?;
         if let Some(expected) = expected.take() {
             let model = digest(project);
-            expected.still(&plan, &model).map_err(|reason| HostError::Plan { reason })?;
+            expected
+                .still(&plan, &model)
+                .map_err(|reason| HostError::Plan { reason })?;
         }
         tell(Step::Planned(Box::new(plan.clone())));
         if matches!(intent, Intent::Up(_) | Intent::Run(_)) {

@@ -57,6 +57,8 @@ struct Kept {
     restarts: RestartState,
     probing: Option<AbortHandle>,
     timer: Option<AbortHandle>,
+    /// It is ended because of its health.
+    unhealthy: bool,
 }
 
 impl Kept {
@@ -66,6 +68,7 @@ impl Kept {
             restarts: RestartState::default(),
             probing: None,
             timer: None,
+            unhealthy: false,
         }
     }
 
@@ -216,7 +219,11 @@ impl Keeper {
         };
         let keeper = self.clone();
         let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
+        let restart = check.restart;
         let told = move |health| {
+            if restart && health == Health::Unhealthy {
+                keeper.end_unhealthy(&id);
+            }
             keeper.board.send_modify(|board| board.set_health(&id, health));
             if let Some(journal) = keeper.journal.get() {
                 journal.health(&id, health);
@@ -230,12 +237,28 @@ impl Keeper {
         slot.probing = Some(tokio::spawn(probing).abort_handle());
     }
 
+    /// Ends a container that its check has found unhealthy, and whose definition
+    /// asks for that; its end counts as a failure.
+    fn end_unhealthy(self: &Arc<Self>, id: &str) {
+        if let Some(slot) = self.kept().get_mut(id) {
+            slot.unhealthy = true;
+        }
+        if let Some(machine) = self.machine() {
+            let id = id.to_owned();
+            tokio::spawn(async move { machine.end_unhealthy(&id).await });
+        }
+    }
+
     fn exited(self: &Arc<Self>, id: &str, code: i32, stopped: bool) {
         let mut kept = self.kept();
         let Some(slot) = kept.get_mut(id) else { return };
         slot.still();
         let now = self.now();
-        let input = Input::Exited { code, stopped };
+        let failed = std::mem::take(&mut slot.unhealthy) && code == 0;
+        let input = Input::Exited {
+            code: if failed { 1 } else { code },
+            stopped,
+        };
         let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
         let again = match effect {

@@ -71,11 +71,11 @@ pub mod protocol;
 pub mod sources;
 mod supervised;
 
+pub use apply::digest;
 use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
 use journal::Journal;
 use keeper::{Keeper, Told};
-pub use apply::digest;
 pub use load::load;
 use protocol::{Apply, Reply, Request, Watching};
 use sources::{Setup, Sources, Word};
@@ -591,8 +591,7 @@ impl Supervisor {
                 (None, Some(_)) => "up".to_owned(),
                 (None, None) => "reload".to_owned(),
             };
-            if let (Some(model), Some(digest), true, false) =
-                (&model, &digest, errors.is_empty(), cancelled)
+            if let (Some(model), Some(digest), true, false) = (&model, &digest, errors.is_empty(), cancelled)
             {
                 self.remember(model, digest, by);
             }

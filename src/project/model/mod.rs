@@ -36,7 +36,8 @@ pub use mount::{
 };
 pub use resource::{Config, FileSource, IpamPool, Network, Secret, ServedModel, Volume};
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Logging, ModelUse, Provider, PullPolicy, Restart, Service,
+    Condition, Dependency, HealthTest, Healthcheck, Logging, ModelUse, Probe, Provider, PullPolicy, Restart,
+    Service,
 };
 
 pub use crate::stack::Origin;

@@ -219,9 +219,10 @@ impl<'a> Schedule<'a> {
             link.condition == Condition::ServiceCompletedSuccessfully
                 && self.options.selected.contains(dependent)
         });
-        let test = service.healthcheck.as_ref().and_then(|check| check.test.as_ref());
-        match test {
+        let check = service.healthcheck.as_ref();
+        match check.and_then(|check| check.test.as_ref()) {
             _ if ends => Condition::ServiceCompletedSuccessfully,
+            _ if check.is_some_and(|check| check.probe.is_some()) => Condition::ServiceHealthy,
             Some(HealthTest::Cmd(_) | HealthTest::CmdShell(_)) => Condition::ServiceHealthy,
             Some(HealthTest::None) | None => Condition::ServiceStarted,
         }
