@@ -6,6 +6,8 @@
 mod health;
 #[path = "commands/hooks.rs"]
 mod hooks;
+#[path = "commands/in_place.rs"]
+mod in_place;
 #[path = "commands/run.rs"]
 mod run;
 mod support;
