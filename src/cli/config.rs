@@ -55,6 +55,7 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
         load_model(request, rules, &DiskFiles).map_err(|failure| context.refused(failure.diagnostics))?;
     context.warn(&warnings);
     if typed.quiet {
+        std::mem::forget(model);
         return Ok(String::new());
     }
     if typed.variables {
@@ -138,7 +139,7 @@ fn keep(document: &mut Node, section: &str, wanted: &BTreeSet<String>) {
         return;
     };
     if let Some(map) = node.as_map_mut() {
-        map.retain(|key, _| wanted.contains(key));
+        map.retain(|key, _| wanted.contains(key.as_str()));
     }
     if node.entries().next().is_none() {
         document.take(section);
@@ -311,9 +312,9 @@ fn resolve_digests(context: &Context, model: &mut Model) -> Result<(), Failure> 
     let services = model.document.get_mut("services").and_then(Node::as_map_mut);
     for entry in services.into_iter().flat_map(|services| services.values_mut()) {
         if let Some(Value::Text(image)) = entry.node.get_mut("image").map(|image| &mut image.value)
-            && let Some(pinned) = resolved.get(image)
+            && let Some(pinned) = resolved.get(image.as_str())
         {
-            image.clone_from(pinned);
+            *image = pinned.as_str().into();
         }
     }
     Ok(())

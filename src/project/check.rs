@@ -262,7 +262,7 @@ fn dependencies(name: &str, node: &Node, context: Context<'_>, problems: &mut Ve
             continue;
         }
         let required = entry.node.get("required").and_then(Node::as_bool) != Some(false);
-        match context.disabled.get(wanted) {
+        match context.disabled.get(wanted.as_str()) {
             Some(_) if !required => {}
             Some(profiles) => problems.push((
                 entry.key,
@@ -405,27 +405,27 @@ fn amounts(name: &str, node: &Node, problems: &mut Vec<Problem>) {
 }
 
 fn targets(name: &str, node: &Node, problems: &mut Vec<Problem>) {
-    let mut taken: HashMap<String, String> = HashMap::new();
     let tmpfs = node.get("tmpfs").into_iter().flat_map(Node::items).enumerate();
     let tmpfs = tmpfs.filter_map(|(index, item)| {
         let text = item.as_text()?;
         let target = text.split_once(':').map_or(text, |(target, _)| target);
-        Some((format!("services.{name}.tmpfs[{index}]"), target.to_owned(), item))
+        Some(("tmpfs", index, target, item))
     });
     let mounts = node.get("volumes").into_iter().flat_map(Node::items).enumerate();
-    let mounts = mounts.filter_map(|(index, item)| {
-        let target = item.text_of("target")?.to_owned();
-        Some((format!("services.{name}.volumes[{index}]"), target, item))
-    });
-    for (path, target, item) in tmpfs.chain(mounts) {
-        if let Some(earlier) = taken.get(&target) {
+    let mounts = mounts.filter_map(|(index, item)| Some(("volumes", index, item.text_of("target")?, item)));
+    let mut taken: HashMap<&str, (&str, usize), foldhash::fast::RandomState> = HashMap::default();
+    for (list, index, target, item) in tmpfs.chain(mounts) {
+        if let Some((earlier, at)) = taken.get(target) {
             problems.push(error(
                 item.place,
                 Code::Conflict,
-                format!("{path}: target {target} already mounted as {earlier}"),
+                format!(
+                    "services.{name}.{list}[{index}]: target {target} already mounted as \
+                     services.{name}.{earlier}[{at}]"
+                ),
             ));
         } else {
-            taken.insert(target, path);
+            taken.insert(target, (list, index));
         }
     }
     for (index, mount) in node.get("volumes").into_iter().flat_map(Node::items).enumerate() {

@@ -417,7 +417,7 @@ fn select(
     if let Some(services) = services {
         for name in named {
             if !services.contains_key(name) {
-                let known: Vec<&str> = services.keys().map(String::as_str).collect();
+                let known: Vec<&str> = services.keys().map(|key| key.as_str()).collect();
                 report.push(
                     Diagnostic::error(Code::Reference, format!("no such service: {name}"))
                         .hint(suggestion(name, &known)),
@@ -436,9 +436,9 @@ fn select(
             let enabled = profiles.is_empty()
                 || active.contains("*")
                 || profiles.iter().any(|profile| active.contains(profile))
-                || named.contains(name);
+                || named.iter().any(|named| named == name);
             if !enabled {
-                disabled.insert(name.clone(), profiles);
+                disabled.insert(name.to_string(), profiles);
             }
             enabled
         });
@@ -469,7 +469,7 @@ fn drop_optional_dependencies(document: &mut Node, disabled: &BTreeMap<String, V
             continue;
         };
         named.retain(|name, dependency| {
-            !disabled.contains_key(name)
+            !disabled.contains_key(name.as_str())
                 || dependency.node.get("required").and_then(Node::as_bool) != Some(false)
         });
     }
@@ -511,7 +511,7 @@ fn drop_unused(document: &mut Node) {
     for section in ["networks", "volumes", "configs", "secrets", "models"] {
         let names = used.remove(section).unwrap_or_default();
         if let Some(resources) = document.get_mut(section).and_then(Node::as_map_mut) {
-            resources.retain(|name, _| names.contains(name));
+            resources.retain(|name, _| names.contains(name.as_str()));
         }
     }
 }

@@ -86,16 +86,23 @@ impl Assembly<'_> {
                     continue;
                 };
                 self.include(&mut document, &file.path, &context);
-                self.extend(&mut document, &file.path, &mut context);
+                let extended = self.extend(&mut document, &file.path, &mut context);
+                // A document that stands alone is in order already.
+                let mut joined = extended || self.report.has_marks();
                 let merged = match &mut merged {
                     None => merged.insert(document),
                     Some(merged) => {
                         merge(merged, document, Some(&STACK_FORM), &Trail::Root, self.report);
+                        joined = true;
                         merged
                     }
                 };
-                merged.settle();
-                unify(merged, &STACK_FORM, &Trail::Root, self.report);
+                if self.report.has_marks() {
+                    merged.settle();
+                }
+                if joined {
+                    unify(merged, &STACK_FORM, &Trail::Root, self.report);
+                }
             }
         }
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));

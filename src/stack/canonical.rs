@@ -4,10 +4,12 @@
 use super::diagnostic::Code;
 use super::form::{Form, Format};
 use super::short::{
-    clean_path, format_duration, parse_amount, parse_duration, parse_mount, parse_ports, split_words,
+    clean_path, format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_ports,
+    split_words,
 };
 use super::source::{Place, Report};
 use super::tree::{Entry, Mapping, Node, Tag, Trail, Value};
+use smol_str::{SmolStr, format_smolstr};
 
 /// Brings a checked document into its long form.
 pub(super) fn canonicalise(
@@ -50,8 +52,8 @@ fn take(node: &mut Node) -> Value {
     std::mem::replace(&mut node.value, Value::Null)
 }
 
-fn wrap(text: String, key: &str, place: Place) -> Value {
-    let mut map = Node::map(place);
+fn wrap(text: SmolStr, key: &str, place: Place) -> Value {
+    let mut map = Node::map_for(2, place);
     map.set(key, Node::text(text, place));
     map.value
 }
@@ -73,7 +75,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Duration => {
             if let Value::Text(text) = &node.value {
                 match parse_duration(text) {
-                    Ok(duration) => node.value = Value::Text(format_duration(duration)),
+                    Ok(duration) => node.value = Value::Text(format_duration(duration).into()),
                     Err(error) => {
                         report.error_hint(
                             place,
@@ -112,7 +114,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
             }
         }
         Format::Text | Format::BoolText => {
-            if let Some(text) = node.scalar_text() {
+            if let Some(text) = node.scalar() {
                 node.value = Value::Text(text);
             }
         }
@@ -121,7 +123,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Options => {
             if let Value::Map(map) = &mut node.value {
                 for entry in map.values_mut() {
-                    if let Some(text) = entry.node.scalar_text() {
+                    if let Some(text) = entry.node.scalar() {
                         entry.node.value = Value::Text(text);
                     }
                 }
@@ -136,8 +138,8 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Dependencies => {
             if let Value::List(list) = take_list(node) {
                 node.value = Value::Map(keyed(list, |place| {
-                    let mut dependency = Node::map(place);
-                    dependency.set("condition", Node::text("service_started", place));
+                    let mut dependency = Node::map_for(2, place);
+                    dependency.set("condition", Node::word("service_started", place));
                     dependency.set("required", Node::new(Value::Bool(true), place));
                     dependency
                 }));
@@ -198,7 +200,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::HealthTest => {
             if let Value::Text(_) = node.value {
                 let text = take(node);
-                node.value = Value::List(vec![Node::text("CMD-SHELL", place), Node::new(text, place)]);
+                node.value = Value::List(vec![Node::word("CMD-SHELL", place), Node::new(text, place)]);
             }
         }
         Format::Build => {
@@ -280,7 +282,7 @@ fn bytes(node: &mut Node, form: &Form, trail: &Trail<'_>, report: &mut Report) -
         );
         return false;
     }
-    node.value = Value::Text(amount.to_string());
+    node.value = Value::Text(format_smolstr!("{amount}"));
     true
 }
 
@@ -294,14 +296,14 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
         }
     };
     if let Value::List(list) = take_list(node) {
-        let mut map = Mapping::with_capacity_and_hasher(list.len(), Default::default());
+        let mut map = Mapping::with_capacity(list.len());
         for item in list {
             let (place, tag) = (item.place, item.tag);
             let Value::Text(text) = item.value else {
                 continue;
             };
             let (key, mut value) = match text.split_once('=') {
-                Some((key, value)) => (key.to_owned(), Node::text(value, place)),
+                Some((key, value)) => (key.into(), Node::text(value, place)),
                 None => (text, nothing(place)),
             };
             value.tag = tag;
@@ -324,7 +326,7 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
             let tag = entry.node.tag;
             entry.node = nothing(entry.node.place);
             entry.node.tag = tag;
-        } else if let Some(text) = entry.node.scalar_text() {
+        } else if let Some(text) = entry.node.scalar() {
             entry.node.value = Value::Text(text);
         }
         if key.ends_with(char::is_whitespace) && !empty {
@@ -382,12 +384,12 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             for (host, entry) in map {
                 let place = entry.node.place;
                 match entry.node.value {
-                    Value::Text(address) => pairs.push((host, address, place)),
+                    Value::Text(address) => pairs.push((host.into(), address.into(), place)),
                     Value::List(list) => pairs.extend(list.into_iter().filter_map(|item| match item.value {
-                        Value::Text(address) => Some((host.clone(), address, item.place)),
+                        Value::Text(address) => Some((host.to_string(), address.into(), item.place)),
                         _ => None,
                     })),
-                    _ => pairs.push((host, String::new(), place)),
+                    _ => pairs.push((host.into(), String::new(), place)),
                 }
             }
         }
@@ -420,7 +422,7 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             long.push(item);
             continue;
         }
-        let Some(text) = item.scalar_text() else {
+        let Some(text) = item.scalar() else {
             continue;
         };
         if report.keeps(&text) {
@@ -429,8 +431,8 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         }
         match parse_ports(&text) {
             Ok(ports) => long.extend(ports.into_iter().map(|port| {
-                let mut map = Node::map(place);
-                map.set("mode", Node::text("ingress", place));
+                let mut map = Node::map_for(5, place);
+                map.set("mode", Node::word("ingress", place));
                 if let Some(address) = port.host_ip {
                     map.set("host_ip", Node::text(address, place));
                 }
@@ -463,7 +465,9 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         if let Value::Text(text) = &mut target.value
             && !text.is_empty()
         {
-            *text = clean_path(text);
+            if !is_clean(text) {
+                *text = clean_path(text).into();
+            }
         }
         return true;
     }
@@ -483,7 +487,7 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         }
     };
     let is_bind = short.is_bind();
-    let mut options = Node::map(place);
+    let mut options = Node::map_for(1, place);
     if is_bind {
         options.set("create_host_path", Node::new(Value::Bool(true), place));
         if let Some(propagation) = short.propagation {
@@ -504,8 +508,8 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         }
     }
     let kind = if is_bind { "bind" } else { "volume" };
-    let mut map = Node::map(place);
-    map.set("type", Node::text(kind, place));
+    let mut map = Node::map_for(5, place);
+    map.set("type", Node::word(kind, place));
     if let Some(source) = short.source {
         map.set("source", Node::text(source, place));
     }
@@ -535,7 +539,7 @@ fn mode(node: &mut Node, format: Format, trail: &Trail<'_>, report: &mut Report)
         return false;
     };
     node.value = if format == Format::Mode {
-        Value::Text(format!("0{number:o}"))
+        Value::Text(format_smolstr!("0{number:o}"))
     } else {
         Value::Int(i64::from(number))
     };
@@ -561,7 +565,7 @@ fn device(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             return false;
         }
     };
-    let mut map = Node::map(place);
+    let mut map = Node::map_for(3, place);
     map.set("source", Node::text(source, place));
     map.set(
         "target",
@@ -591,7 +595,7 @@ fn ssh(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             }
         };
         map.insert(
-            id.to_owned(),
+            id.into(),
             Entry {
                 key: place,
                 node: value,

@@ -39,6 +39,7 @@ mod fields;
 mod form;
 mod include;
 mod interpolate;
+mod mapping;
 mod merge;
 mod parse;
 mod paths;
@@ -61,7 +62,7 @@ pub use interpolate::{Environment, InterpolationError, Variable, substitute, var
 pub use read::{EnvFileRequest, ParsedFile, parse_file, read_env_file, read_file};
 pub use schema::json_schema;
 pub use short::{
-    AmountError, MountError, PortError, ShortMount, ShortPort, TimeError, WordsError, clean_path,
+    AmountError, MountError, PortError, ShortMount, ShortPort, TimeError, WordsError, clean_path, is_clean,
     format_duration, parse_amount, parse_duration, parse_mount, parse_port_range, parse_ports, split_words,
 };
 pub use source::{DiskFiles, FileKind, Files, History, LONGEST_FILE, Options, Place, Report};

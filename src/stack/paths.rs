@@ -3,6 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::short::clean_path;
 use super::tree::{Node, Value};
 
 /// `path` against `base`, without `.` and `..`, by its text alone. `~` is the
@@ -94,7 +95,12 @@ fn resolve_text(node: Option<&mut Node>, base: &Path, home: Option<&str>) {
         && !text.is_empty()
         && !text.starts_with('/')
     {
-        *text = absolute(text, base, home).display().to_string();
+        *text = match base.to_str() {
+            Some(base) if !text.starts_with('~') && base.starts_with('/') => {
+                clean_path(&format!("{base}/{text}")).into()
+            }
+            _ => absolute(text, base, home).display().to_string().into(),
+        };
     }
 }
 
@@ -104,7 +110,7 @@ fn resolve_service(service: &mut Node, base: &Path, home: Option<&str>) {
         && let Value::Text(text) = &mut image.value
         && let Some(resolved) = absolute_image(text, base, home)
     {
-        *text = resolved;
+        *text = resolved.into();
     }
     if let Some(build) = service.get_mut("build") {
         if let Some(context) = build.get_mut("context") {

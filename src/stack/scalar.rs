@@ -17,6 +17,14 @@ pub(super) fn resolve(text: &str) -> Value {
     }
     let first = text.as_bytes().first().copied().unwrap_or_default();
     if first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.') {
+        if let Some(number) = decimal(text) {
+            return Value::Int(number);
+        }
+        // Every byte of a number; most texts that begin like one have another.
+        let numeric = |byte: u8| byte.is_ascii_hexdigit() || b"xXoO_+-.".contains(&byte);
+        if !text.bytes().all(numeric) {
+            return Value::Text(text.into());
+        }
         let plain = text.replace('_', "");
         if let Some(number) = integer(&plain) {
             return Value::Int(number);
@@ -27,7 +35,20 @@ pub(super) fn resolve(text: &str) -> Value {
             return Value::Float(number);
         }
     }
-    Value::Text(text.to_owned())
+    Value::Text(text.into())
+}
+
+/// A short decimal number as nearly all are written.
+fn decimal(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let leading_zero = bytes.len() > 1 && bytes.first() == Some(&b'0');
+    if bytes.len() > 18 || leading_zero {
+        return None;
+    }
+    bytes.iter().try_fold(0, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
+        Some(number * 10 + digit)
+    })
 }
 
 /// A whole number: decimal, `0x`, `0o`, `0b`, or octal by a leading zero.

@@ -127,9 +127,18 @@ fn check_required(map: &Mapping, shape: &Shape, place: Place, trail: &Trail<'_>,
 }
 
 fn check_unique(list: &[Node], trail: &Trail<'_>, report: &mut Report) {
+    let mut texts = list.iter().enumerate();
+    let short = list.len() <= 16 && list.iter().all(|item| item.as_text().is_some());
+    let repeats = |(at, item): (usize, &Node)| {
+        let earlier = list.get(..at).unwrap_or_default();
+        earlier.iter().any(|earlier| earlier.as_text() == item.as_text())
+    };
+    if list.len() < 2 || short && !texts.any(repeats) {
+        return;
+    }
     let mut seen = HashMap::new();
     for (index, item) in list.iter().enumerate() {
-        let Some(text) = item.scalar_text() else {
+        let Some(text) = item.scalar() else {
             continue;
         };
         if let Some(earlier) = seen.insert(text, index) {

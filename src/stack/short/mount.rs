@@ -87,6 +87,9 @@ pub fn parse_mount(text: &str) -> Result<ShortMount, MountError> {
 
 /// A path without `.`, `..`, doubled and trailing slashes, by its text alone.
 pub fn clean_path(path: &str) -> String {
+    if is_clean(path) {
+        return path.to_owned();
+    }
     let absolute = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -109,6 +112,15 @@ pub fn clean_path(path: &str) -> String {
         (false, true) => ".".to_owned(),
         (false, false) => joined,
     }
+}
+
+/// Whether an absolute path has nothing to take out.
+pub fn is_clean(path: &str) -> bool {
+    let Some(inside) = path.strip_prefix('/') else {
+        return false;
+    };
+    let parts = |part: &str| !matches!(part, "" | "." | "..");
+    inside.is_empty() || inside.split('/').all(parts)
 }
 
 #[cfg(test)]
