@@ -61,8 +61,10 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
     if typed.variables {
         return variable_table(&model, typed.format);
     }
-    if !typed.select.is_empty() {
-        select(&mut model, &typed.select);
+    // Lists are of the whole stack, whatever services are named.
+    let lists = typed.services || typed.volumes || typed.networks || typed.profiles || typed.models;
+    if !typed.select.is_empty() && !lists && rules.interpolate {
+        select(&mut model, &typed.select, rules.all_resources);
     }
     if typed.environment {
         return Ok(environment(&model));
@@ -104,8 +106,8 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
 }
 
 /// Leaves only these services and what they depend on, and of everything else
-/// only what those use.
-fn select(model: &mut Model, names: &[String]) {
+/// only what those use, or all of it.
+fn select(model: &mut Model, names: &[String], all_resources: bool) {
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     let mut left: Vec<String> = names.to_vec();
     while let Some(name) = left.pop() {
@@ -122,6 +124,9 @@ fn select(model: &mut Model, names: &[String]) {
         }
     }
     keep(&mut model.document, "services", &wanted);
+    if all_resources {
+        return;
+    }
     for section in ["networks", "volumes", "configs", "secrets", "models"] {
         let services = model.document.get("services").into_iter();
         let used: BTreeSet<String> = services
@@ -167,7 +172,6 @@ fn uses(service: &Node, section: &str) -> Vec<String> {
 fn images(model: &Model) -> Vec<String> {
     let services = model.document.get("services").into_iter().flat_map(Node::entries);
     services
-        .filter(|(_, service)| service.get("provider").is_none())
         .map(|(name, service)| match service.text_of("image") {
             Some(image) => image.to_owned(),
             None => format!("{}-{name}", model.name),
@@ -244,9 +248,9 @@ fn variable_table(model: &Model, format: Option<ConfigFormat>) -> Result<String,
     }
 }
 
-/// Rows as aligned columns, three spaces apart.
+/// Rows as aligned columns, three spaces apart and twenty wide.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
+    let mut widths = [17; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());

@@ -171,7 +171,11 @@ fn dependencies(service: &mut Node) {
     if let Some(links) = service.get("links") {
         for link in links.items() {
             if let Some(text) = link.as_text() {
-                let name = text.split_once(':').map_or(text, |(name, _)| name);
+                // `SERVICE:ALIAS`; anything longer is one name.
+                let name = match text.split_once(':') {
+                    Some((name, alias)) if !alias.contains(':') => name,
+                    _ => text,
+                };
                 implied.push((name.to_owned(), true, link.place));
             }
         }
@@ -250,13 +254,12 @@ pub(super) fn read_env_files(
             &request,
             &|variable| {
                 let own = || own.as_ref()?.text_of(variable);
-                let earlier = || variables.get(variable).and_then(|entry| entry.node.as_text());
-                environment
-                    .get(variable)
-                    .map(String::as_str)
-                    .or_else(own)
-                    .or_else(earlier)
-                    .map(str::to_owned)
+                let outside = environment.get(variable).map(String::as_str);
+                outside.or_else(own).map(str::to_owned)
+            },
+            &|variable| {
+                let earlier = variables.get(variable)?;
+                earlier.node.as_text().map(str::to_owned)
             },
             files,
             report,
@@ -313,6 +316,7 @@ pub(super) fn read_label_files(
         let earlier = |label: &str| labels.get(label).and_then(|entry| entry.node.as_text());
         let found = read_env_file(
             &request,
+            &|_| None,
             &|label| earlier(label).map(str::to_owned),
             files,
             report,

@@ -2,7 +2,7 @@
 //! in one way only. Values that fit no form are reported and taken out.
 
 use super::diagnostic::Code;
-use super::form::{Form, Format};
+use super::form::{Cast, Form, Format, Kind};
 use super::short::{
     clean_path, format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_ports,
     split_words,
@@ -69,8 +69,23 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
     {
         return true;
     }
+    let tmpfs = form.format == Format::Texts && matches!(trail, Trail::Key(_, "tmpfs"));
+    if !report.options().interpolate && (is_left(form.format) || tmpfs) {
+        return true;
+    }
     match form.format {
-        Format::Plain => {}
+        Format::Plain => {
+            // Fractions of what is counted are dropped, as docker compose does.
+            if form.cast == Cast::Int
+                && form.allows(Kind::Number)
+                && let Value::Float(number) = node.value
+                && number.abs() < 9e15
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "small, as just checked")]
+                let whole = number as i64;
+                node.value = Value::Int(whole);
+            }
+        }
         Format::Bytes => return bytes(node, form, trail, report),
         Format::Duration => {
             if let Value::Text(text) = &node.value {
@@ -113,6 +128,11 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
                 node.value = Value::List(vec![Node::new(text, place)]);
             }
         }
+        Format::AnyTexts => {
+            if let Some(text) = node.scalar() {
+                node.value = Value::List(vec![Node::text(text, place)]);
+            }
+        }
         Format::Text | Format::BoolText => {
             if let Some(text) = node.scalar() {
                 node.value = Value::Text(text);
@@ -121,9 +141,10 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Assignments => return assignments(node, false, trail, report),
         Format::Labels => return assignments(node, true, trail, report),
         Format::Options => {
+            let no_null = form.values.is_some_and(|values| !values.allows(Kind::Null));
             if let Value::Map(map) = &mut node.value {
                 for entry in map.values_mut() {
-                    if let Some(text) = entry.node.scalar() {
+                    if let Some(text) = entry.node.scalar().filter(|_| !(no_null && entry.node.is_null())) {
                         entry.node.value = Value::Text(text);
                     }
                 }
@@ -217,6 +238,53 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Resource => return resource(node, trail, report),
     }
     true
+}
+
+/// Brings two values that are to be merged into one form, when they were left as
+/// they are written.
+pub(super) fn align(
+    one: &mut Node,
+    other: &mut Node,
+    form: &'static Form,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) {
+    for node in [one, other] {
+        match form.format {
+            Format::Assignments => assignments(node, false, trail, report),
+            Format::Labels => assignments(node, true, trail, report),
+            Format::Hosts => hosts(node, trail, report),
+            Format::Texts if node.as_text().is_some() => {
+                let text = take(node);
+                node.value = Value::List(vec![Node::new(text, node.place)]);
+                true
+            }
+            _ => true,
+        };
+    }
+}
+
+/// What docker compose leaves as it is written when variables are not replaced:
+/// everything that is not needed to merge.
+fn is_left(format: Format) -> bool {
+    matches!(
+        format,
+        Format::Plain
+            | Format::Bytes
+            | Format::Duration
+            | Format::Words
+            | Format::Assignments
+            | Format::Labels
+            | Format::Options
+            | Format::Hosts
+            | Format::HealthTest
+            | Format::Text
+            | Format::BoolText
+            | Format::AnyTexts
+            | Format::Mode
+            | Format::TmpfsMode
+            | Format::Count
+    )
 }
 
 /// The list of a node, taken out; any other value stays.
@@ -337,11 +405,11 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
             );
             valid = false;
         }
-        if key.is_empty() || key.contains('\0') {
+        if key.contains('\0') {
             report.error(
                 entry.key,
                 Code::Schema,
-                format!("{trail}: a name must not be empty"),
+                format!("{trail}: a name must not have a NUL in it"),
             );
             valid = false;
         }
@@ -389,7 +457,10 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
                         Value::Text(address) => Some((host.to_string(), address.into(), item.place)),
                         _ => None,
                     })),
-                    _ => pairs.push((host.into(), String::new(), place)),
+                    _ => {
+                        report.error(place, Code::Schema, format!("{trail}.{host} must be a string"));
+                        return false;
+                    }
                 }
             }
         }
@@ -488,36 +559,52 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     };
     let is_bind = short.is_bind();
     let mut options = Node::map_for(1, place);
+    let mut other = Node::map(place);
+    let (bind, volume) = if is_bind {
+        (&mut options, &mut other)
+    } else {
+        (&mut other, &mut options)
+    };
     if is_bind {
-        options.set("create_host_path", Node::new(Value::Bool(true), place));
-        if let Some(propagation) = short.propagation {
-            options.set("propagation", Node::text(propagation, place));
-        }
+        bind.set("create_host_path", Node::new(Value::Bool(true), place));
     }
-    if short.nocopy {
-        options.set("nocopy", Node::new(Value::Bool(true), place));
+    if let Some(propagation) = short.propagation {
+        bind.set("propagation", Node::text(propagation, place));
     }
     if let Some(label) = &short.selinux {
-        if is_bind {
-            options.set("selinux", Node::text(label.clone(), place));
-        } else {
-            report.warning(
-                place,
-                format!("{trail}: `{label}` has no effect: SELinux labels are not changed"),
-            );
-        }
+        bind.set("selinux", Node::text(label, place));
     }
-    let kind = if is_bind { "bind" } else { "volume" };
+    if short.nocopy {
+        volume.set("nocopy", Node::new(Value::Bool(true), place));
+    }
+    for option in &short.unknown {
+        report.warning(
+            place,
+            format!("{trail}: the mount option {option:?} is not known and has no effect"),
+        );
+    }
+    let (kind, other_kind) = if is_bind {
+        ("bind", "volume")
+    } else {
+        ("volume", "bind")
+    };
+    // As docker compose has it: nothing is said of the shortest ones.
+    let brief = text.len() <= 2;
     let mut map = Node::map_for(5, place);
     map.set("type", Node::word(kind, place));
     if let Some(source) = short.source {
         map.set("source", Node::text(source, place));
     }
-    map.set("target", Node::text(short.target, place));
+    map.set("target", Node::text(clean_path(&short.target), place));
     if short.read_only {
         map.set("read_only", Node::new(Value::Bool(true), place));
     }
-    map.set(kind, options);
+    if !brief {
+        map.set(kind, options);
+    }
+    if other.entries().next().is_some() {
+        map.set(other_kind, other);
+    }
     node.value = map.value;
     true
 }

@@ -87,6 +87,8 @@ pub enum Format {
     Extends,
     /// SSH agents of a build; long: a mapping.
     Ssh,
+    /// A scalar, or several; long: a list of texts.
+    AnyTexts,
     /// A boolean or text; long: text.
     BoolText,
     /// A scalar; long: text.
@@ -156,6 +158,8 @@ pub struct Field {
     pub identity: Identity,
     /// When it is printed.
     pub print: Print,
+    /// Its key in JSON, where that is another one.
+    pub in_json: Option<&'static str>,
     /// It must be there.
     pub required: bool,
     /// What it is, for the JSON schema.
@@ -230,6 +234,16 @@ impl Shape {
     }
 }
 
+/// What a text must look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    /// As a regular expression, for messages and the JSON schema; it may be
+    /// found anywhere in the text.
+    pub text: &'static str,
+    /// Whether a text looks so.
+    pub fits: fn(&str) -> bool,
+}
+
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
@@ -249,6 +263,8 @@ pub struct Form {
     pub unique: bool,
     /// The texts it may be; empty for any.
     pub one_of: &'static [&'static str],
+    /// What its text must look like.
+    pub pattern: Option<&'static Pattern>,
     /// Smallest number.
     pub least: Option<i64>,
     /// Greatest number.
@@ -269,6 +285,7 @@ impl Form {
             items: None,
             unique: false,
             one_of: &[],
+            pattern: None,
             least: None,
             most: None,
             names: false,
@@ -317,6 +334,12 @@ impl Form {
         self
     }
 
+    /// With text that looks so.
+    pub const fn pattern(mut self, pattern: &'static Pattern) -> Self {
+        self.pattern = Some(pattern);
+        self
+    }
+
     /// Not less than this.
     pub const fn least(mut self, least: i64) -> Self {
         self.least = Some(least);
@@ -362,6 +385,7 @@ pub(super) const fn field(name: &'static str, form: &'static Form, about: &'stat
         merge: Merge::Deep,
         identity: Identity::None,
         print: Print::Filled,
+        in_json: None,
         required: false,
         about,
     }
@@ -384,6 +408,20 @@ impl Field {
     pub(super) const fn print(mut self, print: Print) -> Self {
         self.print = print;
         self
+    }
+
+    /// With another key in JSON: that of docker compose's type.
+    pub(super) const fn in_json(mut self, name: &'static str) -> Self {
+        self.in_json = Some(name);
+        self
+    }
+
+    /// Its key in JSON.
+    pub fn json_name(&self) -> &'static str {
+        match self.in_json {
+            Some(name) => name,
+            None => self.name,
+        }
     }
 
     /// That must be there.

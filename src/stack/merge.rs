@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::canonical::align;
 use super::diagnostic::Code;
 use super::form::{Form, Identity, Merge};
 use super::source::Report;
@@ -27,7 +28,7 @@ pub(super) fn merge(
 
 fn merge_as(
     base: &mut Node,
-    over: Node,
+    mut over: Node,
     form: Option<&'static Form>,
     rule: Merge,
     trail: &Trail<'_>,
@@ -50,6 +51,22 @@ fn merge_as(
         && let (Some(one), Some(other)) = (base.text_of("driver"), over.text_of("driver"))
         && one != other
     {
+        replaced(base, trail, report);
+        *base = over;
+        return;
+    }
+    if !report.options().interpolate
+        && let Some(form) = form
+    {
+        align(base, &mut over, form, trail, report);
+    }
+    let are_of_a_kind = match (&base.value, &over.value) {
+        (Value::Map(_), other) => matches!(other, Value::Map(_)),
+        (Value::List(_), other) => matches!(other, Value::List(_)),
+        (_, other) => !matches!(other, Value::Map(_) | Value::List(_)),
+    };
+    if form.is_none() && !are_of_a_kind {
+        // An extension may be anything.
         replaced(base, trail, report);
         *base = over;
         return;

@@ -225,8 +225,8 @@ impl Node {
     }
 }
 
-/// A float as Go prints it with `%v`: shortest digits, an exponent from 1e21
-/// on and below 1e-4.
+/// A float as Go prints it with `%v`: shortest digits, an exponent from a
+/// million on and below 1e-4.
 pub(crate) fn float_text(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -235,7 +235,7 @@ pub(crate) fn float_text(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let magnitude = value.abs();
-    if value == 0.0 || (1e-4..1e21).contains(&magnitude) {
+    if value == 0.0 || (1e-4..1e6).contains(&magnitude) {
         return format!("{value}");
     }
     let text = format!("{value:e}");
@@ -309,7 +309,9 @@ mod tests {
             (0.00001, "1e-05"),
             (1e21, "1e+21"),
             (1.25e-7, "1.25e-07"),
-            (123_456_789.0, "123456789"),
+            (123_456.5, "123456.5"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
         ] {
             assert_eq!(float_text(value), text);
         }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::Printed;
+use crate::stack;
 
 /// Bytes of a key that needs no mark; YAML allows 1024 characters.
 const LONGEST_KEY: usize = 512;
@@ -57,7 +58,7 @@ fn below_key(value: &Printed<'_>, indentation: usize, out: &mut String) -> Resul
         }
         Printed::List(list) if !list.is_empty() => {
             out.push('\n');
-            items(list, indentation, out)?;
+            items(list, indentation + 2, out)?;
         }
         scalar => {
             out.push(' ');
@@ -142,12 +143,39 @@ fn is_word(text: &str) -> bool {
     text.len() <= 5 && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Text that reads as a whole number and has to be marked as text.
+/// Text without anything to escape that somebody would read as another value:
+/// a number, a date, a time, a word. It is quoted as docker compose does.
+fn is_ambiguous(text: &str) -> bool {
+    let numeric = |byte: u8| byte.is_ascii_hexdigit() || b"xXoO_+-.:".contains(&byte);
+    let first = text.bytes().next().unwrap_or_default();
+    let like_a_number = (first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
+        && text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().all(numeric)
+        && (is_number(text) || !stack::is_plain_text(text) || is_sixties(text));
+    text.is_empty() || is_word(text) || like_a_number
+}
+
+/// A number of base sixty, as YAML 1.1 has them: `80:22`.
+fn is_sixties(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let mut parts = unsigned.split(':');
+    let first = parts.next().unwrap_or_default();
+    let small = |part: &str| {
+        let (whole, fraction) = part.split_once('.').unwrap_or((part, "0"));
+        digits(whole)
+            && whole.len() <= 2
+            && whole.parse::<u8>().is_ok_and(|number| number < 60)
+            && digits(fraction)
+    };
+    let mut rest = 0;
+    digits(first) && parts.inspect(|_| rest += 1).all(small) && rest > 0
+}
+
+/// Text that reads as a short whole number.
 fn is_number(text: &str) -> bool {
     let bytes = text.as_bytes();
-    (1..=18).contains(&bytes.len())
-        && bytes.iter().all(u8::is_ascii_digit)
-        && (bytes[0] != b'0' || bytes.len() == 1)
+    (1..=18).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit)
 }
 
 fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
@@ -155,10 +183,10 @@ fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_y
         out.push_str(value);
         return Ok(());
     }
-    if is_number(value) {
-        out.push('\'');
+    if is_ambiguous(value) {
+        out.push('"');
         out.push_str(value);
-        out.push('\'');
+        out.push('"');
         return Ok(());
     }
     foreign(value, indentation, out)
@@ -203,7 +231,7 @@ mod tests {
             Json::Array(list) => Printed::List(list.iter().map(printed).collect()),
             Json::Object(map) => Printed::Map(
                 map.iter()
-                    .map(|(key, value)| (key.as_str(), printed(value)))
+                    .map(|(key, value)| (key.as_str().into(), printed(value)))
                     .collect(),
             ),
         }
@@ -218,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_serde_yaml_writes() {
+    fn it_reads_as_what_serde_yaml_writes() {
         let value = json!({
             "services": {"a": {"image": "nginx:1", "list": ["a", ["b", ["c"]], {"k": {"l": [1, {"m": "n\no"}]}}, {}, []]}},
             "texts": ["true", "null", "~", "", " ", "a\nb", "a\nb\n", "\na", "  x\ny", "é", "a: b", "a #b", "- x", "0x1f", "1e3",
@@ -227,7 +255,43 @@ mod tests {
             "block": {"command": "one\ntwo\n", "nested": {"deep": "x\n  y\n"}},
             "odd key: x": {"# y": 1}, "empty": {}, "none": null, "flag": false,
         });
-        assert_eq!(ours(&value), serde_yaml::to_string(&value).unwrap());
+        let ours = ours(&value);
+        assert_eq!(serde_yaml::from_str::<Json>(&ours).unwrap(), value, "{ours}");
+    }
+
+    #[test]
+    fn it_is_what_docker_compose_writes() {
+        let value = json!({
+            "a": {"restart": "no", "ports": ["80:80", "80:22", {"target": 80, "published": "80"}], "Y": "y", "list": [["b"]]},
+            "b": ["1.5", "5s", "2001-01-01", "1e3", "0x1f", "", "it's: x", "true", "~", "one\ntwo\n", "1.2.3", "127.0.0.1"],
+        });
+        insta::assert_snapshot!(ours(&value), @r#"
+        a:
+          restart: "no"
+          ports:
+            - 80:80
+            - "80:22"
+            - target: 80
+              published: "80"
+          "Y": "y"
+          list:
+            - - b
+        b:
+          - "1.5"
+          - 5s
+          - "2001-01-01"
+          - "1e3"
+          - "0x1f"
+          - ""
+          - 'it''s: x'
+          - "true"
+          - '~'
+          - |
+            one
+            two
+          - 1.2.3
+          - 127.0.0.1
+        "#);
     }
 
     #[test]

@@ -26,7 +26,8 @@ enum Style {
 #[derive(Clone, Copy)]
 struct Printing {
     style: Style,
-    /// `$` is doubled.
+    /// `$` is doubled. When it is not, values are templates, which docker
+    /// compose prints as they are, keys in the order of the alphabet.
     escaped: bool,
 }
 
@@ -40,7 +41,7 @@ enum Printed<'n> {
     Float(f64),
     Text(Cow<'n, str>),
     List(Vec<Printed<'n>>),
-    Map(Vec<(&'n str, Printed<'n>)>),
+    Map(Vec<(Cow<'n, str>, Printed<'n>)>),
 }
 
 impl Printed<'_> {
@@ -103,7 +104,7 @@ pub fn yaml_as(model: &Model, escaped: bool) -> Result<String, serde_yaml::Error
         escaped,
     };
     let mut out = String::new();
-    for (name, node, form) in sections(model, Style::Yaml) {
+    for (name, node, form) in sections(model, style) {
         let entries = node.filter(|_| form.is_some_and(|form| form.names));
         let Some(map) = entries.and_then(Node::as_map).filter(|map| !map.is_empty()) else {
             let value = node.map_or(Printed::Map(Vec::new()), |node| value(node, form, style));
@@ -165,8 +166,13 @@ fn entries_yaml(
 
 /// The sections of a model in the order in which they are printed, then its
 /// extensions.
-fn sections(model: &Model, style: Style) -> Vec<(&str, Option<&Node>, Option<&'static Form>)> {
+fn sections(model: &Model, printing: Printing) -> Vec<(&str, Option<&Node>, Option<&'static Form>)> {
     let root = &model.document;
+    let style = if printing.escaped {
+        printing.style
+    } else {
+        Style::Yaml
+    };
     let fields = STACK_FORM.shape.into_iter().flat_map(|shape| shape.fields);
     let mut sections: Vec<_> = fields
         .filter(|field| !matches!(field.name, "version" | "include"))
@@ -174,7 +180,7 @@ fn sections(model: &Model, style: Style) -> Vec<(&str, Option<&Node>, Option<&'s
         .map(|field| (field.name, root.get(field.name), Some(field.form)))
         .filter(|(name, node, _)| node.is_some() || *name == "services")
         .collect();
-    if style == Style::Json {
+    if style == Style::Json || !printing.escaped {
         sections.sort_unstable_by_key(|(name, ..)| *name);
     }
     let mut extensions: Vec<_> = root
@@ -203,25 +209,31 @@ pub fn json_as(model: &Model, escaped: bool) -> Result<String, serde_json::Error
     let style = Style::Json;
     let printing = Printing { style, escaped };
     let mut document = Vec::new();
-    for (name, node, form) in sections(model, style) {
+    for (name, node, form) in sections(model, printing) {
         let value = node.map_or(Printed::Map(Vec::new()), |node| value(node, form, printing));
         if name == "services" || !value.is_empty() || name.starts_with("x-") {
-            document.push((name, value));
+            document.push((Cow::Borrowed(name), value));
         }
     }
     serde_json::to_string_pretty(&Printed::Map(document))
 }
 
+fn text(text: &str, style: Printing) -> Cow<'_, str> {
+    if style.escaped && text.contains('$') {
+        Cow::Owned(text.replace('$', "$$"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn value<'n>(node: &'n Node, form: Option<&'static Form>, style: Printing) -> Printed<'n> {
+    let form = form.filter(|_| style.escaped);
     match &node.value {
         Value::Null => Printed::Null,
         Value::Bool(value) => Printed::Bool(*value),
         Value::Int(number) => Printed::Int(*number),
-        Value::Float(number) => float(*number),
-        Value::Text(text) if style.escaped && text.contains('$') => {
-            Printed::Text(Cow::Owned(text.replace('$', "$$")))
-        }
-        Value::Text(text) => Printed::Text(Cow::Borrowed(text)),
+        Value::Float(number) => float(*number, form.is_some()),
+        Value::Text(content) => Printed::Text(text(content, style)),
         Value::List(list) => {
             let items = form.and_then(|form| form.items);
             let mut values: Vec<_> = list.iter().map(|item| value(item, items, style)).collect();
@@ -232,17 +244,32 @@ fn value<'n>(node: &'n Node, form: Option<&'static Form>, style: Printing) -> Pr
         }
         Value::Map(map) => match form.and_then(|form| form.shape) {
             Some(shape) => shaped(map, shape, style),
+            None if form.is_some_and(|form| form.format == Format::Ssh) && all_null(map) => {
+                let mut agents: Vec<&str> = map.keys().map(|key| key.as_str()).collect();
+                agents.sort_unstable();
+                Printed::List(
+                    agents
+                        .into_iter()
+                        .map(|agent| Printed::Text(agent.into()))
+                        .collect(),
+                )
+            }
             None => {
                 let below = form.and_then(|form| form.values);
                 let entries = map.iter();
                 let mut entries: Vec<_> = entries
-                    .map(|(key, entry)| (key.as_str(), value(&entry.node, below, style)))
+                    .map(|(key, entry)| (text(key, style), value(&entry.node, below, style)))
                     .collect();
-                entries.sort_unstable_by_key(|(key, _)| *key);
+                entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
                 Printed::Map(entries)
             }
         },
     }
+}
+
+/// Whether no key has a value, and there is one.
+fn all_null(map: &Mapping) -> bool {
+    !map.is_empty() && map.values().all(|entry| entry.node.is_null())
 }
 
 /// A mapping with known keys, in the order of its table.
@@ -281,12 +308,16 @@ fn shaped<'n>(map: &'n Mapping, shape: &'static Shape, style: Printing) -> Print
             }),
         };
         if let Some(shown) = shown {
-            printed.push((field.name, shown));
+            let name = match style.style {
+                Style::Json => field.json_name(),
+                Style::Yaml => field.name,
+            };
+            printed.push((Cow::Borrowed(name), shown));
         }
     }
     if style.style == Style::Yaml {
         for (key, entry) in map.iter().filter(|(key, _)| key.starts_with("x-")) {
-            printed.push((key.as_str(), value(&entry.node, None, style)));
+            printed.push((text(key, style), value(&entry.node, None, style)));
         }
     }
     Printed::Map(printed)
@@ -301,11 +332,15 @@ fn empty(form: &'static Form, style: Printing) -> Printed<'static> {
     }
 }
 
-/// A number as docker compose keeps it (32 bits), shortest.
-fn float(number: f64) -> Printed<'static> {
-    #[expect(clippy::cast_possible_truncation, reason = "that is the precision meant")]
-    let narrow = number as f32;
-    let number = narrow.to_string().parse::<f64>().unwrap_or(number);
+/// A number, shortest. Those of fields docker compose keeps in 32 bits.
+fn float(number: f64, of_a_field: bool) -> Printed<'static> {
+    let number = if of_a_field {
+        #[expect(clippy::cast_possible_truncation, reason = "that is the precision meant")]
+        let narrow = number as f32;
+        narrow.to_string().parse::<f64>().unwrap_or(number)
+    } else {
+        number
+    };
     if number.fract() == 0.0 && number.abs() < 9e15 {
         #[expect(clippy::cast_possible_truncation, reason = "whole and small, as just checked")]
         return Printed::Int(number as i64);
