@@ -2,6 +2,10 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/health.rs"]
+mod health;
+#[path = "commands/run.rs"]
+mod run;
 mod support;
 
 use std::collections::BTreeSet;
@@ -24,7 +28,11 @@ fn stack(file: &str) -> Option<World> {
 }
 
 fn write(world: &World, file: &str) {
-    let file = file.replace("BUSYBOX", &world.busybox()).replace("SERVE", SERVE);
+    let python = world.busybox().replace("busybox", "pyapp");
+    let file = file
+        .replace("BUSYBOX", &world.busybox())
+        .replace("PYTHON", &python)
+        .replace("SERVE", SERVE);
     world.write("compose.yaml", file);
 }
 
