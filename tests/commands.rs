@@ -7,6 +7,8 @@ mod health;
 #[path = "commands/run.rs"]
 mod run;
 mod support;
+#[path = "commands/update.rs"]
+mod update;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -883,7 +883,7 @@ impl Host for Machine {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }
             // Waits are the supervisor's: it knows who is healthy.
-            Operation::Await { .. } => Ok(vec![]),
+            Operation::Await { .. } | Operation::Settle { .. } => Ok(vec![]),
         }
     }
 }

@@ -35,7 +35,8 @@ pub struct Action {
     /// Indices of the actions that must have succeeded before, in ascending
     /// order. An [`Operation::Await`] with `required: false` counts as succeeded
     /// whatever happens: its failure, and that of what it comes after, is a
-    /// warning.
+    /// warning. An [`Operation::Settle`] is begun whatever becomes of what it
+    /// comes after.
     pub after: Vec<usize>,
 }
 
@@ -153,6 +154,24 @@ pub enum Operation {
         required: bool,
         /// Who waits: a service, or [`WAIT`].
         by: String,
+    },
+    /// Wait until containers that were just replaced are as `up --wait` wants
+    /// them, watch them for a while, and pause (`deploy.update_config`). It is
+    /// begun when all it comes after has ended, well or not: what could not be
+    /// started counts as failed.
+    Settle {
+        /// The service that is updated.
+        service: String,
+        /// The containers that were replaced so far.
+        containers: Vec<Target>,
+        /// For how long they are watched.
+        monitor: Duration,
+        /// The pause after that.
+        delay: Duration,
+        /// How many of them may fail.
+        tolerated: u32,
+        /// `false`: more failures than that are a warning, and the update goes on.
+        required: bool,
     },
 }
 

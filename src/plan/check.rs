@@ -209,6 +209,11 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.check_exists(at, container);
+                }
+            }
             Operation::Await {
                 service,
                 containers,

@@ -209,7 +209,7 @@ fn kind(operation: &Operation) -> Kind {
         | Operation::UnpauseContainer { .. } => Kind::Update,
         Operation::StartContainer { .. } => Kind::Start,
         Operation::StopContainer { .. } => Kind::Stop,
-        Operation::Await { .. } => Kind::Wait,
+        Operation::Await { .. } | Operation::Settle { .. } => Kind::Wait,
     }
 }
 
@@ -248,6 +248,12 @@ pub fn operation(operation: &Operation) -> String {
             by,
             ..
         } => wait(service, *condition, by),
+        Operation::Settle {
+            service, containers, ..
+        } => format!(
+            "wait until {} updated containers of {service} have settled",
+            containers.len()
+        ),
     }
 }
 
@@ -273,7 +279,7 @@ fn until(condition: Condition) -> &'static str {
 pub fn reasons(action: &Action) -> Vec<String> {
     let reason = match (&action.cause, &action.operation) {
         (Cause::Changed { changes }, _) => return changes.iter().map(change).collect(),
-        (Cause::Requested, _) | (_, Operation::Await { .. }) => return Vec::new(),
+        (Cause::Requested, _) | (_, Operation::Await { .. } | Operation::Settle { .. }) => return Vec::new(),
         (Cause::Missing, Operation::PullImage { .. }) => "not on this machine".to_owned(),
         (Cause::Missing, _) => "not there".to_owned(),
         (Cause::ImageChanged { old, new }, _) => {
@@ -432,6 +438,15 @@ fn resource(operation: &Operation) -> (&'static str, String) {
             };
             ("wait", format!("{who}until {service} {until}"))
         }
+        Operation::Settle {
+            service, containers, ..
+        } => (
+            "wait",
+            format!(
+                "until {} updated containers of {service} have settled",
+                containers.len()
+            ),
+        ),
     }
 }
 

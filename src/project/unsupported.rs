@@ -51,7 +51,6 @@ const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `se
 const NO_HOOKS: &str =
     "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
-const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
@@ -291,8 +290,6 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "labels of the service as a whole are not kept",
     ),
-    no("services.*.deploy.update_config", Said, NO_ROLLOUT),
-    no("services.*.deploy.rollback_config", Said, NO_ROLLOUT),
     no(
         "services.*.deploy.resources.reservations.cpus",
         Said,

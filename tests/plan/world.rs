@@ -180,6 +180,11 @@ impl World {
                         .retain(|volume| volume.container.as_ref() != Some(&found.id));
                 }
             }
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.wait(project, container, Condition::ServiceStarted);
+                }
+            }
             Operation::Await {
                 containers,
                 condition,
