@@ -289,6 +289,8 @@ volumes:
             retries: Some(2),
             start_period: Some(Duration::from_mins(1)),
             start_interval: Some(Duration::from_secs(1)),
+            probe: None,
+            restart: false,
         }),
         restart: Restart::OnFailure { max_retries: Some(3) },
         replicas: 1,
@@ -728,16 +730,16 @@ fn resources_are_checked() {
             "conflicting parameters \"external\" and \"internal\"",
         ),
         ("networks: {n: {name: ../x}}", "invalid name \"../x\""),
-        ("volumes: {v: {driver: nfs}}", "\"nfs\" is not supported"),
+        ("volumes: {vol: {driver: nfs}}", "\"nfs\" is not supported"),
         (
             "volumes: {v: {driver_opts: {o: x}}}",
             "volumes.v.driver_opts is not supported",
         ),
         (
-            "volumes: {v: {external: true, driver: local}}",
+            "volumes: {vol: {external: true, driver: local}}",
             "conflicting parameters \"external\" and \"driver\"",
         ),
-        ("volumes: {v: {name: a/b}}", "invalid name"),
+        ("volumes: {vol: {name: a/b}}", "invalid name"),
         ("volumes: {'a b': {}}", "additional properties 'a b' not allowed"),
     ] {
         let base = "services: {a: {image: i, networks: [n], volumes: ['vol:/v']}}\n";
