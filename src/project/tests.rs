@@ -732,8 +732,8 @@ fn resources_are_checked() {
         ("networks: {n: {name: ../x}}", "invalid name \"../x\""),
         ("volumes: {vol: {driver: nfs}}", "\"nfs\" is not supported"),
         (
-            "volumes: {v: {driver_opts: {o: x}}}",
-            "volumes.v.driver_opts is not supported",
+            "volumes: {vol: {driver_opts: {o: x}}}",
+            "volumes.vol.driver_opts is not supported",
         ),
         (
             "volumes: {vol: {external: true, driver: local}}",

@@ -535,10 +535,9 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     if let Some(target) = node.get_mut("target") {
         if let Value::Text(text) = &mut target.value
             && !text.is_empty()
+            && !is_clean(text)
         {
-            if !is_clean(text) {
-                *text = clean_path(text).into();
-            }
+            *text = clean_path(text).into();
         }
         return true;
     }
