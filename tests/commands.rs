@@ -4,6 +4,8 @@
 
 #[path = "commands/health.rs"]
 mod health;
+#[path = "commands/hooks.rs"]
+mod hooks;
 #[path = "commands/run.rs"]
 mod run;
 mod support;

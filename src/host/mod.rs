@@ -22,6 +22,7 @@ pub mod given;
 mod hook;
 mod look;
 mod machine;
+mod prepare;
 mod probe;
 mod record;
 mod spec;

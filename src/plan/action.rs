@@ -98,6 +98,15 @@ pub enum Operation {
         /// The changed fields of the service.
         fields: Vec<String>,
     },
+    /// Run the `pre_start` hooks of a service, each to its end in a container of
+    /// its own.
+    Prepare {
+        /// Service key.
+        service: String,
+        /// Those that run for each replica, for this one; `None`: those that run
+        /// once for the service.
+        number: Option<u32>,
+    },
     /// Start the process of a container.
     StartContainer {
         /// Which.
@@ -175,7 +184,8 @@ pub enum Operation {
     },
 }
 
-/// A container that `run` makes beside the replicas of a service.
+/// A container beside the replicas of a service: `run` makes it, or a hook runs
+/// in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OneOff {
@@ -185,6 +195,8 @@ pub struct OneOff {
     pub remove: bool,
     /// It is found under the names of its service.
     pub aliases: bool,
+    /// It runs a hook of its service, and is removed by who runs it.
+    pub hook: bool,
 }
 
 /// Who waits when the user does: the `by` of each [`Operation::Await`] that

@@ -207,7 +207,7 @@ fn kind(operation: &Operation) -> Kind {
         | Operation::SignalContainer { .. }
         | Operation::PauseContainer { .. }
         | Operation::UnpauseContainer { .. } => Kind::Update,
-        Operation::StartContainer { .. } => Kind::Start,
+        Operation::StartContainer { .. } | Operation::Prepare { .. } => Kind::Start,
         Operation::StopContainer { .. } => Kind::Stop,
         Operation::Await { .. } | Operation::Settle { .. } => Kind::Wait,
     }
@@ -223,6 +223,14 @@ pub fn operation(operation: &Operation) -> String {
         Operation::RemoveVolume { name } => format!("remove volume {name}"),
         Operation::CreateContainer { name, .. } => format!("create container {name}"),
         Operation::UpdateContainer { container, .. } => format!("update container {}", container.name),
+        Operation::Prepare {
+            service,
+            number: None,
+        } => format!("run pre_start hooks of {service}"),
+        Operation::Prepare {
+            service,
+            number: Some(number),
+        } => format!("run pre_start hooks of {service} for its container #{number}"),
         Operation::StartContainer { container } => format!("start container {}", container.name),
         Operation::StopContainer { container, .. } => format!("stop container {}", container.name),
         Operation::SignalContainer { container, signal } => {
@@ -409,6 +417,14 @@ fn resource(operation: &Operation) -> (&'static str, String) {
         }
         Operation::CreateVolume { name, .. } | Operation::RemoveVolume { name } => ("volume", name.clone()),
         Operation::CreateContainer { name, .. } => ("container", name.clone()),
+        Operation::Prepare {
+            service,
+            number: None,
+        } => ("hooks", format!("{service} pre_start")),
+        Operation::Prepare {
+            service,
+            number: Some(number),
+        } => ("hooks", format!("{service} pre_start #{number}")),
         Operation::UpdateContainer {
             container: target, ..
         }

@@ -213,11 +213,13 @@ async fn perform<H: Host>(
 ) -> (usize, Result<Vec<String>, HostError>) {
     let work = host.perform(&project, &action.operation);
     // Only a wait may be abandoned: it changes nothing. A container that has
-    // been asked to stop ends all the same, or is asked again by the next plan.
+    // been asked to stop ends all the same, or is asked again by the next plan;
+    // the container of a hook is removed by whoever walks.
     let result = if matches!(
         action.operation,
         Operation::Await { .. }
             | Operation::Settle { .. }
+            | Operation::Prepare { .. }
             | Operation::PullImage { .. }
             | Operation::StopContainer { .. }
     ) {

@@ -230,7 +230,16 @@ async fn roll_back(request: &Request) -> Vec<String> {
         }
     };
     let mut applied = Applied::default();
-    match walk(request, &Arc::new(project), intent, None, &mut applied, &mut false).await {
+    match walk(
+        request,
+        &Arc::new(project),
+        intent,
+        None,
+        &mut applied,
+        &mut false,
+    )
+    .await
+    {
         Ok(()) => applied.errors,
         Err(error) => vec![format!("going back: {error}")],
     }
@@ -340,6 +349,9 @@ async fn walk(
             tell(Step::Progress(event))
         })
         .await;
+        if report.cancelled {
+            host.machine.clear_hooks().await?;
+        }
         applied
             .errors
             .extend(report.failed.iter().map(|(_, error)| error.to_string()));

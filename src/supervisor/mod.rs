@@ -203,6 +203,7 @@ fn leave(world: &World, project: &str) {
         journal::remove(world, project);
         let _ = std::fs::remove_dir_all(sources::folder(world, project));
         let _ = std::fs::remove_dir_all(generations::folder(world, project));
+        let _ = std::fs::remove_file(state.join("prepared.json"));
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
@@ -318,6 +319,7 @@ impl Supervisor {
             looked_at: None,
             sweeping: JoinSet::new(),
         };
+        supervisor.machine.clear_hooks().await?;
         for record in containers(&supervisor.world, project)? {
             supervisor.sweep(&record.id);
         }
