@@ -527,6 +527,7 @@ mod tests {
             }],
             volumes: Vec::new(),
             contents: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             stale: BTreeSet::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
