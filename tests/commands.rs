@@ -2,6 +2,8 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/digests.rs"]
+mod digests;
 #[path = "commands/health.rs"]
 mod health;
 #[path = "commands/hooks.rs"]
