@@ -409,7 +409,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
 }
 
 /// 64 hexadecimal digits that nobody else has.
-fn random_id() -> Result<String, HostError> {
+pub(super) fn random_id() -> Result<String, HostError> {
     const RANDOM: &str = "/dev/urandom";
     let mut bytes = [0_u8; 32];
     std::fs::File::open(RANDOM)

@@ -19,6 +19,7 @@ mod error;
 mod files;
 pub mod given;
 mod hook;
+pub mod inventory;
 mod look;
 mod machine;
 mod record;

@@ -269,6 +269,39 @@ impl ImageStore {
         }))
     }
 
+    /// A reference for every tag that a repository has in its registry.
+    ///
+    /// # Errors
+    /// [`ImageError::Settings`] when the name is none of a registry, or has a
+    /// tag or digest; [`ImageError`] when the registry does not tell.
+    pub async fn tags(&self, name: &str) -> Result<Vec<String>, ImageError> {
+        let wrong = |reason: &str| ImageError::Settings {
+            image: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let Source::Registry(reference) = Source::parse(name)? else {
+            return Err(wrong("only a repository of a registry has tags"));
+        };
+        let typed_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        if typed_tag || reference.digest().is_some() {
+            return Err(wrong("a tag or digest cannot be given with --all-tags"));
+        }
+        let (sender, _) = mpsc::unbounded_channel();
+        let image: Arc<str> = name.into();
+        let clients = Registry::clients(&image, &reference, &Access::Pull, self.places(), &Events(sender))?;
+        let mut failure = wrong("no registry is configured for it");
+        for client in clients {
+            match client.tags().await {
+                Ok(tags) => {
+                    let base = format!("{}/{}", reference.registry(), reference.repository());
+                    return Ok(tags.iter().map(|tag| format!("{base}:{tag}")).collect());
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
     async fn pull_source(
         &self,
         source: &Source,

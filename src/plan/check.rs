@@ -533,6 +533,7 @@ mod tests {
                 Operation::StopContainer {
                     container: old(),
                     timeout: None,
+                    signal: None,
                     again: false,
                 },
                 vec![],
@@ -655,6 +656,7 @@ mod tests {
         let again = Operation::StopContainer {
             container: old(),
             timeout: None,
+            signal: None,
             again: true,
         };
         assert_eq!(

@@ -85,6 +85,7 @@ pub(super) fn plan<'a>(
             required,
             up: Some(up),
             timeout: up.timeout,
+            signal: None,
             starts_after: |_| true,
             follow_restart: !up.no_deps,
         },
