@@ -2,6 +2,8 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/named.rs"]
+mod named;
 mod support;
 
 use std::collections::BTreeSet;

@@ -127,12 +127,15 @@ fn df(context: &Context, typed: &Df) -> Outcome {
     let containers = container::all(context)?;
     let used = |image: &crate::image::Summary| containers.iter().any(|view| view.record.image == image.id);
     let active = images.iter().filter(|image| used(image)).count();
-    // What would go with all images that are not used: what only they have.
-    let unused: u64 = images
-        .iter()
-        .filter(|image| !used(image))
-        .map(|image| image.bytes - image.shared + image.packed)
-        .sum();
+    // What stays when all images go that are not used: layers are shared.
+    let mut kept = std::collections::BTreeMap::new();
+    let mut kept_packed = 0;
+    for image in images.iter().filter(|image| used(image)) {
+        kept_packed += image.packed;
+        let layers = store.details(&image.id)?.layers;
+        kept.extend(layers.into_iter().map(|layer| (layer.folder, layer.bytes)));
+    }
+    let unused = (usage.layers + usage.packed).saturating_sub(kept.values().sum::<u64>() + kept_packed);
     let writable = |view: &crate::host::View| {
         let paths = context.world.container(&view.record.project, &view.record.id);
         tree_size(&paths.state)
