@@ -17,7 +17,8 @@ use super::layer::decode;
 use super::manifest::{LAYERS_LIMIT, Platform};
 use super::pack::{Form, pack};
 use super::packed::{Hashing, nameless};
-use super::pull::{Blob, Candidate, Events, Place, Progress, Work, blocking, reporting};
+use super::progress::{Events, Progress, blocking, reporting};
+use super::pull::{Blob, Candidate, Place, Work};
 use super::reference::{Reference, Source};
 use super::store::{Image, ImageStore};
 

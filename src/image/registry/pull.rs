@@ -14,7 +14,8 @@ use super::{ATTEMPTS, Ask, PATIENCE, Registry, Target, chain};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::manifest::{self, ACCEPT, CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, Platform};
-use crate::image::pull::{Blob, Candidate, Place, Progress};
+use crate::image::progress::Progress;
+use crate::image::pull::{Blob, Candidate, Place};
 use crate::image::reference::Reference;
 
 /// Indexes inside indexes.
