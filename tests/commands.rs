@@ -2,8 +2,12 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/health.rs"]
+mod health;
 #[path = "commands/named.rs"]
 mod named;
+#[path = "commands/run.rs"]
+mod run;
 mod support;
 
 use std::collections::BTreeSet;
@@ -26,7 +30,11 @@ fn stack(file: &str) -> Option<World> {
 }
 
 fn write(world: &World, file: &str) {
-    let file = file.replace("BUSYBOX", &world.busybox()).replace("SERVE", SERVE);
+    let python = world.busybox().replace("busybox", "pyapp");
+    let file = file
+        .replace("BUSYBOX", &world.busybox())
+        .replace("PYTHON", &python)
+        .replace("SERVE", SERVE);
     world.write("compose.yaml", file);
 }
 

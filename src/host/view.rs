@@ -105,6 +105,16 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
         .collect()
 }
 
+/// [`views`] without the containers that `run` made.
+///
+/// # Errors
+/// [`HostError::Store`] when a record cannot be read.
+pub fn replicas(world: &World, project: &str) -> Result<Vec<View>, HostError> {
+    let mut views = views(world, project)?;
+    views.retain(|view| view.record.one_off.is_none());
+    Ok(views)
+}
+
 /// What a container is doing: the kernel's word where it has one.
 pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<ContainerState, HostError> {
     let running: Option<RunningRecord> = read_record(&paths.running())?;
@@ -269,6 +279,7 @@ fn observed(view: View) -> ObservedContainer {
             .map(|given| (given.from, given.digest))
             .collect(),
         created: record.created,
+        one_off: record.one_off.is_some(),
     }
 }
 

@@ -86,6 +86,9 @@ pub enum Operation {
         name: String,
         /// Id of the container it replaces, whose anonymous volumes it takes over.
         inherit: Option<String>,
+        /// It is none of the service's replicas: `run` asks for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        one_off: Option<OneOff>,
     },
     /// Change the record of a container in place: nothing inside it notices.
     UpdateContainer {
@@ -156,6 +159,18 @@ pub enum Operation {
     },
 }
 
+/// A container that `run` makes beside the replicas of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OneOff {
+    /// The id it gets: 64 hexadecimal digits that nobody else has.
+    pub id: String,
+    /// It is removed, with its anonymous volumes, when it has ended.
+    pub remove: bool,
+    /// It is found under the names of its service.
+    pub aliases: bool,
+}
+
 /// Who waits when the user does: the `by` of each [`Operation::Await`] that
 /// `up --wait` asks for. There [`Condition::ServiceStarted`] means that every
 /// container of the service runs, is healthy if it has a check (the image's
@@ -165,7 +180,8 @@ pub const WAIT: &str = "--wait";
 /// A container that an action is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
-    /// Id when it exists already; `None` when an earlier action of the plan makes it.
+    /// Id when it is known already; `None` when an earlier action of the plan
+    /// makes the container and only then it has one.
     pub id: Option<String>,
     /// Service key.
     pub service: String,

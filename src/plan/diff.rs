@@ -24,9 +24,11 @@ const NOT_COMPARED: [&str; 8] = [
 ];
 
 /// Fields that are read from the record when they are needed, so that changing
-/// the record is enough: the supervisor reads `restart` and `healthcheck`, a
+/// the record is enough: the supervisor reads `restart`, `deploy` (what is there
+/// beyond limits and replicas) and `healthcheck`, a
 /// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 7] = [
+const IN_PLACE: [&str; 8] = [
+    "deploy",
     "expose",
     "healthcheck",
     "labels",
@@ -90,6 +92,23 @@ pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -
     let old = old.as_ref().unwrap_or(recorded);
     let prefix = format!("services.{}", service.name);
     changes(project, &prefix, old, &wanted, &NOT_COMPARED)
+}
+
+/// The changes from one model of a stack to another, sorted by field; those of
+/// a service that comes or goes are one. Left out is what is only about how the
+/// project was loaded.
+pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
+    const LEFT_OUT: [&str; 5] = ["config_files", "inputs", "name", "working_dir", "disabled_services"];
+    let value = |project: &Project| serde_json::to_value(project).unwrap_or_default();
+    let mut found = changes(new, "", &value(old), &value(new), &LEFT_OUT);
+    for change in &mut found {
+        // What a default is, is said by its absence.
+        if change.new.is_some() {
+            let path = change.field.replace('[', ".").replace(']', "");
+            change.origin = new.origin(&path).cloned();
+        }
+    }
+    found
 }
 
 /// The changes of a network since `recorded` that need another bridge, sorted

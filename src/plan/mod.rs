@@ -31,6 +31,7 @@ mod intent;
 mod observed;
 mod planner;
 mod recall;
+mod saved;
 pub mod render;
 
 pub use action::*;
@@ -40,3 +41,4 @@ pub use intent::*;
 pub use observed::*;
 pub use planner::plan;
 pub use recall::recall;
+pub use saved::Expected;

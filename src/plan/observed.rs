@@ -59,6 +59,9 @@ pub struct ObservedContainer {
     pub contents: BTreeMap<String, String>,
     /// Creation time, nanoseconds since the epoch: orders duplicates.
     pub created: u64,
+    /// None of the service's replicas: `run` made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_off: bool,
 }
 
 /// What a container is doing.

@@ -303,21 +303,6 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         NO_SWARM,
     ),
-    no(
-        "services.*.deploy.restart_policy.delay",
-        Said,
-        "the time between restarts is not configurable",
-    ),
-    no(
-        "services.*.deploy.restart_policy.window",
-        Said,
-        "the window of a restart is not configurable",
-    ),
-    no(
-        "services.*.deploy.restart_policy.max_attempts",
-        Within(restarts_always),
-        "use it with condition `on-failure`",
-    ),
     no("services.*.deploy.placement.constraints", Said, NO_SWARM),
     no("services.*.deploy.placement.preferences", Said, NO_SWARM),
     no(
@@ -414,10 +399,6 @@ fn says_cpus(node: &Node, service: &Node) -> bool {
 fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
     mount.text_of("source").is_none_or(str::is_empty)
         && options.get("nocopy").and_then(Node::as_bool) == Some(true)
-}
-
-fn restarts_always(_: &Node, policy: &Node) -> bool {
-    matches!(policy.text_of("condition"), None | Some("" | "any"))
 }
 
 /// Reports every value of a normalised document that cannot be run.

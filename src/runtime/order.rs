@@ -53,6 +53,9 @@ pub(crate) struct MonitorOrder {
     pub(crate) filter: Option<usize>,
     pub(crate) network: Option<usize>,
     pub(crate) link: Option<usize>,
+    /// The client that is there from the beginning.
+    #[serde(default)]
+    pub(crate) client: Option<usize>,
     /// The part of the running record that is known beforehand, as it is written.
     pub(crate) fixed: Box<RawValue>,
 }

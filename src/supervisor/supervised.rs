@@ -98,8 +98,17 @@ impl Supervised {
                     self.journal.stopped(id);
                 }
             }
-            Operation::CreateContainer { service, number, .. } => {
-                if let Some(record) = self.machine.newest(service, *number) {
+            Operation::CreateContainer {
+                service,
+                number,
+                one_off,
+                ..
+            } => {
+                let record = match one_off {
+                    Some(one_off) => self.machine.record_by_id(&one_off.id),
+                    None => self.machine.newest(service, *number),
+                };
+                if let Some(record) = record {
                     self.journal.created(&record);
                 }
             }

@@ -157,7 +157,7 @@ fn containers_by_name() {
         ("rename", "container_name"),
         ("update", "rcompose up"),
         ("create", "rcompose create"),
-        ("run", "rcompose up"),
+        ("run", "rcompose run SERVICE"),
     ] {
         let refused = c(&[verb, "--name", "x", "n-web-1"]);
         assert!(

@@ -118,8 +118,13 @@ impl World {
                 number,
                 name,
                 inherit,
+                one_off,
             } => {
                 self.create_container(project, service, *number, name, inherit.as_deref());
+                if let (Some(one_off), Some(made)) = (one_off, self.observed.containers.last_mut()) {
+                    made.id.clone_from(&one_off.id);
+                    made.one_off = true;
+                }
             }
             Operation::UpdateContainer { container, fields } => {
                 assert!(!fields.is_empty());
@@ -334,6 +339,7 @@ impl World {
             volumes,
             contents: BTreeMap::new(),
             created,
+            one_off: false,
         });
     }
 
@@ -577,6 +583,7 @@ impl World {
                         volumes: BTreeMap::new(),
                         contents: BTreeMap::new(),
                         created: started,
+                        one_off: false,
                     });
                 }
                 Operation::StartContainer { .. } => {}

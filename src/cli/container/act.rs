@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::context::{Context, Loaded};
+use super::super::context::Context;
 use super::super::failure::{Failure, Outcome};
 use super::super::request::{need_privilege, plan};
 use super::arguments::{Kill, Rm, Start, Stop};
@@ -19,7 +18,7 @@ use crate::host::{View, recall};
 use crate::plan::{Intent, Verb};
 use crate::reconcile::{Event, Phase};
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request};
+use crate::supervisor::protocol::{Apply, Reply, Request};
 use crate::sys::signal;
 
 /// As long as it takes: longer than any machine runs.
@@ -177,11 +176,8 @@ fn act(context: &Context, views: &[View], verb: &Verb) -> Result<(BTreeSet<Strin
             verb: verb.clone(),
         };
         if context.global.dry_run {
-            let loaded = Loaded {
-                project: Arc::new(recall(&context.world, project)?),
-                request: None,
-            };
-            let plan = plan(context, &loaded, &intent)?;
+            let recalled = recall(&context.world, project)?;
+            let plan = plan(context, &recalled, &intent)?;
             context
                 .terminal
                 .out(&super::super::plan::text(&plan, context.terminal.color_out));
@@ -209,12 +205,7 @@ fn ask(
 ) -> Result<(), Vec<String>> {
     let gone = |error: crate::supervisor::client::ClientError| vec![error.to_string()];
     let mut client = Client::connect(&context.world, project).map_err(gone)?;
-    let request = Request::Apply {
-        load: None,
-        intent,
-        watch: None,
-        session: false,
-    };
+    let request = Request::Apply(Apply::new(None, intent));
     client.ask(&request).map_err(gone)?;
     loop {
         match client.next().map_err(gone)? {

@@ -54,7 +54,9 @@ mod volume;
 
 use std::collections::BTreeMap;
 
-use super::{Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, Plan, PlanError, Target};
+use super::{
+    Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, OneOff, Plan, PlanError, Run, Target,
+};
 use crate::graph::Graph;
 use crate::project::{Project, Restart, Service};
 
@@ -70,6 +72,7 @@ use crate::project::{Project, Restart, Service};
 pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<Plan, PlanError> {
     match intent {
         Intent::Up(up) => up::plan(project, &Graph::new(project)?, observed, up),
+        Intent::Run(run) => up::run(project, &Graph::new(project)?, observed, run),
         Intent::Start { services } => running::start(project, &Graph::new(project)?, observed, services),
         Intent::Restart {
             services,
@@ -136,6 +139,8 @@ struct Slot<'a> {
     update: Option<(Vec<String>, Cause)>,
     /// Why it is left alone, when it is.
     hold: String,
+    /// It is made beside the replicas of its service.
+    one_off: Option<&'a OneOff>,
 }
 
 impl<'a> Slot<'a> {
@@ -151,6 +156,23 @@ impl<'a> Slot<'a> {
             start: false,
             update: None,
             hold: hold.into(),
+            one_off: None,
+        }
+    }
+
+    /// The container that `run` makes beside those of a service.
+    fn one_off(service: &'a Service, run: &'a Run) -> Self {
+        Self {
+            service: &service.name,
+            number: 1,
+            name: run.name.clone(),
+            old: None,
+            fate: Fate::Create,
+            cause: Cause::Requested,
+            start: true,
+            update: None,
+            hold: String::new(),
+            one_off: Some(&run.one_off),
         }
     }
 
@@ -168,7 +190,10 @@ impl<'a> Slot<'a> {
     /// The container as it is after the plan.
     fn target(&self) -> Target {
         Target {
-            id: self.old.filter(|_| !self.makes()).map(|old| old.id.clone()),
+            id: match self.one_off {
+                Some(one_off) => Some(one_off.id.clone()),
+                None => self.old.filter(|_| !self.makes()).map(|old| old.id.clone()),
+            },
             service: self.service.to_owned(),
             number: self.number,
             name: self.name.clone(),
@@ -202,10 +227,17 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Containers by service, each list sorted by number and age.
+/// The replicas of each service, each list sorted by number and age.
 fn by_service(observed: &Observed) -> BTreeMap<&str, Vec<&ObservedContainer>> {
+    grouped(observed.containers.iter().filter(|container| !container.one_off))
+}
+
+/// Containers by service, each list sorted by number and age.
+fn grouped<'a>(
+    containers: impl Iterator<Item = &'a ObservedContainer>,
+) -> BTreeMap<&'a str, Vec<&'a ObservedContainer>> {
     let mut services: BTreeMap<&str, Vec<&ObservedContainer>> = BTreeMap::new();
-    for container in &observed.containers {
+    for container in containers {
         services.entry(&container.service).or_default().push(container);
     }
     for containers in services.values_mut() {

@@ -9,8 +9,8 @@ use super::super::draft::{Draft, Step};
 use super::super::{Cause, ContainerState, Observed, ObservedContainer, Operation, Plan, PlanError, Verb};
 use super::running::{again, finish as finish_running, follow_provider, require_provider};
 use super::schedule::Options;
-use super::teardown::{dependents_first, finish, stops_in_order};
-use super::{Fate, Slot, by_service, hold, needs_stop, target};
+use super::teardown::{Which, dependents_first, finish, stops_in_order};
+use super::{Fate, Slot, grouped, hold, needs_stop, target};
 use crate::graph::Graph;
 use crate::project::Project;
 
@@ -58,7 +58,10 @@ fn started<'a>(
     (timeout, signal): (Option<Duration>, Option<String>),
 ) -> Result<Plan, PlanError> {
     let graph = Graph::new(project)?;
-    let mut existing = by_service(observed);
+    // Of the containers that `run` made only those that are named: the others
+    // count as nobody's replica.
+    let counts = |old: &&ObservedContainer| !old.one_off || ids.contains(old.id.as_str());
+    let mut existing = grouped(observed.containers.iter().filter(counts));
     let order: Vec<&str> = graph.order().iter().map(String::as_str).collect();
     let others: Vec<&str> = existing
         .keys()
@@ -105,7 +108,7 @@ fn ended(
     let mut draft = Draft::default();
     let mut holds = Vec::new();
     let mut stops: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
-    for service in dependents_first(project, observed) {
+    for service in dependents_first(project, observed, Which::All) {
         for container in service.containers {
             let operation = if ids.contains(container.id.as_str()) {
                 operation(container, verb)

@@ -159,6 +159,8 @@ impl<'a> Schedule<'a> {
     }
 
     fn is_up(&self, service: &str) -> bool {
-        self.options.selected.contains(service) && self.slots_of(service).any(|(slot, _)| slot.survives())
+        let selected = self.options.selected.contains(service);
+        self.slots_of(service)
+            .any(|(slot, _)| slot.one_off.is_some() || selected && slot.survives())
     }
 }

@@ -70,21 +70,15 @@ impl<'a> Schedule<'a> {
                 number: slot.number,
                 name: slot.name.clone(),
                 inherit: slot.old.map(|old| old.id.clone()).filter(|_| !renew),
+                one_off: slot.one_off.cloned(),
             };
             steps.create = Some(self.draft.add(operation, slot.cause.clone()));
         }
         if slot.start {
-            let planned = Target {
-                id: None,
-                service: slot.service.to_owned(),
-                number: slot.number,
-                name: slot.name.clone(),
+            let operation = Operation::StartContainer {
+                container: slot.target(),
             };
-            let container = existing.filter(|_| !slot.makes()).unwrap_or(planned);
-            steps.start = Some(
-                self.draft
-                    .add(Operation::StartContainer { container }, slot.cause.clone()),
-            );
+            steps.start = Some(self.draft.add(operation, slot.cause.clone()));
         }
         steps
     }
@@ -226,9 +220,10 @@ impl<'a> Schedule<'a> {
             link.condition == Condition::ServiceCompletedSuccessfully
                 && self.options.selected.contains(dependent)
         });
-        let test = service.healthcheck.as_ref().and_then(|check| check.test.as_ref());
-        match test {
+        let check = service.healthcheck.as_ref();
+        match check.and_then(|check| check.test.as_ref()) {
             _ if ends => Condition::ServiceCompletedSuccessfully,
+            _ if check.is_some_and(|check| check.probe.is_some()) => Condition::ServiceHealthy,
             Some(HealthTest::Cmd(_) | HealthTest::CmdShell(_)) => Condition::ServiceHealthy,
             Some(HealthTest::None) | None => Condition::ServiceStarted,
         }
