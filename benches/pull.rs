@@ -128,6 +128,11 @@ fn rounds_of(
             run(&mut command)
         }
     };
+    let docker = std::env::var("RCOMPOSE_BENCH_DOCKER_HOST").ok();
+    let docker = match docker {
+        Some(host) if installed("docker") => Some(Docker::new(&host)?),
+        _ => None,
+    };
     type Task<'a> = Box<dyn Fn(&Path) -> Result<()> + 'a>;
     let mut tasks: Vec<(&str, Task<'_>)> = vec![
         ("rcompose, registry", Box::new(own(reference.to_owned()))),
@@ -168,11 +173,6 @@ fn rounds_of(
             }),
         ));
     }
-    let docker = std::env::var("RCOMPOSE_BENCH_DOCKER_HOST").ok();
-    let docker = match docker {
-        Some(host) if installed("docker") => Some(Docker::new(&host)?),
-        _ => None,
-    };
     if let Some(docker) = &docker {
         tasks.push((
             "docker, registry",
