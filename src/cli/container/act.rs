@@ -220,8 +220,13 @@ fn ask(
                 }
             }
             Some(Reply::Progress {
-                event: Event::Action { resource, phase, .. },
-            }) if matches!(phase, Phase::Failed { .. } | Phase::Cancelled) => {
+                event:
+                    Event::Action {
+                        resource,
+                        phase: Phase::Failed { .. } | Phase::Cancelled,
+                        ..
+                    },
+            }) => {
                 let name = resource.strip_prefix("Container ").unwrap_or(&resource);
                 failed.insert(name.to_owned());
             }
