@@ -4,11 +4,15 @@
 
 #[path = "commands/health.rs"]
 mod health;
+#[path = "commands/hooks.rs"]
+mod hooks;
 #[path = "commands/named.rs"]
 mod named;
 #[path = "commands/run.rs"]
 mod run;
 mod support;
+#[path = "commands/update.rs"]
+mod update;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -156,6 +156,7 @@ pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
             id: id.clone(),
             remove: typed.rm,
             aliases: typed.use_aliases,
+            hook: false,
         },
         up: plan::Up {
             no_deps: typed.no_deps,

@@ -112,7 +112,11 @@ impl Machine {
     /// How often a container was restarted, as the supervisor before this one noted it.
     pub(super) fn tries(&self, id: &str) -> Option<Tries> {
         // What cannot be read has never been counted.
-        Some(read_record(&tries_path(&self.world, &self.project, id)).ok()?.unwrap_or_default())
+        Some(
+            read_record(&tries_path(&self.world, &self.project, id))
+                .ok()?
+                .unwrap_or_default(),
+        )
     }
 
     /// The record of a container; `None` when there is none, or it cannot be read.

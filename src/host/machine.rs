@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, probe, spec, start};
+use super::{Host, HostError, create, given, hook, prepare, probe, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
@@ -408,7 +408,10 @@ impl Machine {
         let grace = record.config.stop_grace_period.unwrap_or(GRACE);
         // It may have just ended.
         let _ = runtime::signal(&running, start::stop_signal(&record));
-        if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_err() {
+        if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
+            .await
+            .is_err()
+        {
             let _ = blocking(move || Ok(runtime::kill_all(&running)?)).await;
         }
     }
@@ -434,6 +437,15 @@ impl Machine {
                 });
             }
         }
+    }
+
+    /// Removes the containers of `pre_start` hooks that nobody waits for any more:
+    /// whoever did was cut off.
+    ///
+    /// # Errors
+    /// [`HostError`] when records cannot be read or one cannot be removed.
+    pub async fn clear_hooks(&self) -> Result<(), HostError> {
+        prepare::clear(self).await
     }
 
     /// Notes a health verdict where `ps` finds it.
@@ -684,7 +696,7 @@ impl Machine {
     }
 
     /// Removes a container, killing it first if it still runs.
-    async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
+    pub(super) async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
@@ -867,6 +879,7 @@ impl Host for Machine {
                 create::container(self, project, service, &wanted).await
             }
             Operation::UpdateContainer { container, .. } => self.update(project, container).await,
+            Operation::Prepare { service, number } => prepare::run(self, project, service, *number).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
                 self.give_again(project, &record).await?;
@@ -891,7 +904,7 @@ impl Host for Machine {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }
             // Waits are the supervisor's: it knows who is healthy.
-            Operation::Await { .. } => Ok(vec![]),
+            Operation::Await { .. } | Operation::Settle { .. } => Ok(vec![]),
         }
     }
 }

@@ -23,6 +23,7 @@ mod hook;
 pub mod inventory;
 mod look;
 mod machine;
+mod prepare;
 mod probe;
 mod record;
 mod spec;

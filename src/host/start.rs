@@ -26,9 +26,7 @@ use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
 use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
-use crate::runtime::{
-    self, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
-};
+use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
 
@@ -679,7 +677,10 @@ fn restart_rules(service: &Service) -> Rules {
         Restart::UnlessStopped => RestartPolicy::UnlessStopped,
         Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
     };
-    let deploy = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref());
+    let deploy = service
+        .deploy
+        .as_ref()
+        .and_then(|deploy| deploy.restart_policy.as_ref());
     Rules {
         policy,
         delay: deploy.and_then(|deploy| deploy.delay),

@@ -35,7 +35,8 @@ pub struct Action {
     /// Indices of the actions that must have succeeded before, in ascending
     /// order. An [`Operation::Await`] with `required: false` counts as succeeded
     /// whatever happens: its failure, and that of what it comes after, is a
-    /// warning.
+    /// warning. An [`Operation::Settle`] is begun whatever becomes of what it
+    /// comes after.
     pub after: Vec<usize>,
 }
 
@@ -97,6 +98,15 @@ pub enum Operation {
         /// The changed fields of the service.
         fields: Vec<String>,
     },
+    /// Run the `pre_start` hooks of a service, each to its end in a container of
+    /// its own.
+    Prepare {
+        /// Service key.
+        service: String,
+        /// Those that run for each replica, for this one; `None`: those that run
+        /// once for the service.
+        number: Option<u32>,
+    },
     /// Start the process of a container.
     StartContainer {
         /// Which.
@@ -157,9 +167,28 @@ pub enum Operation {
         /// Who waits: a service, or [`WAIT`].
         by: String,
     },
+    /// Wait until containers that were just replaced are as `up --wait` wants
+    /// them, watch them for a while, and pause (`deploy.update_config`). It is
+    /// begun when all it comes after has ended, well or not: what could not be
+    /// started counts as failed.
+    Settle {
+        /// The service that is updated.
+        service: String,
+        /// The containers that were replaced so far.
+        containers: Vec<Target>,
+        /// For how long they are watched.
+        monitor: Duration,
+        /// The pause after that.
+        delay: Duration,
+        /// How many of them may fail.
+        tolerated: u32,
+        /// `false`: more failures than that are a warning, and the update goes on.
+        required: bool,
+    },
 }
 
-/// A container that `run` makes beside the replicas of a service.
+/// A container beside the replicas of a service: `run` makes it, or a hook runs
+/// in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OneOff {
@@ -169,6 +198,8 @@ pub struct OneOff {
     pub remove: bool,
     /// It is found under the names of its service.
     pub aliases: bool,
+    /// It runs a hook of its service, and is removed by who runs it.
+    pub hook: bool,
 }
 
 /// Who waits when the user does: the `by` of each [`Operation::Await`] that

@@ -209,6 +209,19 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+            Operation::Prepare { service, .. } => match self.project.services.get(service) {
+                Some(service) => {
+                    for key in attached(service) {
+                        self.check_attachment(at, key);
+                    }
+                }
+                None => self.fault(at, format!("the project has no service {service}")),
+            },
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.check_exists(at, container);
+                }
+            }
             Operation::Await {
                 service,
                 containers,

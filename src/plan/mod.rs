@@ -31,8 +31,8 @@ mod intent;
 mod observed;
 mod planner;
 mod recall;
-mod saved;
 pub mod render;
+mod saved;
 
 pub use action::*;
 pub use check::{Fault, check};

@@ -102,10 +102,22 @@ mod tests {
         };
         assert_eq!(expected.still(&plan(&["a", "b"], 4), "m"), Ok(()));
         for (now, model, said) in [
-            (plan(&["a", "c"], 3), "m", "where it has \"remove volume b\", \"remove volume c\" is"),
+            (
+                plan(&["a", "c"], 3),
+                "m",
+                "where it has \"remove volume b\", \"remove volume c\" is",
+            ),
             (plan(&["a"], 3), "m", "\"nothing more\" is to be done now"),
-            (plan(&["a", "b", "c"], 3), "m", "where it has \"nothing more\", \"remove volume c\""),
-            (plan(&["a", "b"], 3), "n", "the stack file says something else now"),
+            (
+                plan(&["a", "b", "c"], 3),
+                "m",
+                "where it has \"nothing more\", \"remove volume c\"",
+            ),
+            (
+                plan(&["a", "b"], 3),
+                "n",
+                "the stack file says something else now",
+            ),
         ] {
             let error = expected.still(&now, model).unwrap_err();
             assert!(error.contains(said), "{error}");

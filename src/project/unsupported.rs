@@ -48,10 +48,7 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
 const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
-const NO_HOOKS: &str =
-    "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
-const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
@@ -236,7 +233,6 @@ pub static TABLE: &[Unsupported] = &[
     no("secrets.*.template_driver", Said, "templates are not expanded"),
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
-    no("services.*.pre_start", Said, NO_HOOKS),
     no("services.*.ipc", Text(foreign_container), NO_NAMESPACE),
     no("services.*.pid", Text(foreign_container), NO_NAMESPACE),
     no(
@@ -291,8 +287,6 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "labels of the service as a whole are not kept",
     ),
-    no("services.*.deploy.update_config", Said, NO_ROLLOUT),
-    no("services.*.deploy.rollback_config", Said, NO_ROLLOUT),
     no(
         "services.*.deploy.resources.reservations.cpus",
         Said,

@@ -12,7 +12,7 @@ use super::protocol::Apply;
 use super::supervised::Supervised;
 use crate::host::{Host as _, HostError, given};
 use crate::plan::{self, Expected, Intent, Operation, Plan, Up};
-use crate::project::{LoadRequest, Project};
+use crate::project::{FailureAction, LoadRequest, Project, Service};
 use crate::reconcile::{Cancelled, Event, execute};
 use crate::stack::Diagnostic;
 
@@ -29,8 +29,6 @@ pub(super) struct Request {
     pub(super) wanted: Apply,
     /// The digest of a model: nothing is to be done when that is what comes of it.
     pub(super) unless: Option<String>,
-    /// What the stack was brought to before.
-    pub(super) before: Option<Arc<Project>>,
     pub(super) cancelled: Cancelled,
     pub(super) steps: mpsc::UnboundedSender<Step>,
 }
@@ -98,6 +96,8 @@ pub(super) struct Applied {
     pub(super) generation: Option<u64>,
     /// The intent was to have the stack up.
     pub(super) up: bool,
+    /// Services whose update has failed and is to be taken back.
+    taken_back: Vec<String>,
 }
 
 /// Applies one request; the last step it sends is [`Step::Done`].
@@ -121,6 +121,10 @@ pub(super) async fn apply(request: Request) {
             other => applied.errors.push(other.to_string()),
         }
     }
+    if !applied.taken_back.is_empty() && !request.wanted.atomic && !applied.cancelled {
+        let errors = take_back(&request, &applied).await;
+        applied.errors.extend(errors);
+    }
     if request.wanted.atomic && touched && !applied.errors.is_empty() && !applied.cancelled {
         let errors = roll_back(&request).await;
         applied.errors.extend(errors);
@@ -129,6 +133,73 @@ pub(super) async fn apply(request: Request) {
     }
     // The loop ends only with the process.
     let _ = steps.send(Step::Done(Box::new(applied)));
+}
+
+/// What the stack was brought to before, the last time that all went well.
+fn before(request: &Request) -> Option<Project> {
+    let world = request.host.machine.world();
+    let newest = generations::newest(world, &request.project)?;
+    let mut project = generations::read(world, &request.project, newest).ok()??.project;
+    if let Some(load) = &request.wanted.load {
+        project.take_values(&load.environment);
+    }
+    Some(project)
+}
+
+/// Brings services whose update has failed back to what they were, as
+/// `deploy.rollback_config` says. What went wrong with that.
+async fn take_back(request: &Request, applied: &Applied) -> Vec<String> {
+    let (Some(before), Some(model)) = (before(request), &applied.model) else {
+        return vec!["what the stack was before is not known: the update is not taken back".to_owned()];
+    };
+    let mut project = (*model.project).clone();
+    let mut services = Vec::new();
+    for name in &applied.taken_back {
+        if let Some(old) = before.services.get(name) {
+            let text = format!("service \"{name}\" goes back to what it was");
+            let _ = request.steps.send(Step::Progress(Event::Warning { text }));
+            project.services.insert(name.clone(), backwards(old));
+            services.push(name.clone());
+        }
+    }
+    if services.is_empty() {
+        return vec![];
+    }
+    let up = Up {
+        services,
+        no_deps: true,
+        ..Up::default()
+    };
+    let mut back = Applied::default();
+    match walk(
+        request,
+        &Arc::new(project),
+        Intent::Up(up),
+        None,
+        &mut back,
+        &mut false,
+    )
+    .await
+    {
+        Ok(()) => back.errors,
+        Err(error) => vec![format!("going back: {error}")],
+    }
+}
+
+/// A service that is updated as it wants to be rolled back.
+fn backwards(service: &Service) -> Service {
+    let mut service = service.clone();
+    if let Some(deploy) = &mut service.deploy {
+        let wanted = deploy.rollback_config.clone();
+        deploy.update_config = wanted.or(deploy.update_config.take());
+        if let Some(config) = &mut deploy.update_config
+            && config.failure_action == Some(FailureAction::Rollback)
+        {
+            // There is nothing further back.
+            config.failure_action = Some(FailureAction::Pause);
+        }
+    }
+    service
 }
 
 /// Brings a stack back to what it was brought to before: to nothing, if that was
@@ -140,7 +211,7 @@ async fn roll_back(request: &Request) -> Vec<String> {
         };
         let _ = request.steps.send(Step::Progress(event));
     };
-    let (project, intent) = match &request.before {
+    let (project, intent) = match before(request) {
         Some(before) => {
             tell("the stack goes back to what it was");
             let up = Up {
@@ -148,18 +219,27 @@ async fn roll_back(request: &Request) -> Vec<String> {
                 reload: true,
                 ..Up::default()
             };
-            (before.clone(), Intent::Up(up))
+            (before, Intent::Up(up))
         }
         None => {
             tell("what was begun is taken back");
             let Ok(recorded) = request.host.machine.recorded(&request.project).await else {
                 return vec!["what is there is not known".to_owned()];
             };
-            (Arc::new(recorded), Intent::Down(plan::Down::default()))
+            (recorded, Intent::Down(plan::Down::default()))
         }
     };
     let mut applied = Applied::default();
-    match walk(request, &project, intent, None, &mut applied, &mut false).await {
+    match walk(
+        request,
+        &Arc::new(project),
+        intent,
+        None,
+        &mut applied,
+        &mut false,
+    )
+    .await
+    {
         Ok(()) => applied.errors,
         Err(error) => vec![format!("going back: {error}")],
     }
@@ -215,7 +295,14 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
     }
     let wanted = &request.wanted;
     let (intent, expected) = (wanted.intent.clone(), wanted.expected.as_deref());
-    walk(request, &project, intent, expected, applied, touched).await
+    if wanted.generation.is_none() {
+        return walk(request, &project, intent, expected, applied, touched).await;
+    }
+    let mut project = (*project).clone();
+    for service in project.services.values_mut() {
+        *service = backwards(service);
+    }
+    walk(request, &Arc::new(project), intent, expected, applied, touched).await
 }
 
 /// Observes, plans and walks until there is nothing more to do. `touched`: something
@@ -262,10 +349,23 @@ async fn walk(
             tell(Step::Progress(event))
         })
         .await;
+        if report.cancelled {
+            host.machine.clear_hooks().await?;
+        }
         applied
             .errors
             .extend(report.failed.iter().map(|(_, error)| error.to_string()));
         applied.cancelled |= report.cancelled;
+        applied
+            .taken_back
+            .extend(report.failed.iter().filter_map(|(index, _)| {
+                let Operation::Settle { service, .. } = &part.actions.get(*index)?.operation else {
+                    return None;
+                };
+                let deploy = project.services.get(service)?.deploy.as_ref()?;
+                let action = deploy.update_config.as_ref()?.failure_action;
+                (action == Some(FailureAction::Rollback)).then(|| service.clone())
+            }));
         if last || !applied.errors.is_empty() || applied.cancelled {
             return Ok(());
         }

@@ -203,6 +203,7 @@ fn leave(world: &World, project: &str) {
         journal::remove(world, project);
         let _ = std::fs::remove_dir_all(sources::folder(world, project));
         let _ = std::fs::remove_dir_all(generations::folder(world, project));
+        let _ = std::fs::remove_file(state.join("prepared.json"));
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
@@ -318,6 +319,7 @@ impl Supervisor {
             looked_at: None,
             sweeping: JoinSet::new(),
         };
+        supervisor.machine.clear_hooks().await?;
         for record in containers(&supervisor.world, project)? {
             supervisor.sweep(&record.id);
         }
@@ -505,22 +507,11 @@ impl Supervisor {
         tokio::spawn(apply::apply(apply::Request {
             host: self.host.clone(),
             project: self.project.clone(),
-            before: job.wanted.atomic.then(|| self.before()).flatten(),
             wanted: job.wanted,
             unless: self.standing.said.clone().filter(|_| reload && known),
             cancelled,
             steps: self.steps.0.clone(),
         }));
-    }
-
-    /// What the stack was last brought to.
-    fn before(&self) -> Option<Arc<Project>> {
-        if let Some(model) = &self.model {
-            return Some(model.project().clone());
-        }
-        let newest = generations::newest(&self.world, &self.project)?;
-        let generation = generations::read(&self.world, &self.project, newest).ok()??;
-        Some(Arc::new(generation.project))
     }
 
     /// Notes what the stack has been brought to.
@@ -583,6 +574,7 @@ impl Supervisor {
             load,
             generation,
             up,
+            ..
         } = applied;
         if up {
             let digest = model.as_ref().map(Model::digest);

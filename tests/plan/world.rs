@@ -7,7 +7,7 @@ use rcompose::graph::{attached, mounted};
 use rcompose::lifecycle::Health;
 use rcompose::plan::{
     Action, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Operation, Owner,
-    Plan, Target,
+    Plan, Target, preparation, prepared,
 };
 use rcompose::project::{Condition, MountSource, NetworkMode, Project, Service};
 
@@ -178,6 +178,17 @@ impl World {
                     self.observed
                         .volumes
                         .retain(|volume| volume.container.as_ref() != Some(&found.id));
+                }
+            }
+            Operation::Prepare { service, number } => {
+                let service = &project.services[service];
+                let what = prepared(service, number.is_some(), &self.observed.images).unwrap();
+                let key = preparation(&service.name, *number);
+                self.observed.prepared.insert(key, what);
+            }
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.wait(project, container, Condition::ServiceStarted);
                 }
             }
             Operation::Await {

@@ -27,9 +27,11 @@
 //! images and for other early stops only. So early stops come before every
 //! creation, and late ones follow the dependency order: no cycle can arise.
 //!
+//! A service that says how it wants to be updated is replaced in groups, each of
+//! which waits for the one before: [`rollout`].
+//!
 //! # Known to be weak
 //!
-//! * All replicas of a service are replaced at the same time.
 //! * A crash between the removal of a container and the creation of its
 //!   successor loses the way to its anonymous volumes (not the volumes), and
 //!   with several replicas the successor gets a new number.
@@ -44,6 +46,7 @@
 
 mod network;
 mod replicas;
+mod rollout;
 mod running;
 mod schedule;
 mod signal;
@@ -141,6 +144,9 @@ struct Slot<'a> {
     hold: String,
     /// It is made beside the replicas of its service.
     one_off: Option<&'a OneOff>,
+    /// The number of the container that takes its place, having been started
+    /// before it is stopped.
+    successor: Option<u32>,
 }
 
 impl<'a> Slot<'a> {
@@ -157,6 +163,7 @@ impl<'a> Slot<'a> {
             update: None,
             hold: hold.into(),
             one_off: None,
+            successor: None,
         }
     }
 
@@ -173,6 +180,7 @@ impl<'a> Slot<'a> {
             update: None,
             hold: String::new(),
             one_off: Some(&run.one_off),
+            successor: None,
         }
     }
 

@@ -8,6 +8,7 @@ use super::super::{
 };
 use super::network::{Fate as NetworkFate, Networks};
 use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
+use super::rollout::start_first;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
 use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
@@ -312,6 +313,15 @@ impl<'a> Decider<'a> {
             if slots.iter().any(Slot::makes) {
                 remove_duplicates(&mut slots);
             }
+            if !self.up.no_start {
+                start_first(
+                    self.project,
+                    self.observed,
+                    service,
+                    &mut slots,
+                    &mut self.warnings,
+                );
+            }
             let from = self.slots.len();
             if self.up.no_start {
                 for slot in &mut slots {
@@ -401,6 +411,7 @@ impl<'a> Decider<'a> {
                 update: None,
                 hold: String::new(),
                 one_off: None,
+                successor: None,
             });
         }
         Ok(slots)
@@ -562,9 +573,9 @@ impl<'a> Decider<'a> {
             }
             let restarts = link.restart && !self.up.no_deps;
             if restarts
-                && theirs
-                    .iter()
-                    .any(|slot| matches!(slot.fate, Fate::Restart | Fate::Recreate))
+                && theirs.iter().any(|slot| {
+                    matches!(slot.fate, Fate::Restart | Fate::Recreate) || slot.successor.is_some()
+                })
             {
                 for slot in slots
                     .iter_mut()
