@@ -49,7 +49,8 @@
 //!
 //! # Known to be weak
 //!
-//! Needs real root. Of an image for several platforms one is kept. An image
+//! Needs real root. Pulling with a proxy that is itself spoken to by TLS is
+//! refused. Of an image for several platforms one is kept. An image
 //! whose packed layers are gone, with the file or registry that it came from,
 //! cannot be pushed or saved. Between [`ImageStore::resolve`] and the record of a
 //! new container a removal of its image in another process is not held off.

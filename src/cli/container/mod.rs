@@ -6,6 +6,13 @@
 //! The rest reads records and talks to the container's own processes. What
 //! would make a container something else than its stack file says (`create`,
 //! `run`, `rename`, `update`) is refused, and what serves instead is named.
+//!
+//! Known to be weak: containers of several stacks are acted on stack after
+//! stack. `start` has no `--interactive`, `exec --tty` wants a terminal on both
+//! sides, `top` takes no options of ps. A freshly started container shows
+//! `/etc/hosts` and the like, where its own are mounted, in `diff`. When the
+//! process that commits and the one that guards its pause are both killed, the
+//! container stays frozen until `unpause`.
 
 mod act;
 pub(in crate::cli) mod arguments;
