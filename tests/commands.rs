@@ -6,6 +6,8 @@
 mod health;
 #[path = "commands/hooks.rs"]
 mod hooks;
+#[path = "commands/in_place.rs"]
+mod in_place;
 #[path = "commands/named.rs"]
 mod named;
 #[path = "commands/run.rs"]

@@ -327,7 +327,7 @@ impl Machine {
             problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
-                .reserve(&container.name, &service.ports, Some(&afterwards));
+                .reserve(&container.name, &service.ports, Some(&afterwards), |_| false);
             if let Err(error) = reserved {
                 problems.push(format!("service \"{}\": {error}", service.name));
             }
@@ -359,6 +359,46 @@ impl Machine {
         }
         let kept: Vec<String> = records.into_iter().map(|record| record.name).collect();
         self.traffic.release_all_but(&kept);
+    }
+
+    /// Whether a container of this name is one of a service's.
+    pub(super) fn is_replica(&self, name: &str, service: &str) -> bool {
+        let records = containers(&self.world, &self.project).unwrap_or_default();
+        records
+            .iter()
+            .any(|record| record.name == name && record.config.name == service)
+    }
+
+    /// Leads what comes to the published ports of a container that is about to be
+    /// stopped to the one that takes its place, if there is one: nobody waits.
+    async fn hand_over(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        if record.config.ports.is_empty() || record.one_off.is_some() {
+            return Ok(());
+        }
+        for heir in containers(&self.world, &self.project)? {
+            let takes = heir.id != record.id
+                && heir.config.name == record.config.name
+                && heir.one_off.is_none()
+                && heir.created > record.created
+                && self.runs(&heir.id);
+            if takes
+                && self
+                    .traffic
+                    .hand_over(&record.name, &heir.name, &heir.config.ports)
+            {
+                self.republish(&heir).await?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leads ports and names to a container that runs, as its record has them.
+    async fn republish(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        let places = start::places(&self.world, record)?;
+        let published = self.traffic.publish(record, &places).await?;
+        let paths = self.world.container(&self.project, &record.id);
+        Ok(write_record(&view::ports_path(&paths), &published)?)
     }
 
     /// Starts a container that its restart policy wants running. A failure is
@@ -564,6 +604,9 @@ impl Machine {
             if let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await {
                 warnings.push(error.to_string());
             }
+        }
+        if !again {
+            self.hand_over(&record).await?;
         }
         let guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
@@ -802,6 +845,14 @@ impl Machine {
                     .map(|warning| format!("container {}: {warning}", record.name)),
             );
         }
+        let running = self.running(&record.id).is_some();
+        let ports = record.config.ports != service.ports;
+        let names = record.config.networks != service.networks;
+        let hosts = record.config.extra_hosts != service.extra_hosts;
+        if running && ports {
+            // First what may be refused.
+            self.traffic.change(&record.name, &service.ports)?;
+        }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(
@@ -815,6 +866,13 @@ impl Machine {
         let paths = self.world.container(&self.project, &record.id);
         given::write(&paths, &record.given)?;
         write_record(&paths.record(), &record)?;
+        if running && (ports || names) {
+            self.republish(&record).await?;
+        }
+        if running && hosts {
+            let (world, record) = (self.world.clone(), record.clone());
+            blocking(move || start::write_hosts(&world, &record)).await?;
+        }
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
             self.hear(News::Changed(start::started(

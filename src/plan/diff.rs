@@ -24,12 +24,13 @@ const NOT_COMPARED: [&str; 8] = [
 ];
 
 /// Fields that are read from the record when they are needed, so that changing
-/// the record is enough: the supervisor reads `restart`,
+/// the record (and what is made of it: `/etc/hosts`) is enough: the supervisor reads `restart`,
 /// `deploy.restart_policy` and `healthcheck`, a
 /// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 8] = [
+const IN_PLACE: [&str; 9] = [
     "deploy",
     "expose",
+    "extra_hosts",
     "healthcheck",
     "labels",
     "pre_stop",
@@ -66,11 +67,20 @@ const LIMITS: [&str; 7] = [
 ];
 
 /// Whether a change of a service can be applied to a container as it is; all
-/// others need a new one.
-pub fn in_place(change: &Change) -> bool {
+/// others need a new one. `ports`: so can changes of published ports.
+pub fn in_place(change: &Change, ports: bool) -> bool {
     let field = change.field.as_str();
     let top = field.split(['.', '[']).next().unwrap_or(field);
-    IN_PLACE.contains(&top) || LIMITS.contains(&field) && change.new.is_some()
+    // `networks.KEY.aliases`, or one of them.
+    let alias = top == "networks"
+        && field
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.starts_with("aliases"));
+    IN_PLACE.contains(&top)
+        || alias
+        || ports && top == "ports"
+        || LIMITS.contains(&field) && change.new.is_some()
 }
 
 /// How a change of content is shown: what it is may be secret.

@@ -77,6 +77,9 @@ fn of(form: &'static Form, definitions: &mut Map<String, Json>) -> Json {
         if !form.one_of.is_empty() {
             map.insert("enum".into(), json!(form.one_of));
         }
+        if let Some(pattern) = form.pattern {
+            map.insert("pattern".into(), json!(pattern.text));
+        }
         if let Some(least) = form.least {
             map.insert("minimum".into(), json!(least));
         }

@@ -86,8 +86,9 @@ pub(super) fn container(context: &Context, typed: &Container) -> Outcome {
         Container::Create(_) => Err(refused("create", "a container is made by its stack").hint(
             "write a stack file, then 'rcompose create' makes its containers and 'rcompose up' starts them",
         )),
-        Container::Run(_) => Err(refused("run", "a container is made by its stack")
-            .hint("write a stack file: 'rcompose run SERVICE COMMAND' runs something in a container of its own")),
+        Container::Run(_) => Err(refused("run", "a container is made by its stack").hint(
+            "write a stack file: 'rcompose run SERVICE COMMAND' runs something in a container of its own",
+        )),
         Container::Rename(_) => Err(
             refused("rename", "a container has the name that its stack gives it")
                 .hint("set 'container_name' in the stack file, then 'rcompose up'"),
