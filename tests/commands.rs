@@ -10,6 +10,8 @@ mod health;
 mod hooks;
 #[path = "commands/in_place.rs"]
 mod in_place;
+#[path = "commands/named.rs"]
+mod named;
 #[path = "commands/run.rs"]
 mod run;
 mod support;

@@ -226,7 +226,7 @@ impl Machine {
                 number: record.number,
                 name: record.name,
             };
-            if let Err(error) = machine.stop(&target, None, false).await {
+            if let Err(error) = machine.stop(&target, None, None, false).await {
                 tracing::error!(container = target.name, %error, "could not be stopped");
             }
         });
@@ -582,8 +582,15 @@ impl Machine {
         &self,
         target: &Target,
         timeout: Option<Duration>,
+        signal: Option<&str>,
         again: bool,
     ) -> Result<Vec<String>, HostError> {
+        let wanted = match signal {
+            Some(name) => Some(signal::number(name).ok_or_else(|| HostError::NoSignal {
+                name: name.to_owned(),
+            })?),
+            None => None,
+        };
         let Some(record) = self.record_of(target)? else {
             return Ok(vec![]);
         };
@@ -629,7 +636,7 @@ impl Machine {
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
-            match runtime::signal(&running, start::stop_signal(&record)) {
+            match runtime::signal(&running, wanted.unwrap_or_else(|| start::stop_signal(&record))) {
                 // Just ended by itself.
                 Err(RuntimeError::NotRunning(_)) => {}
                 other => other?,
@@ -743,7 +750,7 @@ impl Machine {
             }
             // Its end is noted under the lock.
             drop(guard);
-            self.stop(target, Some(Duration::ZERO), false).await?;
+            self.stop(target, Some(Duration::ZERO), None, false).await?;
         };
         let (world, project) = (self.world.clone(), self.project.clone());
         let (id, key) = (record.id.clone(), record.lease_key());
@@ -948,8 +955,9 @@ impl Host for Machine {
             Operation::StopContainer {
                 container,
                 timeout,
+                signal,
                 again,
-            } => self.stop(container, *timeout, *again).await,
+            } => self.stop(container, *timeout, signal.as_deref(), *again).await,
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }

@@ -552,6 +552,7 @@ mod tests {
                 Operation::StopContainer {
                     container: old(),
                     timeout: None,
+                    signal: None,
                     again: false,
                 },
                 vec![],
@@ -676,6 +677,7 @@ mod tests {
         let again = Operation::StopContainer {
             container: old(),
             timeout: None,
+            signal: None,
             again: true,
         };
         assert_eq!(
