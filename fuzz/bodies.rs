@@ -43,6 +43,7 @@ pub fn yaml(text: &str) {
         }
     }
     let loose = Rules {
+        check_named: false,
         consistency: false,
         all_resources: true,
         interpolate: false,

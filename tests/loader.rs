@@ -279,7 +279,7 @@ fn config_leaves_out_what_it_is_told_to() {
         ])
     );
     insta::assert_snapshot!("no_consistency", config(&["--no-consistency"]));
-    assert_eq!(config(&["--no-consistency", "--models"]), "llm\n");
+    assert_eq!(config(&["--no-consistency", "--models"]), "ai/x\n");
     assert_eq!(config(&["--no-consistency", "--services"]), "other\nweb\n");
     assert_eq!(config(&["--no-consistency", "--images"]), "nginx:1\no\n");
     let environment = config(&["--no-consistency", "--environment"]);

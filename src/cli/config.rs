@@ -13,7 +13,7 @@ use crate::image::{ImageError, ImageStore};
 use crate::project::{
     LoadRequest, Model, Project, Rules, config as render, hash, load_any, load_model, provenance,
 };
-use crate::stack::{DiskFiles, Node, Place, Value, Variable, variables};
+use crate::stack::{DiskFiles, Mapping, Node, Place, Value, Variable, variables};
 
 pub(super) fn config(context: &Context, typed: &Config) -> Outcome {
     let request = context.request(&typed.select)?;
@@ -35,6 +35,7 @@ fn rules(context: &Context, typed: &Config) -> Rules {
     Rules {
         // Names made of variables that were not replaced refer to nothing.
         consistency: !typed.no_consistency && !templates,
+        check_named: false,
         all_resources: context.global.all_resources,
         interpolate: !templates,
         normalize: !typed.no_normalize,
@@ -51,6 +52,18 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
         return hashes(&loaded.project, service);
     }
     let rules = rules(context, typed);
+    // Lists are of the whole stack, whatever services are named.
+    let lists = typed.services || typed.volumes || typed.networks || typed.profiles || typed.models;
+    let whole;
+    let request = if lists {
+        whole = LoadRequest {
+            services: Vec::new(),
+            ..request.clone()
+        };
+        &whole
+    } else {
+        request
+    };
     let (mut model, warnings) =
         load_model(request, rules, &DiskFiles).map_err(|failure| context.refused(failure.diagnostics))?;
     context.warn(&warnings);
@@ -61,10 +74,8 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
     if typed.variables {
         return variable_table(&model, typed.format);
     }
-    // Lists are of the whole stack, whatever services are named.
-    let lists = typed.services || typed.volumes || typed.networks || typed.profiles || typed.models;
     if !typed.select.is_empty() && !lists && rules.interpolate {
-        select(&mut model, &typed.select, rules.all_resources);
+        select(&mut model, &typed.select, rules.all_resources)?;
     }
     if typed.environment {
         return Ok(environment(&model));
@@ -107,25 +118,33 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
 
 /// Leaves only these services and what they depend on, and of everything else
 /// only what those use, or all of it.
-fn select(model: &mut Model, names: &[String], all_resources: bool) {
+fn select(model: &mut Model, names: &[String], all_resources: bool) -> Result<(), Failure> {
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     let mut left: Vec<String> = names.to_vec();
+    let mut empty = Mapping::default();
+    let services = model.document.get_mut("services").and_then(Node::as_map_mut);
+    let services = services.unwrap_or(&mut empty);
+    let known: BTreeSet<String> = services.keys().map(ToString::to_string).collect();
     while let Some(name) = left.pop() {
-        let Some(service) = model
-            .document
-            .get("services")
-            .and_then(|services| services.get(&name))
-        else {
-            continue;
+        let Some(service) = services.get_mut(&name) else {
+            return Err(Failure::new(format!("no such service: {name}")));
         };
-        if wanted.insert(name) {
-            let named = service.get("depends_on").into_iter();
-            left.extend(named.flat_map(Node::entries).map(|(name, _)| name.to_owned()));
+        if !wanted.insert(name) {
+            continue;
+        }
+        let dependencies = service.node.get_mut("depends_on").and_then(Node::as_map_mut);
+        if let Some(dependencies) = dependencies {
+            // Nobody has looked at a service that no profile switches on.
+            dependencies.retain(|name, dependency| {
+                known.contains(name.as_str())
+                    || dependency.node.get("required").and_then(Node::as_bool) != Some(false)
+            });
+            left.extend(dependencies.keys().map(ToString::to_string));
         }
     }
     keep(&mut model.document, "services", &wanted);
     if all_resources {
-        return;
+        return Ok(());
     }
     for section in ["networks", "volumes", "configs", "secrets", "models"] {
         let services = model.document.get("services").into_iter();
@@ -135,6 +154,7 @@ fn select(model: &mut Model, names: &[String], all_resources: bool) {
             .collect();
         keep(&mut model.document, section, &used);
     }
+    Ok(())
 }
 
 /// Removes the entries of a section that are not wanted, and the section when
@@ -231,7 +251,7 @@ fn variable_table(model: &Model, format: Option<ConfigFormat>) -> Result<String,
     collect(&model.document, &mut found);
     match format {
         Some(ConfigFormat::Json) => Ok(serde_json::to_string(&found).map_err(Failure::new)? + "\n"),
-        Some(ConfigFormat::Yaml) => serde_yaml::to_string(&found).map_err(Failure::new),
+        Some(ConfigFormat::Yaml) => variables_yaml(&found).map_err(Failure::new),
         None => {
             let head = ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"].map(str::to_owned);
             let rows = found.into_values().map(|variable| {
@@ -246,6 +266,23 @@ fn variable_table(model: &Model, format: Option<ConfigFormat>) -> Result<String,
             Ok(table(&rows))
         }
     }
+}
+
+/// Variables as docker compose prints them: four spaces in, keys in lower case.
+fn variables_yaml(found: &BTreeMap<String, Variable>) -> Result<String, serde_yaml::Error> {
+    let mut out = String::new();
+    for (name, variable) in found {
+        let _ = writeln!(out, "{}:", render::yaml_text(name, 0)?);
+        for (key, value) in [
+            ("name", &variable.name),
+            ("defaultvalue", &variable.default_value),
+            ("presencevalue", &variable.presence_value),
+        ] {
+            let _ = writeln!(out, "    {key}: {}", render::yaml_text(value, 4)?);
+        }
+        let _ = writeln!(out, "    required: {}", variable.required);
+    }
+    Ok(out)
 }
 
 /// Rows as aligned columns, three spaces apart and twenty wide.

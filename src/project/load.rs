@@ -117,9 +117,15 @@ impl Model {
         self.keys("volumes")
     }
 
-    /// Keys of the models, sorted (`config --models`).
+    /// References of the models, in the order of their keys (`config --models`).
     pub fn models(&self) -> Vec<&str> {
-        self.keys("models")
+        let mut models: Vec<_> = check::section(&self.document, "models").collect();
+        models.sort_unstable_by_key(|(key, _)| *key);
+        models
+            .into_iter()
+            .filter_map(|(_, model)| model.text_of("model"))
+            .filter(|reference| !reference.is_empty())
+            .collect()
     }
 
     /// Image references of the enabled services, sorted, each once; for a
@@ -143,6 +149,9 @@ pub struct Rules {
     /// Check that names are defined and values do not exclude each other
     /// (`config --no-consistency` does not).
     pub consistency: bool,
+    /// Check services that are on only because they are named, too
+    /// (`config NAME` does not, as docker compose does not).
+    pub check_named: bool,
     /// Keep resources that no service uses (`--all-resources`).
     pub all_resources: bool,
     /// Replace variables in values (`--no-interpolate` does not).
@@ -163,6 +172,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             consistency: true,
+            check_named: true,
             all_resources: false,
             interpolate: true,
             normalize: true,
@@ -268,6 +278,13 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
         files,
         report,
     );
+    if document.entries().next().is_none() && !report.has_errors() {
+        report.push(
+            Diagnostic::error(Code::Schema, "empty compose file")
+                .hint("a stack has `services:`, each with an `image:`"),
+        );
+        return None;
+    }
     stack::check_complete(&document, report);
     check::resources(&document, report);
     if rules.normalize {
@@ -286,7 +303,8 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
     };
     let (disabled, all_profiles) = select(&mut document, &profiles, &request.services, report);
     if rules.consistency {
-        check_consistency(&document, &disabled, report);
+        let trusted: &[String] = if rules.check_named { &[] } else { &request.services };
+        check_consistency(&document, &disabled, &profiles, trusted, report);
     }
     drop_optional_dependencies(&mut document, &disabled);
     if let Some(services) = document.get_mut("services").and_then(Node::as_map_mut) {
@@ -405,6 +423,18 @@ fn suggestion(name: &str, known: &[&str]) -> String {
     }
 }
 
+fn profiles_of(service: &Node) -> Vec<String> {
+    let profiles = service.get("profiles").into_iter().flat_map(Node::items);
+    profiles
+        .filter_map(|item| item.as_text().map(str::to_owned))
+        .collect()
+}
+
+/// Whether a service of these profiles is on without being named.
+fn is_active(profiles: &[String], active: &BTreeSet<String>) -> bool {
+    profiles.is_empty() || active.contains("*") || profiles.iter().any(|profile| active.contains(profile))
+}
+
 /// Takes the services out that are switched off; returns them, and all
 /// profiles there are.
 fn select(
@@ -427,18 +457,9 @@ fn select(
             }
         }
         services.retain(|name, entry| {
-            let profiles: Vec<String> = entry
-                .node
-                .get("profiles")
-                .into_iter()
-                .flat_map(Node::items)
-                .filter_map(|item| item.as_text().map(str::to_owned))
-                .collect();
+            let profiles = profiles_of(&entry.node);
             all.extend(profiles.iter().cloned());
-            let enabled = profiles.is_empty()
-                || active.contains("*")
-                || profiles.iter().any(|profile| active.contains(profile))
-                || named.iter().any(|named| named == name);
+            let enabled = is_active(&profiles, active) || named.iter().any(|named| named == name);
             if !enabled {
                 disabled.insert(name.to_string(), profiles);
             }
@@ -448,11 +469,20 @@ fn select(
     (disabled, all.into_iter().collect())
 }
 
-fn check_consistency(document: &Node, disabled: &BTreeMap<String, Vec<String>>, report: &mut Report) {
+/// `trusted`: services that are not looked at unless a profile switches them on.
+fn check_consistency(
+    document: &Node,
+    disabled: &BTreeMap<String, Vec<String>>,
+    active: &BTreeSet<String>,
+    trusted: &[String],
+    report: &mut Report,
+) {
     let context = check::Context { document, disabled };
     let services = document.get("services").and_then(Node::as_map);
     for (name, entry) in services.into_iter().flatten() {
-        if entry.node.as_map().is_some() && !report.is_poisoned(name) {
+        let by_name =
+            trusted.iter().any(|trusted| trusted == name) && !is_active(&profiles_of(&entry.node), active);
+        if entry.node.as_map().is_some() && !report.is_poisoned(name) && !by_name {
             check::service(name, entry.key, &entry.node, context, report);
         }
     }

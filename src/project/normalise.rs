@@ -138,7 +138,7 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
             let place = port.place;
             for (key, default) in [("mode", "ingress"), ("protocol", "tcp")] {
                 if port.as_map().is_some() && port.get(key).is_none() {
-                    port.set(key, Node::word(default, place));
+                    port.set_default(key, Node::word(default, place));
                 }
             }
         }
@@ -205,9 +205,7 @@ fn dependencies(service: &mut Node) {
         if named.get(&name).is_none() {
             let mut dependency = Node::map_for(3, place);
             dependency.set("condition", Node::word("service_started", place));
-            if restart {
-                dependency.set("restart", Node::new(Value::Bool(true), place));
-            }
+            dependency.set("restart", Node::new(Value::Bool(restart), place));
             dependency.set("required", Node::new(Value::Bool(true), place));
             named.set(&name, dependency);
         }

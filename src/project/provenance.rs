@@ -194,7 +194,10 @@ fn of(model: &Model, at: At<'_>, path: &str) -> Provenance {
             line,
         });
     } else if !matches!(at.node.value, Value::Map(_) | Value::List(_))
-        && (place == at.above || (place == at.key && !path.contains('.')))
+        && (place == at.above
+            || (place == at.key && !path.contains('.'))
+            // A default has a key that is written nowhere.
+            || (at.key == Place::NOWHERE && at.above != Place::NOWHERE))
     {
         way.push(Step::Implied);
     }
@@ -215,6 +218,11 @@ fn of(model: &Model, at: At<'_>, path: &str) -> Provenance {
     if !extended && let Some(extends) = extends.and_then(|extends| history.origin(extends)) {
         way.push(Step::Extends(extends));
     }
+    let variables = if way.contains(&Step::Implied) {
+        Vec::new()
+    } else {
+        trace.variables_at(at.node.place).to_vec()
+    };
     let replaced = trace.replaced_at(path).iter().rev();
     Provenance {
         path: path.to_owned(),
@@ -222,7 +230,7 @@ fn of(model: &Model, at: At<'_>, path: &str) -> Provenance {
         source_line: history.line(place),
         origin,
         way,
-        variables: trace.variables_at(at.node.place).to_vec(),
+        variables,
         replaced: replaced
             .map(|(value, place)| Replaced {
                 value: value.clone(),

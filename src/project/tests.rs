@@ -1,5 +1,6 @@
 //! Whole loads of small stacks, over files in memory.
 
+mod answers;
 mod everything;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::canonical::canonicalise;
+use super::canonical::{self, canonicalise};
 use super::diagnostic::Code;
 use super::fields::STACK_FORM;
 use super::interpolate::{Environment, interpolate, substitute};
@@ -106,7 +106,7 @@ impl Assembly<'_> {
             }
         }
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));
-        defaults(&mut merged);
+        defaults(&mut merged, self.report);
         if self.report.options().resolve_paths {
             paths::resolve(
                 &mut merged,
@@ -120,8 +120,14 @@ impl Assembly<'_> {
     /// One document, alone, in its long form.
     pub(super) fn prepare(&mut self, mut document: Node, environment: &Environment) -> Option<Node> {
         if document.as_map().is_none() {
-            self.report
-                .error(document.place, Code::Schema, "top-level object must be a mapping");
+            let message = "top-level object must be a mapping";
+            if document.is_null() {
+                let hint = "this document of the file is empty: take its `---` out";
+                self.report
+                    .error_hint(document.place, Code::Schema, message, hint);
+            } else {
+                self.report.error(document.place, Code::Schema, message);
+            }
             return None;
         }
         if self.report.options().interpolate {
@@ -153,7 +159,7 @@ impl Assembly<'_> {
 }
 
 /// Defaults that depend on the folder a stack is in, or on nothing else.
-fn defaults(document: &mut Node) {
+fn defaults(document: &mut Node, report: &Report) {
     let Some(services) = document.get_mut("services").and_then(Node::as_map_mut) else {
         return;
     };
@@ -173,7 +179,7 @@ fn defaults(document: &mut Node) {
                         && request.get("count").is_none()
                         && request.get("device_ids").is_none()
                     {
-                        request.set("count", Node::new(Value::Int(-1), request.place));
+                        request.set("count", canonical::all_devices(request.place, report));
                     }
                 }
             }

@@ -4,7 +4,7 @@
 use super::diagnostic::Code;
 use super::form::{Cast, Form, Format, Kind};
 use super::short::{
-    clean_path, format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_ports,
+    clean_path, format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_ports, parts_of,
     split_words,
 };
 use super::source::{Place, Report};
@@ -64,7 +64,13 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         && report.keeps(text)
         && !matches!(
             form.format,
-            Format::Texts | Format::EnvFiles | Format::Grant | Format::Build | Format::Extends
+            Format::Texts
+                | Format::EnvFiles
+                | Format::Grant
+                | Format::Build
+                | Format::Extends
+                | Format::Mount
+                | Format::Device
         )
     {
         return true;
@@ -134,6 +140,19 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
             }
         }
         Format::Text | Format::BoolText => {
+            if let Value::Float(number) = node.value
+                && number.fract() != 0.0
+                && form.format == Format::Text
+                && !form.allows(Kind::Bool)
+            {
+                report.error_hint(
+                    place,
+                    Code::Schema,
+                    format!("{trail} must be a string or a whole number"),
+                    "put the value in quotes",
+                );
+                return false;
+            }
             if let Some(text) = node.scalar() {
                 node.value = Value::Text(text);
             }
@@ -194,7 +213,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Gpus => {
             if let Value::Text(_) = node.value {
                 let mut request = Node::map(place);
-                request.set("count", Node::new(Value::Int(-1), place));
+                request.set("count", all_devices(place, report));
                 node.value = Value::List(vec![request]);
             }
         }
@@ -238,6 +257,16 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Resource => return resource(node, trail, report),
     }
     true
+}
+
+/// The count of all devices: a number in the long form, the word where values
+/// are left as they are written.
+pub(super) fn all_devices(place: Place, report: &Report) -> Node {
+    if report.options().interpolate {
+        Node::new(Value::Int(-1), place)
+    } else {
+        Node::word("all", place)
+    }
 }
 
 /// Brings two values that are to be merged into one form, when they were left as
@@ -315,6 +344,15 @@ fn keyed(names: Vec<Node>, value: impl Fn(Place) -> Node) -> Mapping {
 fn bytes(node: &mut Node, form: &Form, trail: &Trail<'_>, report: &mut Report) -> bool {
     let amount = match &node.value {
         Value::Text(text) => match parse_amount(text) {
+            Ok(amount) if amount < 0 => {
+                report.error_hint(
+                    node.place,
+                    Code::Schema,
+                    format!("{trail}: invalid size: '{text}'"),
+                    "write a negative number without quotes",
+                );
+                return false;
+            }
             Ok(amount) => amount,
             Err(error) => {
                 report.error_hint(
@@ -483,6 +521,11 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
 }
 
 fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
+    // One template may be several ports: with one, all stay as they are.
+    let template = |item: &Node| item.as_text().is_some_and(|text| report.keeps(text));
+    if node.items().any(template) {
+        return true;
+    }
     let Value::List(list) = take(node) else {
         return true;
     };
@@ -496,14 +539,10 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         let Some(text) = item.scalar() else {
             continue;
         };
-        if report.keeps(&text) {
-            long.push(item);
-            continue;
-        }
         match parse_ports(&text) {
             Ok(ports) => long.extend(ports.into_iter().map(|port| {
                 let mut map = Node::map_for(5, place);
-                map.set("mode", Node::word("ingress", place));
+                map.set_default("mode", Node::word("ingress", place));
                 if let Some(address) = port.host_ip {
                     map.set("host_ip", Node::text(address, place));
                 }
@@ -511,7 +550,12 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
                 if let Some(published) = port.published {
                     map.set("published", Node::text(published, place));
                 }
-                map.set("protocol", Node::text(port.protocol, place));
+                let protocol = Node::text(port.protocol, place);
+                if text.contains('/') {
+                    map.set("protocol", protocol);
+                } else {
+                    map.set_default("protocol", protocol);
+                }
                 map.tag = item.tag;
                 map
             })),
@@ -577,6 +621,9 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         volume.set("nocopy", Node::new(Value::Bool(true), place));
     }
     for option in &short.unknown {
+        if report.keeps(option) {
+            continue;
+        }
         report.warning(
             place,
             format!("{trail}: the mount option {option:?} is not known and has no effect"),
@@ -612,7 +659,9 @@ fn mode(node: &mut Node, format: Format, trail: &Trail<'_>, report: &mut Report)
     let number = match &node.value {
         Value::Int(number) => u32::try_from(*number).ok(),
         // `mode: 0o755` reads as a number already; text is octal.
-        Value::Text(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok(),
+        Value::Text(text) if format == Format::Mode => {
+            u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok()
+        }
         _ => None,
     };
     let Some(number) = number.filter(|number| *number <= 0o7777) else {
@@ -620,7 +669,11 @@ fn mode(node: &mut Node, format: Format, trail: &Trail<'_>, report: &mut Report)
             node.place,
             Code::Schema,
             format!("{trail}: invalid file mode"),
-            "write it in octal, such as 0440",
+            if format == Format::Mode {
+                "write it in octal, such as 0440"
+            } else {
+                "write it as an octal number without quotes, such as 0o1777"
+            },
         );
         return false;
     };
@@ -637,7 +690,7 @@ fn device(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     let Value::Text(text) = &node.value else {
         return true;
     };
-    let parts: Vec<&str> = text.split(':').collect();
+    let parts = parts_of(text);
     let (source, target, permissions) = match parts.as_slice() {
         [source] => (*source, *source, "rwm"),
         [source, target] => (*source, *target, "rwm"),

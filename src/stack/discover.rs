@@ -67,7 +67,7 @@ pub fn discover(wanted: &Wanted<'_>, files: &dyn Files, report: &mut Report) -> 
         trace.add_caller(&environment);
     }
     let at = |path: &Path| at_path(path, wanted.cwd);
-    let disabled = flag(&environment, "COMPOSE_DISABLE_ENV_FILE", report)?;
+    let mut disabled = flag(&environment, "COMPOSE_DISABLE_ENV_FILE", report)?;
     let mut env_files: Vec<PathBuf> = wanted.env_files.iter().map(|path| at(path)).collect();
     if env_files.is_empty()
         && let Some(list) = environment.get("COMPOSE_ENV_FILES")
@@ -84,7 +84,7 @@ pub fn discover(wanted: &Wanted<'_>, files: &dyn Files, report: &mut Report) -> 
         add_variables(&env_files, &mut environment, wanted.cwd, files, report)?;
     }
     let default_env_file = |folder: &Path, environment: &mut Environment, report: &mut Report| {
-        if explicit || disabled {
+        if explicit {
             return Some(());
         }
         let path = folder.join(".env");
@@ -100,7 +100,15 @@ pub fn discover(wanted: &Wanted<'_>, files: &dyn Files, report: &mut Report) -> 
         (None, Some(folder)) => folder,
         (None, None) => wanted.cwd.to_owned(),
     };
-    default_env_file(&start, &mut environment, report)?;
+    if !disabled {
+        default_env_file(&start, &mut environment, report)?;
+        // The file may say so of itself: then only what concerns loading counts.
+        disabled = !explicit && flag(&environment, "COMPOSE_DISABLE_ENV_FILE", report)?;
+        if disabled {
+            environment
+                .retain(|name, _| name.starts_with("COMPOSE_") || wanted.environment.contains_key(name));
+        }
+    }
 
     let paths = if wanted.files.is_empty() {
         match environment.get("COMPOSE_FILE") {
@@ -119,7 +127,7 @@ pub fn discover(wanted: &Wanted<'_>, files: &dyn Files, report: &mut Report) -> 
     let working_dir = project_directory
         .or_else(|| first_folder(&paths, wanted.cwd))
         .unwrap_or_else(|| wanted.cwd.to_owned());
-    if working_dir != start {
+    if working_dir != start && !disabled {
         default_env_file(&working_dir, &mut environment, report)?;
     }
 

@@ -214,13 +214,19 @@ const WATCH: Shape = Shape::new(
     ],
 );
 
-const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
-    "blkio_throttle",
-    &[
-        field("path", &TEXT, "Device.").in_json("Path"),
-        field("rate", &BYTES, "Bytes or operations a second.").in_json("Rate"),
-    ],
-)));
+const THROTTLE: Form = Form::of(&[Kind::List]).items(
+    &Form::of(&[Kind::Map]).shape(&Shape::new(
+        "blkio_throttle",
+        &[
+            field("path", &TEXT, "Device.")
+                .in_json("Path")
+                .print(Print::OrZero),
+            field("rate", &BYTES, "Bytes or operations a second.")
+                .in_json("Rate")
+                .print(Print::OrZero),
+        ],
+    )),
+);
 
 const BLKIO: Shape = Shape::new(
     "blkio_config",
@@ -228,13 +234,19 @@ const BLKIO: Shape = Shape::new(
         field("weight", &INT, "Relative weight."),
         field(
             "weight_device",
-            &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
-                "blkio_weight",
-                &[
-                    field("path", &TEXT, "Device.").in_json("Path"),
-                    field("weight", &INT, "Relative weight.").in_json("Weight"),
-                ],
-            ))),
+            &Form::of(&[Kind::List]).items(
+                &Form::of(&[Kind::Map]).shape(&Shape::new(
+                    "blkio_weight",
+                    &[
+                        field("path", &TEXT, "Device.")
+                            .in_json("Path")
+                            .print(Print::OrZero),
+                        field("weight", &INT, "Relative weight.")
+                            .in_json("Weight")
+                            .print(Print::OrZero),
+                    ],
+                )),
+            ),
             "Weight a device.",
         ),
         field("device_read_bps", &THROTTLE, "Bytes read a second."),
@@ -1103,15 +1115,15 @@ const ROOT: &[Field] = &[
         "Other stacks that are part of this one.",
     ),
     field("services", &resources(&SERVICE_FORM), "Services.").print(Print::Present),
+    field("networks", &resources(&NETWORK_FORM), "Networks."),
+    field("volumes", &resources(&VOLUME_FORM), "Named volumes."),
+    field("secrets", &resources(&SECRET_FORM), "Secrets."),
+    field("configs", &resources(&CONFIG_FORM), "Configs."),
     field(
         "models",
         &resources(&Form::of(&[Kind::Map]).shape(&MODEL)),
         "Models.",
     ),
-    field("networks", &resources(&NETWORK_FORM), "Networks."),
-    field("volumes", &resources(&VOLUME_FORM), "Named volumes."),
-    field("secrets", &resources(&SECRET_FORM), "Secrets."),
-    field("configs", &resources(&CONFIG_FORM), "Configs."),
 ];
 
 /// What a stack file is.

@@ -143,6 +143,8 @@ pub enum Print {
     OrNull,
     /// Always: an empty mapping when it is missing.
     OrEmpty,
+    /// When it is filled; in JSON always, as empty text or zero.
+    OrZero,
 }
 
 /// A field of a mapping with known keys.

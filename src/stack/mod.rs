@@ -57,7 +57,7 @@ pub use diagnostic::{Code, Diagnostic, Origin, Severity};
 pub use discover::{Found, Wanted, discover};
 pub use dotenv::{DotenvError, parse as parse_env_file, parse_raw as parse_raw_env_file};
 pub use fields::STACK_FORM;
-pub use form::{Field, Form, Format, Kind, Print, Shape};
+pub use form::{Cast, Field, Form, Format, Kind, Print, Shape};
 pub use interpolate::{Environment, InterpolationError, Variable, substitute, variables};
 pub use read::{EnvFileRequest, ParsedFile, parse_file, read_env_file, read_file};
 pub use scalar::is_plain_text;

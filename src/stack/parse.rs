@@ -25,7 +25,7 @@ const FREE_COPIES: usize = 100_000;
 /// so many for each node that is written.
 const COPIES_A_NODE: usize = 20;
 
-/// The documents of a text, empty ones left out. `None` when it is not YAML;
+/// The documents of a text. `None` when it is not YAML;
 /// the report has the reason.
 pub(super) fn parse(text: &str, source: u32, report: &mut Report) -> Option<Vec<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -158,6 +158,19 @@ impl Builder<'_> {
                 let (merge_tag, core) = self.tag(tag, place)?;
                 let value = match core {
                     Some("str") => Value::Text(text.into()),
+                    Some("binary") => match scalar::binary(&text) {
+                        Some(text) => Value::Text(text.into()),
+                        None => {
+                            return self.fail(
+                                place,
+                                &format!(
+                                    "line {}: !!binary value contains invalid base64 data, or no UTF-8",
+                                    place.line
+                                ),
+                                None,
+                            );
+                        }
+                    },
                     Some(_) => scalar::resolve(&text),
                     None if plain => scalar::resolve(&text),
                     None => Value::Text(text.into()),
@@ -369,9 +382,7 @@ impl Builder<'_> {
     fn complete(&mut self, mut node: Node) -> Option<()> {
         let depth = self.frames.len();
         let Some(frame) = self.frames.last_mut() else {
-            if !node.is_null() {
-                self.documents.push(node);
-            }
+            self.documents.push(node);
             return Some(());
         };
         match &mut frame.inside {

@@ -54,6 +54,35 @@ pub fn is_plain_text(text: &str) -> bool {
     !date && matches!(resolve(text), Value::Text(_))
 }
 
+/// The text that a `!!binary` scalar stands for: base64, white space aside.
+/// `None` when it is no such thing, or not UTF-8: values are text.
+pub(super) fn binary(text: &str) -> Option<String> {
+    let bare: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let padding = bare.iter().rev().take_while(|byte| **byte == b'=').count();
+    if bare.len() % 4 != 0 || padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(bare.len() / 4 * 3);
+    let (mut bits, mut held) = (0_u32, 0);
+    for byte in bare.iter().take(bare.len() - padding) {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// A short decimal number as nearly all are written.
 fn decimal(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
@@ -116,6 +145,23 @@ fn is_float(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn binary_scalars() {
+        for (text, value) in [
+            ("", Some("")),
+            ("aGk=", Some("hi")),
+            ("aGkh", Some("hi!")),
+            ("aA==", Some("h")),
+            ("w6\n  kh", Some("é!")),
+            ("aGk", None),
+            ("a===", None),
+            ("%%%%", None),
+            ("/w==", None),
+        ] {
+            assert_eq!(binary(text).as_deref(), value, "{text:?}");
+        }
+    }
 
     #[test]
     fn plain_scalars() {

@@ -172,6 +172,15 @@ impl Node {
         }
     }
 
+    /// Sets a key of a mapping to a default: a key that is written nowhere, for
+    /// which the place of the value answers.
+    pub fn set_default(&mut self, key: &str, node: Self) {
+        if let Some(map) = self.as_map_mut() {
+            let key_place = Place::NOWHERE;
+            map.insert(SmolStr::new(key), Entry { key: key_place, node });
+        }
+    }
+
     /// Takes a key out of a mapping.
     pub fn take(&mut self, key: &str) -> Option<Self> {
         self.as_map_mut()?.remove(key).map(|entry| entry.node)

@@ -118,9 +118,30 @@ fn scalar(value: &Printed<'_>, indentation: usize, out: &mut String) -> Result<(
         Printed::Int(number) => {
             let _ = write!(out, "{number}");
         }
-        Printed::Float(number) => return foreign(number, indentation, out),
+        Printed::Float(number) => out.push_str(&float(*number)),
     }
     Ok(())
+}
+
+/// A number as Go writes it, the shortest that is read as the same again.
+fn float(number: f64) -> String {
+    if number.is_nan() {
+        return ".nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { ".inf" } else { "-.inf" }.to_owned();
+    }
+    let text = format!("{number:e}");
+    match text.split_once('e') {
+        Some((mantissa, exponent)) => match exponent.parse::<i32>() {
+            Ok(exponent) if exponent < -4 || exponent >= 21 => {
+                let sign = if exponent < 0 { '-' } else { '+' };
+                format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+            }
+            _ => number.to_string(),
+        },
+        None => text,
+    }
 }
 
 /// Text that is plain and is no other value for whoever reads it.
@@ -178,7 +199,8 @@ fn is_number(text: &str) -> bool {
     (1..=18).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit)
 }
 
-fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+/// A text, quoted where it has to be.
+pub(super) fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     if is_plain(value) {
         out.push_str(value);
         return Ok(());
@@ -292,6 +314,22 @@ mod tests {
           - 1.2.3
           - 127.0.0.1
         "#);
+    }
+
+    #[test]
+    fn numbers() {
+        for (number, text) in [
+            (1.5, "1.5"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (-1.25e-7, "-1.25e-07"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (f64::NAN, ".nan"),
+            (f64::NEG_INFINITY, "-.inf"),
+        ] {
+            assert_eq!(float(number), text);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use smol_str::SmolStr;
 
 use super::load::Model;
-use crate::stack::{Entry, Form, Format, Mapping, Node, Print, STACK_FORM, Shape, Value};
+use crate::stack::{Cast, Entry, Form, Format, Mapping, Node, Print, STACK_FORM, Shape, Value};
 
 /// How it is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ enum Printed<'n> {
     Null,
     Bool(bool),
     Int(i64),
-    /// A finite number.
+    /// Another number.
     Float(f64),
     Text(Cow<'n, str>),
     List(Vec<Printed<'n>>),
@@ -91,6 +91,16 @@ impl Serialize for Printed<'_> {
 /// What the serialiser says; there is no value it cannot write.
 pub fn yaml(model: &Model) -> Result<String, serde_yaml::Error> {
     yaml_as(model, true)
+}
+
+/// A text as YAML, quoted where it has to be, for a place at an indentation.
+///
+/// # Errors
+/// As [`yaml`].
+pub fn yaml_text(text: &str, indentation: usize) -> Result<String, serde_yaml::Error> {
+    let mut out = String::new();
+    emit::text(text, indentation, &mut out)?;
+    Ok(out)
 }
 
 /// As [`yaml`]; `escaped`: whether `$` is doubled. Values whose variables were
@@ -229,7 +239,10 @@ fn text(text: &str, style: Printing) -> Cow<'_, str> {
 fn value<'n>(node: &'n Node, form: Option<&'static Form>, style: Printing) -> Printed<'n> {
     let form = form.filter(|_| style.escaped);
     match &node.value {
-        Value::Null => Printed::Null,
+        Value::Null => match form.filter(|form| form.format == Format::Resource) {
+            Some(resource) => empty(resource, style),
+            None => Printed::Null,
+        },
         Value::Bool(value) => Printed::Bool(*value),
         Value::Int(number) => Printed::Int(*number),
         Value::Float(number) => float(*number, form.is_some()),
@@ -283,7 +296,7 @@ fn shaped<'n>(map: &'n Mapping, shape: &'static Shape, style: Printing) -> Print
     );
     if style.style == Style::Json {
         for (position, field) in shape.fields.iter().enumerate() {
-            let always = matches!(field.print, Print::OrNull | Print::OrEmpty);
+            let always = matches!(field.print, Print::OrNull | Print::OrEmpty | Print::OrZero);
             if always && !map.contains_key(field.name) {
                 found.push((position, None));
             }
@@ -302,7 +315,10 @@ fn shaped<'n>(map: &'n Mapping, shape: &'static Shape, style: Printing) -> Print
             (Print::OrEmpty, _) if style.style == Style::Json => Some(empty(field.form, style)),
             (Print::OrEmpty, _) => None,
             (Print::Present, there) => there.filter(|value| !matches!(value, Printed::Null)),
-            (Print::Filled, there) => there.filter(|value| {
+            (Print::OrZero, there) if style.style == Style::Json => {
+                Some(there.unwrap_or_else(|| zero(field.form)))
+            }
+            (Print::Filled | Print::OrZero, there) => there.filter(|value| {
                 let no_bytes = field.form.format == Format::Bytes && value.as_text() == Some("0");
                 !value.is_empty() && !no_bytes
             }),
@@ -321,6 +337,15 @@ fn shaped<'n>(map: &'n Mapping, shape: &'static Shape, style: Printing) -> Print
         }
     }
     Printed::Map(printed)
+}
+
+/// What stands for a scalar that is missing and is printed all the same.
+fn zero(form: &'static Form) -> Printed<'static> {
+    match (form.format, form.cast) {
+        (Format::Bytes, _) => Printed::Text("0".into()),
+        (_, Cast::Int) => Printed::Int(0),
+        _ => Printed::Text("".into()),
+    }
 }
 
 /// What stands for a mapping that is missing and is printed all the same.
@@ -345,9 +370,5 @@ fn float(number: f64, of_a_field: bool) -> Printed<'static> {
         #[expect(clippy::cast_possible_truncation, reason = "whole and small, as just checked")]
         return Printed::Int(number as i64);
     }
-    if number.is_finite() {
-        Printed::Float(number)
-    } else {
-        Printed::Null
-    }
+    Printed::Float(number)
 }

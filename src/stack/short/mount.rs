@@ -55,7 +55,27 @@ pub enum MountError {
     TooManyColons(String),
 }
 
-/// The parts between the colons; the colon behind a lone letter is a drive's.
+/// The first colon of a text that is not inside of `${…}`. An open brace that
+/// is never closed protects nothing.
+fn colon(text: &str) -> Option<usize> {
+    let mut before = 0;
+    let mut depth = 0_usize;
+    let mut inside = None;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' if depth > 0 || before == b'$' => depth += 1,
+            b'}' if depth > 0 => depth -= 1,
+            b':' if depth == 0 => return Some(at),
+            b':' => inside = inside.or(Some(at)),
+            _ => {}
+        }
+        before = byte;
+    }
+    inside.filter(|_| depth > 0)
+}
+
+/// The parts between the colons; the colon behind a lone letter is a drive's,
+/// and one inside of `${…}` is the variable's.
 fn parts(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -65,7 +85,7 @@ fn parts(text: &str) -> Vec<&str> {
         } else {
             0
         };
-        match rest[from..].find(':') {
+        match colon(&rest[from..]) {
             Some(colon) => {
                 parts.push(&rest[..from + colon]);
                 rest = &rest[from + colon + 1..];
@@ -76,6 +96,18 @@ fn parts(text: &str) -> Vec<&str> {
             }
         }
     }
+}
+
+/// The parts between the colons of a text, but for those inside of `${…}`.
+pub(crate) fn parts_of(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(at) = colon(rest) {
+        parts.push(&rest[..at]);
+        rest = &rest[at + 1..];
+    }
+    parts.push(rest);
+    parts
 }
 
 /// A mount.
@@ -189,6 +221,20 @@ mod tests {
         assert!(drives.is_bind());
         let lone = parse_mount("v:/data").unwrap();
         assert_eq!((lone.source, lone.target.as_str()), (None, "v:/data"));
+        for (text, source, target) in [
+            ("${A:-q}:/w", Some("${A:-q}"), "/w"),
+            ("${A:-${B:-c}}", None, "${A:-${B:-c}}"),
+            ("/x${A:-/q:}:/d${T}:z", Some("/x${A:-/q:}"), "/d${T}"),
+            ("${A:/e", Some("${A"), "/e"),
+            ("{a:/b", Some("{a"), "/b"),
+        ] {
+            let mount = parse_mount(text).unwrap();
+            assert_eq!(
+                (mount.source.as_deref(), mount.target.as_str()),
+                (source, target),
+                "{text}"
+            );
+        }
         for (text, error) in [
             ("", "invalid empty volume spec"),
             (":/x", "invalid spec: :/x: empty section between colons"),
