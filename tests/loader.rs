@@ -264,6 +264,13 @@ fn config_leaves_out_what_it_is_told_to() {
     assert_eq!(json["TAG"]["DefaultValue"], "1");
     assert_eq!(json["PORT"]["Required"], true);
     assert_eq!(json["YES"]["PresenceValue"], "true");
+    let yaml = config(&["--variables", "--format", "yaml"]);
+    assert!(
+        yaml.contains(
+            "TAG:\n    name: TAG\n    defaultvalue: \"1\"\n    presencevalue: \"\"\n    required: false\n"
+        ),
+        "{yaml}"
+    );
     insta::assert_snapshot!("no_interpolate", config(&["--no-interpolate"]));
     // Undefined names are errors, unless that is not asked.
     assert!(!run(folder.path(), &["config", "-q"]).status.success());
@@ -316,6 +323,22 @@ fn a_part_of_the_stack_is_printed_with_what_it_needs() {
         &["-p", "demo", "--all-resources", "config", "--volumes"],
     );
     assert_eq!(all, "data\nmore\n");
+    // Nobody looks at a service that no profile switches on, but it must be there.
+    let folder = self::folder(&[(
+        "compose.yaml",
+        b"services:\n  a: {image: a}\n  off: {image: b, profiles: [p], networks: [nobody], depends_on: {zz: {condition: service_started, required: false}}}\n  \
+          lost: {image: c, profiles: [p], depends_on: [zz]}\n",
+    )]);
+    let text = out(folder.path(), &["-p", "demo", "config", "off"]);
+    assert!(text.contains("nobody: null") && !text.contains("zz"), "{text}");
+    let refused = run(folder.path(), &["-p", "demo", "config", "lost"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("no such service: zz"), "{error}");
+    assert_eq!(
+        out(folder.path(), &["-p", "demo", "config", "--services", "lost"]),
+        "a\n"
+    );
 }
 
 #[test]

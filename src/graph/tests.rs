@@ -45,6 +45,7 @@ fn at(line: usize) -> Origin {
         file: PathBuf::from("compose.yaml"),
         line,
         column: 7,
+        by: None,
     }
 }
 

@@ -429,6 +429,7 @@ mod tests {
             file: PathBuf::from("compose.yaml"),
             line,
             column: 5,
+            by: None,
         };
         project.origins.insert("services.web.environment".into(), at(5));
         project

@@ -318,7 +318,7 @@ fn change(change: &Change) -> String {
     let place = change
         .origin
         .as_ref()
-        .map_or_else(String::new, |origin| format!("  ({origin})"));
+        .map_or_else(String::new, |origin| format!("  ({})", origin.describe()));
     format!(
         "{} {} -> {}{place}",
         change.field,

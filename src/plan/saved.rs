@@ -83,6 +83,7 @@ mod tests {
                         file: "compose.yaml".into(),
                         line,
                         column: 1,
+                        by: None,
                     }),
                 }],
             },

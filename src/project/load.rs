@@ -559,7 +559,7 @@ pub(super) fn origins(document: &Node, report: &Report) -> BTreeMap<String, stac
             stack::Value::Map(_) | stack::Value::List(_) => entry.key,
             _ => entry.node.place,
         };
-        if let Some(origin) = report.origin(place) {
+        if let Some(origin) = report.origin_with_way(place) {
             origins.insert(trail.to_string(), origin);
         }
     };

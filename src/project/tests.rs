@@ -1071,6 +1071,29 @@ fn origins_lead_to_the_line() {
 }
 
 #[test]
+fn origins_know_what_brought_their_file_in() {
+    let list = [
+        ("compose.yaml", "include: [i.yaml]\nservices: {a: {image: x}}\n"),
+        (
+            "i.yaml",
+            "services:\n  b:\n    extends: {file: e.yaml, service: c}\n    user: u\n",
+        ),
+        ("e.yaml", "services:\n  c:\n    image: x\n"),
+    ];
+    let project = try_load(&list).unwrap().project;
+    let at = |path: &str| project.origin(path).unwrap().describe();
+    assert_eq!(at("services.a.image"), "compose.yaml:2:23");
+    assert_eq!(
+        at("services.b.user"),
+        "i.yaml:4:11, brought in at compose.yaml:1:11"
+    );
+    assert_eq!(
+        at("services.b.image"),
+        "e.yaml:3:12, brought in at i.yaml:3:14, brought in at compose.yaml:1:11"
+    );
+}
+
+#[test]
 fn config_prints_what_it_can_load_again() {
     let text = "services:\n  a:\n    image: i\n    command: echo $$HOME\n    x-own: {b: 1}\n    ports: ['8080:80']\n    deploy: {replicas: 0}\n    environment: {Z: , A: '1'}\nx-top: 5\n";
     let model = loaded(text).model;

@@ -14,6 +14,20 @@ pub struct Origin {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// The `include` or `extends` that brought the file in, where that was asked
+    /// for ([`Report::origin_with_way`](super::Report::origin_with_way)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Box<Origin>>,
+}
+
+impl Origin {
+    /// The place and the places of what brought its file in.
+    pub fn describe(&self) -> String {
+        match &self.by {
+            Some(by) => format!("{self}, brought in at {}", by.describe()),
+            None => self.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for Origin {
@@ -187,6 +201,7 @@ mod tests {
                 file: "compose.yaml".into(),
                 line: 12,
                 column: 5,
+                by: None,
             }),
             source_line: Some("\tüü imagee: nginx\u{1b}[2J".to_owned()),
             ..Diagnostic::error(

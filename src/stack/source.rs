@@ -288,7 +288,21 @@ impl Report {
             file: source.name.clone(),
             line: place.line as usize,
             column: place.column as usize,
+            by: None,
         })
+    }
+
+    /// Where a place is, with the `include` and `extends` that led to its file.
+    pub fn origin_with_way(&self, place: Place) -> Option<Origin> {
+        let mut origin = self.origin(place)?;
+        // Sources come after those they come from: this ends.
+        if let Some(Via::Include(by) | Via::Extends(by)) =
+            self.sources.get(place.source as usize).map(|source| source.via)
+            && by.source < place.source
+        {
+            origin.by = self.origin_with_way(by).map(Box::new);
+        }
+        Some(origin)
     }
 
     /// The name of the source a place is in.
@@ -429,6 +443,7 @@ impl History {
             file: source.name.clone(),
             line: place.line as usize,
             column: place.column as usize,
+            by: None,
         })
     }
 

@@ -307,6 +307,7 @@ fn origins(text: &str) -> BTreeMap<String, Origin> {
             file: PathBuf::from("compose.yaml"),
             line: index + 1,
             column: column + 1,
+            by: None,
         };
         origins.insert(dotted.join("."), origin);
     }
