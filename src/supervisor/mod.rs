@@ -32,8 +32,7 @@
 //! clears up after those that are gone, goes on with stops that had begun, and
 //! asks the restart policies about whatever has ended meanwhile.
 //!
-//! Known to be weak: how often a container was restarted is not kept across
-//! supervisors, so `on-failure:3` may come to more. When a supervisor is killed
+//! Known to be weak: when a supervisor is killed
 //! while not one container runs (all wait for their restart), only the next
 //! command brings it back. A replacement that is cut short between removing the
 //! old container and making the new one leaves the old one's anonymous volumes
