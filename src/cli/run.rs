@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 
-use super::arguments::Pull;
+use super::arguments::{NoBuild, Pull};
 use super::attach::{Keys, Left, Session};
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
@@ -86,9 +86,8 @@ pub(super) struct Run {
     /// Print nothing but what the container prints
     #[arg(short, long)]
     quiet: bool,
-    /// Accepted for scripts: nothing is built
-    #[arg(long, hide = true)]
-    quiet_build: bool,
+    #[command(flatten)]
+    build: NoBuild,
     /// Show nothing of fetching images
     #[arg(long)]
     quiet_pull: bool,

@@ -94,7 +94,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
 /// Ends the process when `--wait-timeout` runs out; the supervisor then gives
 /// up the wait, and what was started goes on.
 #[expect(clippy::exit, reason = "the blocking wait has no other end")]
-fn alarm(context: &Context, limit: u64) {
+pub(super) fn alarm(context: &Context, limit: u64) {
     let terminal = context.terminal.clone();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(limit));
