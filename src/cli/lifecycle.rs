@@ -9,7 +9,6 @@ use super::arguments::{Create, Down, Kill, Pause, Restart, Rm, Rmi, Scale, Start
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::request::{apply, need_privilege};
-use super::terminal::Terminal;
 use crate::image::ImageError;
 use crate::plan::{self, Intent, Operation};
 use crate::project::Project;
@@ -116,14 +115,7 @@ pub(super) fn create(context: &Context, typed: &Create) -> Outcome {
         pull: typed.pull.map(Into::into),
         ..plan::Up::default()
     });
-    let context = &Context {
-        global: context.global.clone(),
-        world: context.world.clone(),
-        terminal: Terminal {
-            quiet_pull: typed.quiet_pull,
-            ..context.terminal.clone()
-        },
-    };
+    let context = &context.quiet_pull(typed.quiet_pull);
     bring_up(context, &typed.services, intent)
 }
 

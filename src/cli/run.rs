@@ -25,7 +25,6 @@ use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
-use super::terminal::Terminal;
 use crate::host::{client_path, containers, last_exit, running};
 use crate::plan::{self, Intent, OneOff};
 use crate::project::{LoadRequest, Project, Service};
@@ -124,14 +123,7 @@ pub(super) struct Run {
 }
 
 pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
-    let context = &Context {
-        global: context.global.clone(),
-        world: context.world.clone(),
-        terminal: Terminal {
-            quiet_pull: typed.quiet_pull || typed.quiet,
-            ..context.terminal.clone()
-        },
-    };
+    let context = &context.quiet_pull(typed.quiet_pull || typed.quiet);
     let services = std::slice::from_ref(&typed.service);
     let loaded = context.load(services)?;
     known_services(&loaded.project, services)?;
