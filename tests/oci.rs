@@ -27,3 +27,5 @@ mod limits;
 mod support;
 #[path = "oci/users.rs"]
 mod users;
+#[path = "vm/mod.rs"]
+mod vm;

@@ -285,6 +285,8 @@ impl Container {
         )
         .unwrap();
         let cgroup = self.cgroup();
+        let unified = Path::new("/sys/fs/cgroup").join(&cgroup);
+        assert!(!unified.exists(), "{} is left", unified.display());
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
             let place = hierarchy.unwrap().path().join(&cgroup);
             assert!(!place.exists(), "{} is left", place.display());
