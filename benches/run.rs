@@ -174,12 +174,21 @@ fn prepare(folder: &Path) -> Result<()> {
     }
 }
 
-/// The rules of a profile that hold without any capability.
+/// The rules of a profile that hold on this machine without any capability.
 fn profile(all: &Value) -> Value {
+    let own = if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
     let mut rules = Vec::new();
     for rule in all["syscalls"].as_array().into_iter().flatten() {
         let conditional = |name: &str| rule[name].as_object().is_some_and(|map| !map.is_empty());
-        if conditional("includes") || conditional("excludes") || rule["action"] != "SCMP_ACT_ALLOW" {
+        let of_machine = rule["includes"]["arches"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|name| name == own));
+        let included = !conditional("includes") || of_machine;
+        if !included || conditional("excludes") || rule["action"] != "SCMP_ACT_ALLOW" {
             continue;
         }
         rules.push(json!({"names": rule["names"], "action": rule["action"], "args": rule["args"]}));

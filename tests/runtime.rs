@@ -16,6 +16,8 @@
 mod attack;
 #[path = "runtime/cgroup.rs"]
 mod cgroup;
+#[path = "runtime/defaults.rs"]
+mod defaults;
 #[path = "runtime/exec.rs"]
 mod exec;
 #[path = "runtime/life.rs"]

@@ -19,6 +19,7 @@ mod error;
 mod files;
 pub mod given;
 mod hook;
+mod logging;
 mod look;
 mod machine;
 mod record;

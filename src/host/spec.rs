@@ -11,6 +11,7 @@ use oci_spec::runtime::{
 
 use super::record::{ContainerRecord, containers};
 use super::start::Shared;
+use super::logging::log_plan;
 use super::{HostError, given};
 use crate::image::Image;
 use crate::project::{
@@ -19,7 +20,7 @@ use crate::project::{
 };
 use crate::runtime::seccomp::read_profile;
 use crate::runtime::{
-    self, CgroupRequest, Limits, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest, Settings, Share,
+    self, CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, Share,
     SpecError, bind_mount, bounding_set, default_spec, tmpfs_mount,
 };
 use crate::store::{ContainerPaths, World};
@@ -154,7 +155,7 @@ pub(super) fn request(
         init: service.init,
         stdin_open: service.stdin_open,
         log: paths.log(),
-        log_plan: log_plan(service)?,
+        log_plan: log_plan(record, image)?,
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
@@ -184,27 +185,6 @@ fn environment(service: &Service, image: &Image) -> Vec<String> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"));
     of_image.cloned().chain(own).collect()
-}
-
-/// How the output of a service is kept.
-fn log_plan(service: &Service) -> Result<LogPlan, HostError> {
-    let Some(logging) = &service.logging else {
-        return Ok(LogPlan::default());
-    };
-    let refuse = |what: String| HostError::Unsupported { what };
-    let bounds = logging
-        .bounds()
-        .map_err(|reason| refuse(format!("logging option {reason}: it")))?;
-    Ok(LogPlan {
-        format: match logging.driver.as_deref().unwrap_or_default() {
-            "" | "local" => LogFormat::Text,
-            "json-file" => LogFormat::Json,
-            "none" => LogFormat::Nothing,
-            other => return Err(refuse(format!("log driver {other}"))),
-        },
-        max_size: bounds.max_size,
-        max_files: bounds.max_files,
-    })
 }
 
 /// What decides about the rights of a service's containers, without the profile

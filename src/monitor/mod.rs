@@ -32,6 +32,7 @@
 //! container ends.
 
 pub mod attach;
+mod forward;
 pub mod log;
 mod output;
 mod run;

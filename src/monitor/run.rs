@@ -23,8 +23,10 @@ use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, 
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};
-use crate::sys::{fd, process, signal};
+use crate::sys::{fd, memory, process, signal};
 
+/// After so much time without anything to do, memory is given back.
+const REST: Duration = Duration::from_secs(1);
 /// Room for an exit record, in bytes.
 const RESERVED: u64 = 4096;
 /// Pause before a supervisor is started once more, when the one we have started
@@ -125,7 +127,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
     std::env::set_current_dir("/").map_err(given)?;
-    let log = Writer::open(&order.log, order.log_plan)
+    let log = Writer::open(&order.log, order.log_plan.clone())
         .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
     let record = reserve_room(&order).ok();
     let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;
@@ -206,6 +208,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         reviving: None,
         alone: None,
         started_at,
+        resting: false,
     };
     Ok((monitor, begun))
 }
@@ -239,6 +242,8 @@ struct Monitor {
     /// Without a supervisor that should be there: the next attempt to start one.
     alone: Option<Attempt>,
     started_at: u64,
+    /// Memory has been given back, and nothing has happened since.
+    resting: bool,
 }
 
 /// An attempt to come.
@@ -265,6 +270,12 @@ impl Monitor {
     fn watch(mut self) -> i32 {
         loop {
             let ready = self.wait();
+            if ready.nothing {
+                memory::drop_clean_pages();
+                self.resting = true;
+                continue;
+            }
+            self.resting = false;
             let mut ended = Vec::new();
             for (number, _) in ready.output.iter().enumerate().filter(|(_, ready)| **ready) {
                 if self.output.read(number, &mut self.log, &mut self.clients) == Progress::Ended {
@@ -321,19 +332,31 @@ impl Monitor {
         let last = fds.len();
         fds.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         let next = [self.log.held_until(), self.alone.map(|next| next.at)];
-        let timeout = next.into_iter().flatten().min().map(|time| {
-            let left = time.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            }
+        let left = next
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|time| time.saturating_duration_since(Instant::now()));
+        // With nothing to do for so long, it gives memory back, once.
+        let rest = left.is_none() && !self.resting;
+        let timeout = left.or(rest.then_some(REST)).map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
         });
-        if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(0) if rest => {
+                return Ready {
+                    nothing: true,
+                    ..Ready::default()
+                };
+            }
+            Ok(_) => {}
             // Interrupted: look again.
-            return Ready::default();
+            Err(_) => return Ready::default(),
         }
         let ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
         Ready {
+            nothing: false,
             children: ready(0),
             door: ready(1),
             link: self.link.is_some() && ready(2),
@@ -495,6 +518,8 @@ fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
 /// What poll(2) says.
 #[derive(Debug, Default)]
 struct Ready {
+    /// And will not be soon.
+    nothing: bool,
     children: bool,
     door: bool,
     link: bool,

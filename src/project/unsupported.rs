@@ -54,6 +54,10 @@ const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; sa
 const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
+const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
+    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
+    syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, unix://PATH), syslog-facility and syslog-format; syslog \
+    and journald cache-disabled, cache-max-size and cache-max-file; none has none";
 const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
 
 /// Everything that cannot be run yet. One line a field.
@@ -136,12 +140,12 @@ pub static TABLE: &[Unsupported] = &[
     no(
         "services.*.logging.driver",
         Not(&super::LOG_DRIVERS),
-        "the log drivers are json-file, local and none",
+        "the log drivers are json-file, local, none, syslog and journald",
     ),
     no(
         "services.*.logging.options",
         Within(wrong_log_options),
-        "the options are max-size (a size like 10m), max-file (a number from 1 on), compress=false and mode=blocking; driver none has none",
+        WRONG_LOG_OPTIONS,
     ),
     no(
         "services.*.devices.*.permissions",

@@ -62,7 +62,10 @@ pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
-pub use self::request::{CgroupRequest, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest};
+pub use self::request::{
+    CgroupRequest, LogFormat, LogForward, LogPlan, Populate, Revive, Rootfs, RunRequest, SyslogAddress,
+    SyslogFormat,
+};
 pub use self::seccomp::SeccompPolicy;
 pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, Share, SpecError, bind_mount, bounding_set,

@@ -176,7 +176,7 @@ fn start_in(
         terminal: blueprint.process.terminal,
         stdin_open: request.stdin_open,
         log: request.log.clone(),
-        log_plan: request.log_plan,
+        log_plan: request.log_plan.clone(),
         exit_record: request.exit_record.clone(),
         running_record: request.running_record.clone(),
         revive: request.revive.clone(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 
 use super::{LONGEST_PIECE, Stream, TIME_LENGTH, rotate, write_time};
+use crate::monitor::forward::Forward;
 use crate::runtime::{LogFormat, LogPlan};
 
 /// How long the end of an unfinished line is waited for.
@@ -32,17 +33,29 @@ pub(in crate::monitor) struct Writer {
     tails: [(Vec<u8>, Option<Instant>); 2],
     lost: u64,
     reason: Option<io::Error>,
+    /// What ends a record in JSON before its time: the attributes.
+    attributes: Vec<u8>,
+    forward: Option<Forward>,
 }
 
 impl Writer {
     /// Opens a log, making it when it is missing.
     ///
     /// # Errors
-    /// What open(2) returns; `ELOOP` for a link.
-    pub(in crate::monitor) fn open(path: &Path, plan: LogPlan) -> io::Result<Self> {
+    /// What open(2) returns, `ELOOP` for a link; or what connecting to whoever
+    /// else is told returns.
+    pub(in crate::monitor) fn open(path: &Path, mut plan: LogPlan) -> io::Result<Self> {
         rotate::finish(path, plan.max_files)?;
         let (file, length) = open_file(path)?;
+        let forward = plan.forward.take().map(Forward::open).transpose()?;
+        let mut attributes = Vec::new();
+        if !plan.attributes.is_empty() {
+            attributes.extend_from_slice(b",\"attrs\":");
+            serde_json::to_writer(&mut attributes, &plan.attributes)?;
+        }
         Ok(Self {
+            attributes,
+            forward,
             path: path.to_owned(),
             plan,
             file,
@@ -163,12 +176,17 @@ impl Writer {
         let _ = serde_json::to_writer(&mut self.waiting, &String::from_utf8_lossy(&text));
         self.waiting.extend_from_slice(b",\"stream\":\"");
         self.waiting.extend_from_slice(stream.name().as_bytes());
-        self.waiting.extend_from_slice(b"\",\"time\":\"");
+        self.waiting.push(b'"');
+        self.waiting.extend_from_slice(&self.attributes);
+        self.waiting.extend_from_slice(b",\"time\":\"");
         self.waiting.extend_from_slice(time);
         self.waiting.extend_from_slice(b"\"}\n");
     }
 
     fn record(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
+        if let Some(forward) = &mut self.forward {
+            forward.send(stream, tag == b'P', &pieces.concat());
+        }
         match self.plan.format {
             LogFormat::Text => {}
             LogFormat::Json => return self.record_json(time, stream, tag, pieces),
@@ -391,6 +409,8 @@ mod tests {
             tails: Default::default(),
             lost: 0,
             reason: None,
+            attributes: Vec::new(),
+            forward: None,
         };
         for number in 0..200 {
             writer.feed(Stream::Stdout, format!("{number}\n").as_bytes(), 0);
