@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::plan::{Observed, Operation};
 use crate::project::Project;
 
+mod cdi;
 mod create;
 mod error;
 mod files;
@@ -23,6 +24,7 @@ mod logging;
 mod look;
 mod machine;
 mod record;
+mod selinux;
 mod spec;
 mod start;
 mod traffic;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oci_spec::runtime::ContainerState;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
@@ -18,7 +19,8 @@ use serde_json::value::RawValue;
 use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
-use crate::runtime::order::{self, Answer, MonitorOrder};
+use crate::runtime::hooks;
+use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
 use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
@@ -173,7 +175,17 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     store::write_record(&order.running_record, &running)
         .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
     drop((blueprint, executable, inside, inner_report, filter, network));
-    let beginning = Beginning::listen(report.as_fd()).map_err(given)?;
+    let mut hooks = order.hooks.clone();
+    if let Some(order) = &mut hooks {
+        order.state.set_pid(i32::try_from(child.pid).ok());
+        // It waits for its number as we see it; if it has failed, it says why.
+        let _ = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
+    }
+    let mounted = || match &hooks {
+        Some(order) => run_hooks(order, &["prestart", "createRuntime"]),
+        None => Ok(()),
+    };
+    let beginning = Beginning::listen_and(report.as_fd(), mounted).map_err(given)?;
     if let Some(failure) = beginning.failure {
         return Err(failure);
     }
@@ -184,6 +196,10 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
             "killed"
         };
         return Err(Failure::because(Step::Exec, "init stage", reason));
+    }
+    if let Some(order) = &mut hooks {
+        order.state.set_status(ContainerState::Running);
+        run_hooks(order, &["poststart"])?;
     }
     if let Some(master) = beginning.terminal {
         output = Output::of_terminal(master).map_err(given)?;
@@ -211,6 +227,21 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         resting: false,
     };
     Ok((monitor, begun))
+}
+
+/// Runs the hooks of these kinds.
+fn run_hooks(order: &HookOrder, kinds: &[&str]) -> Result<(), Failure> {
+    for kind in kinds {
+        let list = match *kind {
+            "prestart" => order.hooks.prestart(),
+            "createRuntime" => order.hooks.create_runtime(),
+            "poststart" => order.hooks.poststart(),
+            _ => order.hooks.poststop(),
+        };
+        let place = order.state.bundle();
+        hooks::run(kind, list.as_deref().unwrap_or_default(), &order.state, place)?;
+    }
+    Ok(())
 }
 
 /// Makes room for the exit record, so that a disk that is full by then cannot
@@ -400,6 +431,12 @@ impl Monitor {
             .exit_status()
             .or(signal.map(|signal| 128 + signal))
             .unwrap_or(128);
+        if let Some(order) = &mut self.order.hooks {
+            order.state.set_status(ContainerState::Stopped);
+            order.state.set_pid(None);
+            // A failed one changes nothing: the container has ended.
+            let _ = run_hooks(order, &["poststop"]);
+        }
         let record = ExitRecord {
             code,
             signal,

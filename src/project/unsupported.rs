@@ -52,13 +52,11 @@ const NO_HOOKS: &str =
     "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
 const NO_ROLLOUT: &str = "rolling updates are not implemented";
-const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
     compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
     syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, unix://PATH), syslog-facility and syslog-format; syslog \
     and journald cache-disabled, cache-max-size and cache-max-file; none has none";
-const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
 
 /// Everything that cannot be run yet. One line a field.
 pub static TABLE: &[Unsupported] = &[
@@ -100,22 +98,11 @@ pub static TABLE: &[Unsupported] = &[
         Text(all_with_numbers),
         "kind `a` stands for every device; write `a *:*`, or `b` or `c` with numbers",
     ),
-    no("services.*.gpus", Said, NO_DEVICES),
-    no(
-        "services.*.deploy.resources.reservations.devices",
-        Said,
-        NO_DEVICES,
-    ),
     no("services.*.use_api_socket", Said, "there is no engine socket"),
     no(
         "services.*.volumes.*.type",
-        Not(&["bind", "volume", "tmpfs"]),
-        "use bind, volume or tmpfs",
-    ),
-    no(
-        "services.*.volumes.*.bind.selinux",
-        Mentioned,
-        "SELinux labels are not changed",
+        Not(&["bind", "volume", "tmpfs", "image"]),
+        "use bind, volume, tmpfs or image",
     ),
     no(
         "services.*.volumes.*.volume.labels",
@@ -250,8 +237,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.userns_mode",
-        Said,
-        "user namespaces are not implemented yet",
+        Not(&["host"]),
+        "containers are in the host's user namespace: use `host`, or leave it out",
     ),
     no(
         "services.*.cgroup_parent",
@@ -262,8 +249,8 @@ pub static TABLE: &[Unsupported] = &[
     no("services.*.credential_spec", Said, NO_WINDOWS),
     no(
         "services.*.runtime",
-        Said,
-        "containers run on the built-in runtime",
+        Not(&["runc", "io.containerd.runc.v2"]),
+        "containers run on the built-in runtime, which stands for `runc`",
     ),
     no(
         "services.*.security_opt.*",
@@ -282,8 +269,6 @@ pub static TABLE: &[Unsupported] = &[
         Within(says_cpus),
         "`cpus` says the same; write one of them",
     ),
-    no("services.*.cpu_rt_period", Said, NO_REAL_TIME),
-    no("services.*.cpu_rt_runtime", Said, NO_REAL_TIME),
     // How many there are, and how they change.
     no(
         "services.*.deploy.mode",

@@ -124,6 +124,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         trees: Vec::new(),
         device_trees: Vec::new(),
         preserved: request.preserved,
+        monitored: false,
     });
     let path = cgroup_path(linux.cgroups_path().as_deref(), request.id)?;
     let fixed = Fixed {

@@ -26,6 +26,11 @@ pub struct RunRequest {
     /// that the source must not leave. The mount's `source` is then a path
     /// below that folder, resolved as if the folder were the root.
     pub confined: BTreeMap<PathBuf, PathBuf>,
+    /// Bind mounts of images: destination to the layers, topmost first. What is
+    /// mounted is the layers together, read-only; the mount's `source` is a path
+    /// inside of them, `/` for all.
+    #[serde(default)]
+    pub layered: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// A mount namespace (`/proc/PID/ns/mnt`) whose `/dev/shm` the container
     /// gets, in place of the source of its bind mount there.
     #[serde(default)]

@@ -102,6 +102,8 @@ pub struct Settings {
     pub security_opt: Vec<String>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Further device nodes, whose use [`Settings::device_rules`] allow.
+    pub nodes: Vec<LinuxDevice>,
     /// Further mounts; those with shorter destinations are mounted first.
     pub mounts: Vec<Mount>,
     /// Size of `/dev/shm` in bytes.
@@ -164,6 +166,10 @@ pub struct Limits {
     pub cpu_quota: Option<i64>,
     /// The period of `cpu_quota` in microseconds.
     pub cpu_period: Option<u64>,
+    /// Time of real-time processes a period in microseconds, -1 being unlimited.
+    pub cpu_rt_runtime: Option<i64>,
+    /// The period of `cpu_rt_runtime` in microseconds.
+    pub cpu_rt_period: Option<u64>,
     /// How readily memory is swapped, 0 to 100.
     pub memory_swappiness: Option<u64>,
     /// The kernel's memory killer spares the container.
@@ -199,9 +205,13 @@ impl Limits {
             || self.cpuset.is_some()
             || self.cpu_quota.is_some()
             || self.cpu_period.is_some()
+            || self.cpu_rt_runtime.is_some()
+            || self.cpu_rt_period.is_some()
         {
             let mut cpu = LinuxCpu::default();
             cpu.set_period(self.cpu_period);
+            cpu.set_realtime_runtime(self.cpu_rt_runtime);
+            cpu.set_realtime_period(self.cpu_rt_period);
             cpu.set_quota(self.cpu_quota);
             if let Some(milli) = self.cpus_milli {
                 // A period of 100 ms; a thousandth of a processor is 100 µs of it,
@@ -556,6 +566,8 @@ fn devices(settings: &Settings) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
         for device in &settings.devices {
             nodes.extend(nodes_of(device)?);
         }
+        nodes.retain(|known: &LinuxDevice| settings.nodes.iter().all(|own| own.path() != known.path()));
+        nodes.extend(settings.nodes.iter().cloned());
         return Ok((nodes, vec![rule(true, LinuxDeviceType::A, None, None, "rwm")]));
     }
     let c = LinuxDeviceType::C;
@@ -588,6 +600,7 @@ fn devices(settings: &Settings) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
         }
     }
     rules.extend(settings.device_rules.iter().cloned());
+    nodes.extend(settings.nodes.iter().cloned());
     Ok((nodes, rules))
 }
 
@@ -617,6 +630,12 @@ fn nodes_of(device: &Device) -> Result<Vec<LinuxDevice>, SpecError> {
         Some(node) => Ok(vec![node]),
         None => Err(wrong("not a device".into())),
     }
+}
+
+/// The device that a path of the host is, as the OCI spec describes it; `None`
+/// when it is none.
+pub fn describe_device(path: &Path) -> Option<LinuxDevice> {
+    describe_node(path, &fs::metadata(path).ok()?)
 }
 
 fn describe_node(path: &Path, metadata: &fs::Metadata) -> Option<LinuxDevice> {

@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, stack_state};
 use super::cgroup::{Cgroup, Layout, Warning};
 use super::error::RuntimeError;
 use super::executable;
@@ -183,6 +183,12 @@ fn start_in(
         filter: filter_number,
         network: network_number,
         link: link_number,
+        hooks: request.spec.hooks().as_ref().map(|hooks| {
+            Box::new(order::HookOrder {
+                state: stack_state(request),
+                hooks: hooks.clone(),
+            })
+        }),
         fixed,
     };
     let order_file = order::write(&order).map_err(failed("write order of"))?;

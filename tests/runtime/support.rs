@@ -163,6 +163,7 @@ impl Container {
         let (spec, seccomp): (_, SeccompPolicy) = default_spec(&self.settings)?;
         let mut request = RunRequest {
             shm_of: None,
+            layered: std::collections::BTreeMap::new(),
             id: self.name.clone(),
             spec,
             rootfs: Rootfs::Overlay {

@@ -196,7 +196,7 @@ fn run(
         state,
         wait,
         listener,
-        outlives: bundle.is_some(),
+        outlives: bundle.is_some_and(|bundle| !bundle.monitored),
         preserved: bundle.map_or(0, |bundle| bundle.preserved),
         own: Cell::new(0),
     };
