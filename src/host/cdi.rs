@@ -500,32 +500,32 @@ mod tests {
     fn requests_are_names() {
         let (_folder, known) = devices(&[("etc/a.yaml", GPUS)]);
         let request = |text: &str| {
-            let request: DeviceRequest = serde_yaml::from_str(text).unwrap();
+            let request: DeviceRequest = serde_json::from_str(text).unwrap();
             known.choose(&request).map_err(|error| error.to_string())
         };
         assert_eq!(
-            request("capabilities: [gpu]"),
+            request(r#"{"capabilities": ["gpu"]}"#),
             Ok(vec!["nvidia.com/gpu=all".into()])
         );
         assert_eq!(
-            request("{capabilities: [gpu], count: {number: 1}}"),
+            request(r#"{"capabilities": ["gpu"], "count": {"number": 1}}"#),
             Ok(vec!["nvidia.com/gpu=0".into()])
         );
         assert_eq!(
-            request("{capabilities: [gpu], device_ids: [GPU-x]}"),
+            request(r#"{"capabilities": ["gpu"], "device_ids": ["GPU-x"]}"#),
             Ok(vec!["nvidia.com/gpu=GPU-x".into()])
         );
         assert_eq!(
-            request("{driver: cdi, device_ids: [a.b/c=d]}"),
+            request(r#"{"driver": "cdi", "device_ids": ["a.b/c=d"]}"#),
             Ok(vec!["a.b/c=d".into()])
         );
         assert!(
-            request("{capabilities: [gpu], count: {number: 3}}")
+            request(r#"{"capabilities": ["gpu"], "count": {"number": 3}}"#)
                 .unwrap_err()
                 .contains("there are 2")
         );
         assert!(
-            request("{capabilities: [tpu]}")
+            request(r#"{"capabilities": ["tpu"]}"#)
                 .unwrap_err()
                 .contains("could not select device driver")
         );

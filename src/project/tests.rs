@@ -464,7 +464,7 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
     assert_eq!(
         both,
         [
-            "3:14 services.a.runtime: \"kata\" is not supported: containers run on the built-in runtime, which stands for `runc`",
+            "3:5 services.a.runtime: \"kata\" is not supported: containers run on the built-in runtime, which stands for `runc`",
             "4:5 services.a.isolation: \"hyperv\" is not supported: it is for Windows containers",
             "6:14 services.a.restart: invalid restart policy \"sometimes\"",
         ]

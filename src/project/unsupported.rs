@@ -89,11 +89,6 @@ pub static TABLE: &[Unsupported] = &[
     ),
     // What containers are given.
     no(
-        "services.*.devices.*.source",
-        Text(no_path),
-        "devices of the Container Device Interface are not implemented yet",
-    ),
-    no(
         "services.*.device_cgroup_rules.*",
         Text(all_with_numbers),
         "kind `a` stands for every device; write `a *:*`, or `b` or `c` with numbers",
@@ -363,9 +358,6 @@ fn wrong_log_options(options: &Node, logging: &Node) -> bool {
         .is_err()
 }
 
-fn no_path(text: &str) -> bool {
-    !text.starts_with('/')
-}
 
 fn all_with_numbers(text: &str) -> bool {
     let mut words = text.split_ascii_whitespace();

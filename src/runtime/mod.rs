@@ -40,6 +40,8 @@ pub mod cgroup;
 mod error;
 pub mod exec;
 mod executable;
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod hooks;
 pub mod init;
 pub(crate) mod launch;

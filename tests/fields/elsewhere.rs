@@ -242,12 +242,14 @@ services:
 fn real_time_is_granted_where_the_kernel_has_it() {
     let Some(world) = World::new() else { return };
     let root = std::path::Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us");
+    // One with chrt(1).
+    let image = format!("oci:{}", crate::support::images().join("redis").display());
     write(
         &world,
-        "name: soon
+        &"name: soon
 services:
   web:
-    image: BUSYBOX
+    image: IMAGE
     command: SERVE
     cap_add: [SYS_NICE]
     cpu_rt_runtime: 20000
@@ -255,7 +257,8 @@ services:
     userns_mode: host
     runtime: runc
     volumes: [\"./shared:/shared:z\"]
-",
+"
+        .replace("IMAGE", &image),
     );
     let up = world.run(&["up", "-d"]).ok();
     if root.exists() {

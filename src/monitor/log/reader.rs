@@ -421,6 +421,7 @@ mod tests {
                 format,
                 max_size: Some(1000),
                 max_files,
+                ..LogPlan::default()
             };
             let mut writer = Writer::open(&path, plan.clone()).unwrap();
             let mut follower = Reader::open(&path, From::Start).unwrap().unwrap();

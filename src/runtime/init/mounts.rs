@@ -269,6 +269,11 @@ fn mount(
                 .map(|(name, value)| (name.as_str(), value.as_deref()))
                 .collect();
             let set = attributes.set | attributes.set_below;
+            // As mount(2) has it: read-only is the file system of a fresh /sys, too.
+            let mut options = options;
+            if kind == "sysfs" && set & RDONLY != 0 {
+                options.push(("ro", None));
+            }
             let tree = match tree {
                 Some(tree) => tree,
                 None => file_system(kind, source, &options, set & !RDONLY).map_err(named)?,
