@@ -150,7 +150,13 @@ pub(super) fn apply(
             names.push(name.clone());
         }
     }
-    for request in service.gpus.iter().chain(reservations(service)) {
+    for request in &service.gpus {
+        // What they are need not be said.
+        let mut request = request.clone();
+        request.capabilities.push("gpu".into());
+        names.extend(devices.choose(&request)?);
+    }
+    for request in reservations(service) {
         names.extend(devices.choose(request)?);
     }
     let mut hooks = Hooks::default();
