@@ -30,7 +30,7 @@
 //! Weak: cgroups made by systemd (`--systemd-cgroup`) and checkpoints are
 //! refused. A terminal in the foreground is relayed by polling, good enough for
 //! people; callers pass `--console-socket`. A container in the host's mount
-//! namespace, `linux.netDevices` and `linux.intelRdt` are refused. The state a
+//! namespace and `linux.intelRdt` are refused. The state a
 //! notification listener gets for a process made by `exec` names the
 //! container's process 1.
 

@@ -45,6 +45,7 @@ pub mod fuzz;
 pub(crate) mod hooks;
 pub mod init;
 pub(crate) mod launch;
+mod links;
 pub(crate) mod order;
 mod process;
 mod record;

@@ -104,7 +104,9 @@ impl BundlePlan {
         let list = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
         let before = [hooks.prestart(), hooks.create_runtime()];
         Self {
-            runtime_hooks: before.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty())),
+            runtime_hooks: before
+                .iter()
+                .any(|list| list.as_ref().is_some_and(|list| !list.is_empty())),
             create_container: list(hooks.create_container()),
             start_container: list(hooks.start_container()),
             state: stack_state(request),
@@ -311,6 +313,13 @@ impl Blueprint {
         process.user.clone_from(&request.user);
         process.group_add.clone_from(&request.group_add);
         let blueprint = Self::of_spec(spec, &request.rootfs, process, &request.confined, given_network)?;
+        if spec
+            .linux()
+            .as_ref()
+            .is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()))
+        {
+            return Err(SpecError::Unsupported("linux.netDevices in a stack".into()));
+        }
         if blueprint.namespaces.has_user() || blueprint.namespaces.clone & libc::CLONE_NEWNS == 0 {
             return Err(SpecError::Unsupported(
                 "a user namespace, or a mount namespace by path, in a stack".into(),
@@ -428,13 +437,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), SpecError> {
             Ok(())
         }
     };
-    refuse(
-        linux
-            .net_devices()
-            .as_ref()
-            .is_some_and(|devices| !devices.is_empty()),
-        "linux.netDevices",
-    )?;
     refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
     refuse(
         linux
