@@ -2,7 +2,15 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/health.rs"]
+mod health;
+#[path = "commands/hooks.rs"]
+mod hooks;
+#[path = "commands/run.rs"]
+mod run;
 mod support;
+#[path = "commands/update.rs"]
+mod update;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -24,7 +32,11 @@ fn stack(file: &str) -> Option<World> {
 }
 
 fn write(world: &World, file: &str) {
-    let file = file.replace("BUSYBOX", &world.busybox()).replace("SERVE", SERVE);
+    let python = world.busybox().replace("busybox", "pyapp");
+    let file = file
+        .replace("BUSYBOX", &world.busybox())
+        .replace("PYTHON", &python)
+        .replace("SERVE", SERVE);
     world.write("compose.yaml", file);
 }
 

@@ -142,6 +142,8 @@ pub(super) enum Command {
     Watch(super::watch::Watch),
     /// Run a command in a running container
     Exec(Exec),
+    /// Run a one-off container of a service
+    Run(super::run::Run),
     /// Stop containers
     Stop(Stop),
     /// Start containers that exist
@@ -167,6 +169,14 @@ pub(super) enum Command {
     Explain(Explain),
     /// Print what 'up' would do, and why
     Plan(Plan),
+    /// Run a saved plan as it is, or not at all
+    Apply(Apply),
+    /// List what the stack has been brought to
+    History(super::history::History),
+    /// Tell what changed between two generations, or since the newest one
+    Diff(super::history::Diff),
+    /// Bring the stack back to a generation
+    Rollback(super::history::Rollback),
     /// Bring the images of the stack here
     Pull(image::Pull),
     /// Send the images of the stack that were made here to their registries
@@ -218,6 +228,9 @@ pub(super) struct Up {
     /// Wait until services are running or healthy; implies --detach
     #[arg(long)]
     pub(super) wait: bool,
+    /// When it fails, bring the stack back to what it was; waits as --wait does
+    #[arg(long)]
+    pub(super) atomic: bool,
     /// Longest time to wait, in seconds
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub(super) wait_timeout: Option<u64>,
@@ -299,6 +312,16 @@ pub(super) enum Pull {
     Missing,
     /// Never
     Never,
+}
+
+impl From<Pull> for crate::project::PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Always => Self::Always,
+            Pull::Missing => Self::Missing,
+            Pull::Never => Self::Never,
+        }
+    }
 }
 
 /// How lines of containers are shown.
@@ -582,6 +605,16 @@ pub(super) struct Plan {
     /// Number of containers of a service
     #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
     pub(super) scale: Vec<(String, u32)>,
+    /// Save the plan, for 'apply'
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// The file that 'plan --out' has written
+    pub(super) plan: PathBuf,
 }
 
 /// Formats of `plan`.

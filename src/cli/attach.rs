@@ -20,8 +20,8 @@ use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::relay::{Raw, print};
 use crate::host::{last_exit, running};
-use crate::monitor::attach::{INPUT, LONGEST_INPUT, SIZE, STDERR};
-use crate::runtime::{self, RunningRecord};
+use crate::monitor::attach::{ENDED, INPUT, LONGEST_INPUT, SIZE, STDERR};
+use crate::runtime;
 use crate::sys::readiness::watch;
 
 /// Output that may wait for us before we count as slow, in bytes.
@@ -60,7 +60,14 @@ pub(super) struct Attach {
 
 /// A sequence of keys, as the bytes that a terminal sends for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Keys(Vec<u8>);
+pub(super) struct Keys(Vec<u8>);
+
+impl Default for Keys {
+    /// Docker's: Ctrl-P, Ctrl-Q.
+    fn default() -> Self {
+        Self(vec![16, 17])
+    }
+}
 
 /// `ctrl-p,ctrl-q`, `a,b`.
 fn keys(text: &str) -> Result<Keys, String> {
@@ -132,13 +139,17 @@ pub(super) fn attach(context: &Context, typed: &Attach) -> Outcome {
     let _ = setsockopt(&theirs, sockopt::SndBufForce, &PATIENCE);
     runtime::attach(&record, theirs.as_fd()).map_err(Failure::new)?;
     drop(theirs);
-    let tty = view.record.config.tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let session = Session {
-        typed,
+        detach_keys: typed.detach_keys.clone(),
         input: view.record.config.stdin_open && !typed.no_stdin,
+        ends_input: false,
         terminal: view.record.config.tty,
-        tty,
-        running: &record,
+        tty: view.record.config.tty && io::stdin().is_terminal() && io::stdout().is_terminal(),
+        sig_proxy: typed.sig_proxy,
+        signal: |number| {
+            // It has just ended: the connection closes next.
+            let _ = runtime::signal(&record, number);
+        },
     };
     let left = super::block_on(async { session.run(ours).await.map_err(failed("attach")) })?;
     if left == Left::Detached {
@@ -161,26 +172,35 @@ pub(super) fn attach(context: &Context, typed: &Attach) -> Outcome {
 
 /// Why a session has come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+pub(super) enum Left {
     /// The user has left.
     Detached,
     /// The monitor has closed the connection.
     Closed,
+    /// The container has ended, with this status.
+    Ended(i32),
 }
 
-struct Session<'a> {
-    typed: &'a Attach,
+/// Our standard streams, connected to a container's.
+pub(super) struct Session<S> {
+    pub(super) detach_keys: Keys,
     /// Standard input is passed on.
-    input: bool,
+    pub(super) input: bool,
+    /// And so is its end.
+    pub(super) ends_input: bool,
     /// The container has a terminal.
-    terminal: bool,
+    pub(super) terminal: bool,
     /// And so have we.
-    tty: bool,
-    running: &'a RunningRecord,
+    pub(super) tty: bool,
+    /// Signals are passed on, when it has none.
+    pub(super) sig_proxy: bool,
+    /// Sends one to process 1 of the container.
+    pub(super) signal: S,
 }
 
-impl Session<'_> {
-    async fn run(&self, socket: OwnedFd) -> io::Result<Left> {
+impl<S: Fn(i32)> Session<S> {
+    /// Relays until the user leaves or the other end is closed.
+    pub(super) async fn run(&self, socket: OwnedFd) -> io::Result<Left> {
         let stdin = io::stdin();
         let _raw = (self.tty && self.input)
             .then(|| Raw::new(stdin.as_fd()))
@@ -188,11 +208,11 @@ impl Session<'_> {
         let socket = watch(socket, Interest::READABLE | Interest::WRITABLE)?;
         let mut typed = self.input.then(read_stdin);
         let mut detach = Detach {
-            keys: self.typed.detach_keys.0.clone(),
+            keys: self.detach_keys.0.clone(),
             matched: 0,
         };
         let (sender, mut signals) = mpsc::channel(8);
-        if self.typed.sig_proxy && !self.terminal {
+        if self.sig_proxy && !self.terminal {
             for number in PASSED {
                 let mut stream = signal(SignalKind::from_raw(number))?;
                 let sender = sender.clone();
@@ -217,7 +237,13 @@ impl Session<'_> {
                     });
                     match received {
                         Ok(Ok(0)) => return Ok(Left::Closed),
-                        Ok(Ok(length)) => show(packet.get(..length).unwrap_or_default())?,
+                        Ok(Ok(length)) => match packet.get(..length) {
+                            Some([ENDED, code @ ..]) => {
+                                let code = code.try_into().map(i32::from_le_bytes);
+                                return Ok(code.map_or(Left::Closed, Left::Ended));
+                            }
+                            packet => show(packet.unwrap_or_default())?,
+                        },
                         Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Left::Closed),
                         Ok(Err(error)) => return Err(error),
@@ -227,6 +253,9 @@ impl Session<'_> {
                 bytes = next(&mut typed) => {
                     let Some(bytes) = bytes else {
                         typed = None;
+                        if self.ends_input && !send(&socket, &[INPUT]).await? {
+                            return Ok(Left::Closed);
+                        }
                         continue;
                     };
                     let (bytes, left) = if self.tty { detach.filter(&bytes) } else { (bytes, false) };
@@ -241,10 +270,7 @@ impl Session<'_> {
                         return Ok(Left::Detached);
                     }
                 }
-                Some(number) = signals.recv() => {
-                    // It has just ended: the connection closes next.
-                    let _ = runtime::signal(self.running, number);
-                }
+                Some(number) = signals.recv() => (self.signal)(number),
                 _ = resized.recv(), if self.tty => self.fit(&socket, 0).await?,
             }
         }

@@ -21,7 +21,10 @@ pub(super) fn container(
         .filter(|view| view.record.config.name == service && (index == 0 || view.record.number == index))
         .filter(|view| !running || view.state.is_running())
         .collect();
-    found.sort_by_key(|view| (!view.state.is_running(), view.record.number));
+    found.sort_by_key(|view| {
+        let record = &view.record;
+        (!view.state.is_running(), record.one_off.is_some(), record.number)
+    });
     let missing = match (index, running) {
         (0, true) => Failure::new(format!("service \"{service}\" is not running"))
             .hint(format!("'rcompose up -d {service}' starts it")),

@@ -110,6 +110,7 @@ pub(super) fn cp(context: &Context, typed: &Cp) -> Outcome {
     let mut list: Vec<View> = views(&context.world, &loaded.project.name)?
         .into_iter()
         .filter(|view| view.record.config.name == service)
+        .filter(|view| typed.all || view.record.one_off.is_none())
         .filter(|view| typed.index == 0 || view.record.number == typed.index)
         .collect();
     if list.is_empty() {

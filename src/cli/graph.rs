@@ -11,7 +11,7 @@ use super::failure::{Failure, Outcome};
 use super::ps::{Shown, Status, health};
 use super::terminal::Style;
 use crate::graph::{Graph, Link};
-use crate::host::views;
+use crate::host::replicas;
 use crate::lifecycle::Health;
 use crate::plan::ContainerState;
 use crate::project::Condition;
@@ -142,7 +142,7 @@ pub(super) fn graph(context: &Context, typed: &Typed) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     let graph = Graph::new(&loaded.project).map_err(Failure::new)?;
-    let shown: Vec<Shown> = views(&context.world, &loaded.project.name)?
+    let shown: Vec<Shown> = replicas(&context.world, &loaded.project.name)?
         .into_iter()
         .map(|view| Shown::of(&context.world, view))
         .collect();

@@ -23,7 +23,7 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
     });
     if !context.global.dry_run {
         need_privilege()?;
-        let plan = super::request::plan(context, &loaded, &intent)?;
+        let plan = super::request::plan(context, &loaded.project, &intent)?;
         if plan.is_empty() {
             context.terminal.warning(&format!(
                 "no resource found to remove for project \"{}\"",
@@ -107,7 +107,7 @@ pub(super) fn kill(context: &Context, typed: &Kill) -> Outcome {
     };
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
-    if !context.global.dry_run && super::request::plan(context, &loaded, &intent)?.is_empty() {
+    if !context.global.dry_run && super::request::plan(context, &loaded.project, &intent)?.is_empty() {
         return Err(Failure::new("no container to kill"));
     }
     apply(context, loaded, intent, None)?;
@@ -132,7 +132,7 @@ pub(super) fn rm(context: &Context, typed: &Rm) -> Outcome {
     };
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
-    let plan = super::request::plan(context, &loaded, &intent)?;
+    let plan = super::request::plan(context, &loaded.project, &intent)?;
     let names: Vec<&str> = plan
         .actions
         .iter()

@@ -10,7 +10,7 @@ use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter, Span};
 use super::moment;
-use crate::host::{View, views};
+use crate::host::{View, replicas};
 use crate::monitor::log::From;
 
 /// How often `logs -f` looks for containers that are new. What they print is
@@ -113,7 +113,7 @@ fn wanted(typed: &Logs, view: &View) -> bool {
 
 /// Says of which containers nothing is kept.
 fn tell_unkept(context: &Context, typed: &Logs, project: &str) -> Result<(), Failure> {
-    for view in views(&context.world, project)? {
+    for view in replicas(&context.world, project)? {
         let logging = view.record.config.logging.as_ref();
         if wanted(typed, &view) && logging.is_some_and(|logging| logging.driver.as_deref() == Some("none")) {
             let name = &view.record.name;
@@ -134,7 +134,7 @@ fn attach(
     from: From,
 ) -> Result<usize, Failure> {
     let mut running = 0;
-    for view in views(&context.world, project)? {
+    for view in replicas(&context.world, project)? {
         if !wanted(typed, &view) {
             continue;
         }

@@ -27,6 +27,7 @@ mod explain;
 mod failure;
 mod follow;
 mod graph;
+mod history;
 mod image;
 mod lifecycle;
 mod logs;
@@ -38,6 +39,7 @@ mod progress;
 mod ps;
 mod relay;
 mod request;
+mod run;
 mod stats;
 mod template;
 mod terminal;
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
             Command::Events(typed) => events::events(&context, typed),
             Command::Wait(typed) => wait::wait(&context, typed),
             Command::Watch(typed) => watch::watch(&context, typed),
+            Command::Run(typed) => run::run(&context, typed),
             Command::Exec(typed) => exec::exec(&context, typed),
             Command::Stop(typed) => lifecycle::stop(&context, typed),
             Command::Start(typed) => lifecycle::start(&context, typed),
@@ -104,6 +107,10 @@ pub fn main() -> ExitCode {
             Command::Config(typed) => config::config(&context, typed),
             Command::Explain(typed) => explain::explain(&context, typed),
             Command::Plan(typed) => plan::plan(&context, typed),
+            Command::Apply(typed) => plan::apply(&context, typed),
+            Command::History(typed) => history::history(&context, typed),
+            Command::Diff(typed) => history::diff(&context, typed),
+            Command::Rollback(typed) => history::rollback(&context, typed),
             Command::Pull(typed) => image::pull(&context, typed),
             Command::Push(typed) => image::push(&context, typed),
             Command::Images(typed) => image::images(&context, typed),

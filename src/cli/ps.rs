@@ -129,6 +129,7 @@ pub(super) fn ps(context: &Context, typed: &Ps) -> Outcome {
     let filters: Vec<Status> = typed.status.iter().chain(&typed.filter).copied().collect();
     let mut shown: Vec<Shown> = views(&context.world, &project.name)?
         .into_iter()
+        .filter(|view| typed.all || view.record.one_off.is_none())
         .filter(|view| {
             let service = &view.record.config.name;
             if typed.services.is_empty() {

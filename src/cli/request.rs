@@ -5,8 +5,9 @@ use super::failure::Failure;
 use super::progress::Progress;
 use crate::host::observe;
 use crate::plan::{self, Intent, Plan};
+use crate::project::Project;
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request, Watching};
+use crate::supervisor::protocol::{Apply, Reply, Request, Watching};
 
 /// Applies an intent and waits for the end. With `--dry-run`, prints what
 /// would be done and does nothing.
@@ -16,16 +17,26 @@ pub(super) fn apply(
     intent: Intent,
     watch: Option<Watching>,
 ) -> Result<(), Failure> {
+    let wanted = Apply {
+        watch,
+        ..Apply::new(loaded.request, intent)
+    };
+    apply_as(context, &loaded.project, wanted)
+}
+
+/// Applies what is wanted of the stack of a project and waits for the end. With
+/// `--dry-run`, prints what would be done and does nothing.
+pub(super) fn apply_as(context: &Context, project: &Project, wanted: Apply) -> Result<(), Failure> {
     if context.global.dry_run {
-        let plan = plan(context, &loaded, &intent)?;
+        let plan = plan(context, project, &wanted.intent)?;
         context
             .terminal
             .out(&super::plan::text(&plan, context.terminal.color_out));
         return Ok(());
     }
     need_privilege()?;
-    let mut client = Client::connect(&context.world, &loaded.project.name)?;
-    if let (Some(Watching::Always), Intent::Up(up)) = (watch, &intent) {
+    let mut client = Client::connect(&context.world, &project.name)?;
+    if let (Some(Watching::Always), Intent::Up(up)) = (wanted.watch, &wanted.intent) {
         client.ask(&Request::Follow {
             load: None,
             services: up.services.clone(),
@@ -33,12 +44,7 @@ pub(super) fn apply(
             explain: false,
         })?;
     }
-    client.ask(&Request::Apply {
-        load: loaded.request,
-        intent,
-        watch,
-        session: false,
-    })?;
+    client.ask(&Request::Apply(wanted))?;
     let mut progress = Progress::new(&context.terminal);
     loop {
         let Some(reply) = client.next()? else {
@@ -89,9 +95,9 @@ fn end(errors: &[String], diagnostics: &[crate::stack::Diagnostic], cancelled: b
 }
 
 /// What an intent would do, without a supervisor and without effect.
-pub(super) fn plan(context: &Context, loaded: &Loaded, intent: &Intent) -> Result<Plan, Failure> {
-    let observed = observe(&context.world, &loaded.project)?;
-    plan::plan(&loaded.project, &observed, intent).map_err(Failure::new)
+pub(super) fn plan(context: &Context, project: &Project, intent: &Intent) -> Result<Plan, Failure> {
+    let observed = observe(&context.world, project)?;
+    plan::plan(project, &observed, intent).map_err(Failure::new)
 }
 
 /// Refuses early, and clearly, what would fail halfway without privilege.

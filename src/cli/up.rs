@@ -15,21 +15,20 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arguments::{Pull, Up};
+use super::arguments::Up;
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter};
 use super::lifecycle::seconds;
 use super::progress::Progress;
-use super::request::{apply, need_privilege, show};
+use super::request::{apply_as, need_privilege, show};
 use super::terminal::{Style, Terminal};
 use crate::graph::Graph;
-use crate::host::views;
+use crate::host::replicas;
 use crate::monitor::log::From;
 use crate::plan::{self, Intent};
-use crate::project::PullPolicy;
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request, Watching};
+use crate::supervisor::protocol::{Again, Apply, Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
     let context = &Context {
@@ -52,11 +51,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
             .hint("Ctrl-C stops the stack, and it follows its file without being asked to"));
     }
     let intent = Intent::Up(plan::Up {
-        pull: typed.pull.map(|pull| match pull {
-            Pull::Always => PullPolicy::Always,
-            Pull::Missing => PullPolicy::Missing,
-            Pull::Never => PullPolicy::Never,
-        }),
+        pull: typed.pull.map(Into::into),
         services: typed.services.clone(),
         no_deps: typed.no_deps,
         no_start: typed.no_start,
@@ -67,7 +62,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         remove_orphans: typed.remove_orphans,
         scale: typed.scale.iter().cloned().collect(),
         timeout: seconds(typed.timeout),
-        wait: typed.wait,
+        wait: typed.wait || typed.atomic && !typed.no_start,
         ..plan::Up::default()
     });
     // In the background, `--watch` may also be for the stack file alone.
@@ -84,7 +79,12 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
         if let Some(limit) = typed.wait_timeout {
             alarm(context, limit);
         }
-        apply(context, loaded, intent, Some(watch))?;
+        let wanted = Apply {
+            watch: Some(watch),
+            atomic: typed.atomic,
+            ..Apply::new(loaded.request, intent)
+        };
+        apply_as(context, &loaded.project, wanted)?;
         return Ok(ExitCode::SUCCESS);
     }
     need_privilege()?;
@@ -158,12 +158,12 @@ impl Session<'_> {
         };
         let load = session.loaded.request.clone();
         session
-            .ask(&Request::Apply {
-                load,
-                intent,
+            .ask(&Request::Apply(Apply {
+                atomic: typed.atomic,
                 watch: Some(Watching::Session),
                 session: true,
-            })
+                ..Apply::new(load, intent)
+            }))
             .await?;
         if typed.watch {
             session
@@ -235,26 +235,34 @@ impl Session<'_> {
                 self.show_running()?;
                 self.print_logs();
             }
+            // Their own command shows them.
+            Reply::Started { one_off: true, .. } | Reply::Exited { one_off: true, .. } => {}
             Reply::Started {
                 id,
                 name,
                 log,
                 offset,
-            } => self.attach(id, name, log, From::Offset(*offset))?,
+                ..
+            } => {
+                self.attach(id, name, log, From::Offset(*offset))?;
+                // What it has printed before it was followed.
+                self.print_logs();
+            }
             Reply::Exited {
                 id,
                 name,
                 code,
-                restarting,
+                again,
+                ..
             } => {
                 self.print_logs();
                 if self.names.contains_key(id) && !matches!(self.doing, Doing::Stopping(_)) {
-                    let again = if *restarting { " (restarting)" } else { "" };
+                    let again = again.map_or_else(String::new, restarting);
                     let text = format!("{} exited with code {code}{again}", self.short(name));
                     let remark = self.follow.remark(&text);
                     self.progress.above(|terminal| terminal.out(&remark));
                 }
-                if !restarting {
+                if again.is_none() {
                     self.decide(id, *code).await?;
                 }
             }
@@ -320,7 +328,7 @@ impl Session<'_> {
     /// Shows the containers that ran before this `up`, from now on.
     fn show_running(&mut self) -> Result<(), Failure> {
         let chosen = self.chosen();
-        for view in views(&self.context.world, &self.loaded.project.name)? {
+        for view in replicas(&self.context.world, &self.loaded.project.name)? {
             if view.state.is_running()
                 && chosen.contains(&view.record.config.name)
                 && !self.names.contains_key(&view.record.id)
@@ -456,17 +464,15 @@ impl Session<'_> {
             timeout: timeout.or(seconds(self.typed.timeout)),
         };
         let load = self.loaded.request.clone();
-        self.ask(&Request::Apply {
-            load,
-            intent,
-            watch: None,
+        self.ask(&Request::Apply(Apply {
             session: true,
-        })
+            ..Apply::new(load, intent)
+        }))
         .await
     }
 
     async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
-        if matches!(request, Request::Apply { .. }) {
+        if matches!(request, Request::Apply(_)) {
             self.open += 1;
         }
         let mut line = serde_json::to_vec(request).map_err(Failure::new)?;
@@ -476,6 +482,21 @@ impl Session<'_> {
             .await
             .map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
     }
+}
+
+/// Restarts after which a container counts as one that keeps ending.
+const MANY: u32 = 3;
+
+/// What is said of a container that will be started again.
+fn restarting(again: Again) -> String {
+    let Again { restarts, after } = again;
+    if restarts < MANY {
+        return " (restarting)".to_owned();
+    }
+    format!(
+        " (it keeps ending: {restarts} restarts so far, the next in {:.1} s)",
+        after.as_secs_f64()
+    )
 }
 
 /// An exit status as a process can have it.

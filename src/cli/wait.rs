@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::request::{apply, need_privilege};
-use crate::host::{View, last_exit, running, views};
+use crate::host::{View, last_exit, replicas, running};
 use crate::plan::{self, ContainerState, Intent};
 use crate::runtime::{Liveness, probe};
 use crate::supervisor::protocol::Watching;
@@ -32,7 +32,7 @@ pub(super) struct Wait {
 pub(super) fn wait(context: &Context, typed: &Wait) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
-    let mut list = views(&context.world, &loaded.project.name)?;
+    let mut list = replicas(&context.world, &loaded.project.name)?;
     list.retain(|view| typed.services.contains(&view.record.config.name));
     if list.is_empty() {
         return Err(Failure::new(format!(

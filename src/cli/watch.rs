@@ -11,7 +11,7 @@ use super::request::{need_privilege, show};
 use super::terminal::{Style, Terminal};
 use crate::plan::{self, Intent};
 use crate::supervisor::client::Client;
-use crate::supervisor::protocol::{Reply, Request, Watching};
+use crate::supervisor::protocol::{Apply, Reply, Request, Watching};
 use crate::supervisor::sources;
 
 /// `watch`.
@@ -47,15 +47,15 @@ pub(super) fn watch(context: &Context, typed: &Watch) -> Outcome {
     need_privilege()?;
     let mut client = Client::connect(&context.world, &loaded.project.name)?;
     if !typed.no_up {
-        client.ask(&Request::Apply {
-            load: loaded.request.clone(),
-            intent: Intent::Up(plan::Up {
-                services: typed.services.clone(),
-                ..plan::Up::default()
-            }),
+        let intent = Intent::Up(plan::Up {
+            services: typed.services.clone(),
+            ..plan::Up::default()
+        });
+        client.ask(&Request::Apply(Apply {
             watch: Some(Watching::Session),
             session: true,
-        })?;
+            ..Apply::new(loaded.request.clone(), intent)
+        }))?;
     }
     let follow = Request::Follow {
         load: loaded.request,

@@ -12,7 +12,7 @@ use super::moment;
 use super::ps::{Shown, Status, describe_all};
 use super::terminal::Style;
 use crate::graph::{Graph, Link};
-use crate::host::{last_exit, views};
+use crate::host::{last_exit, replicas};
 use crate::lifecycle::Health;
 use crate::monitor::log::{From, Reader};
 use crate::plan::ContainerState;
@@ -50,7 +50,7 @@ pub(super) fn why(context: &Context, typed: &Why) -> Outcome {
     known_services(&loaded.project, services)?;
     let project = &loaded.project;
     let graph = Graph::new(project).map_err(Failure::new)?;
-    let shown = views(&context.world, &project.name)?
+    let shown = replicas(&context.world, &project.name)?
         .into_iter()
         .map(|view| Shown::of(&context.world, view))
         .collect();
@@ -159,7 +159,10 @@ impl Asked<'_> {
         let record = &shown.view.record;
         let mut lines = vec![format!("{}: {}", record.name, describe_all(shown))];
         if shown.view.health == Some(Health::Unhealthy) {
-            let test = record.check.as_ref().map(|check| check.test.join(" "));
+            let test = record.check.as_ref().map(|check| match &check.built_in {
+                Some(probe) => probe.to_string(),
+                None => check.test.join(" "),
+            });
             lines.push(format!("  its health check fails: {}", test.unwrap_or_default()));
         }
         let exit = last_exit(&self.context.world, record)?;

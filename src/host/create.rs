@@ -14,6 +14,7 @@ use crate::lifecycle::health::HealthPolicy;
 use crate::network::pool::PoolRequest;
 use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec};
 use crate::network::{NetworkError, bridge, firewall};
+use crate::plan::OneOff;
 use crate::project::{HealthTest, MountSource, Project, Service};
 use crate::runtime;
 use crate::store::{World, read_record, write_record};
@@ -97,15 +98,29 @@ async fn mounted_images(
     Ok(found)
 }
 
+/// What tells a container from others of its service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) number: u32,
+    pub(super) name: &'a str,
+    /// The container whose anonymous volumes it takes over.
+    pub(super) inherit: Option<&'a str>,
+    pub(super) one_off: Option<&'a OneOff>,
+}
+
 /// Makes a container: its record, its addresses, its folders.
 pub(super) async fn container(
     machine: &Arc<Machine>,
     project: &Project,
     service: &str,
-    number: u32,
-    name: &str,
-    inherit: Option<&str>,
+    wanted: &Wanted<'_>,
 ) -> Result<Vec<String>, HostError> {
+    let &Wanted {
+        number,
+        name,
+        inherit,
+        one_off,
+    } = wanted;
     let config = project
         .services
         .get(service)
@@ -119,7 +134,10 @@ pub(super) async fn container(
         .ok_or_else(|| HostError::NoImage {
             image: config.image.clone(),
         })?;
-    let id = random_id()?;
+    let id = match one_off {
+        Some(one_off) => one_off.id.clone(),
+        None => random_id()?,
+    };
     let mut networks = BTreeMap::new();
     let mut volumes = BTreeMap::new();
     for key in config.networks.keys() {
@@ -168,8 +186,9 @@ pub(super) async fn container(
         images: mounted_images(machine, &config).await?,
         given: given::of(project, &config)?,
         seccomp: seccomp_profile(project, &config)?,
-        labels: labels(project, &config, number, &image.id),
+        labels: labels(project, &config, number, &image.id, one_off),
         stopped: false,
+        one_off: one_off.cloned(),
         config,
     };
     machine.holders().insert(record.lease_key(), record.id.clone());
@@ -267,7 +286,9 @@ fn anonymous_targets(service: &Service, image: &Image) -> Vec<String> {
 pub(super) fn check(service: &Service, image: Option<&Image>) -> Option<Check> {
     let image = image.and_then(|image| image.config.healthcheck.as_ref());
     let own = service.healthcheck.clone().unwrap_or_default();
+    let built_in = own.probe;
     let test = match own.test {
+        _ if built_in.is_some() => vec![],
         Some(HealthTest::None) => return None,
         Some(HealthTest::Cmd(arguments)) => arguments,
         Some(HealthTest::CmdShell(line)) => shell(&line),
@@ -280,6 +301,8 @@ pub(super) fn check(service: &Service, image: Option<&Image>) -> Option<Check> {
     let of = |own: Option<std::time::Duration>, image: Option<std::time::Duration>| own.or(image);
     Some(Check {
         test,
+        built_in,
+        restart: own.restart,
         policy: HealthPolicy::new(
             of(own.interval, image.and_then(|check| check.interval)),
             of(own.timeout, image.and_then(|check| check.timeout)),
@@ -300,6 +323,7 @@ pub(super) fn labels(
     service: &Service,
     number: u32,
     image: &str,
+    one_off: Option<&OneOff>,
 ) -> BTreeMap<String, String> {
     let mut labels = service.labels.clone();
     let files: Vec<String> = project
@@ -316,7 +340,10 @@ pub(super) fn labels(
         ("project", project.name.clone()),
         ("service", service.name.clone()),
         ("container-number", number.to_string()),
-        ("oneoff", "False".to_owned()),
+        (
+            "oneoff",
+            if one_off.is_some() { "True" } else { "False" }.to_owned(),
+        ),
         ("config-hash", crate::project::hash(service)),
         ("image", image.to_owned()),
         ("depends_on", dependencies.join(",")),
@@ -325,6 +352,9 @@ pub(super) fn labels(
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ] {
         labels.insert(format!("{LABEL}{key}"), value);
+    }
+    if let Some(one_off) = one_off {
+        labels.insert(format!("{LABEL}slug"), one_off.id.clone());
     }
     labels
 }
@@ -431,7 +461,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), HostError> {
 }
 
 /// 64 hexadecimal digits that nobody else has.
-fn random_id() -> Result<String, HostError> {
+pub(super) fn random_id() -> Result<String, HostError> {
     const RANDOM: &str = "/dev/urandom";
     let mut bytes = [0_u8; 32];
     std::fs::File::open(RANDOM)

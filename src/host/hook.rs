@@ -86,7 +86,12 @@ fn tail(mut stream: File) -> String {
             kept.drain(..kept.len() - KEPT);
         }
     }
-    let text = String::from_utf8_lossy(&kept);
+    last_lines(&kept)
+}
+
+/// The last lines of a text, each on a line of its own.
+pub(super) fn last_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LINES);
     lines

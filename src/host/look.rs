@@ -7,6 +7,7 @@ use super::record::{ContainerRecord, folders, lease_key};
 use super::start::stop_signal;
 use super::view::{View, views};
 use super::{HostError, Machine};
+use crate::lifecycle::restart::Tries;
 use crate::plan::ContainerState;
 use crate::runtime::{ExitRecord, RunningRecord};
 use crate::store::{World, read_record, remove_record, write_record};
@@ -70,6 +71,11 @@ fn restarting_path(world: &World, project: &str, id: &str) -> PathBuf {
     world.container(project, id).run.join("restarting")
 }
 
+/// There while a container has been restarted since its last start by a command.
+fn tries_path(world: &World, project: &str, id: &str) -> PathBuf {
+    world.container(project, id).run.join("restarts.json")
+}
+
 /// Whether a container that has ended waits for its restart policy.
 pub fn is_restarting(world: &World, view: &View) -> bool {
     let waits = matches!(view.state, ContainerState::Exited { stopped: false, .. });
@@ -88,6 +94,29 @@ impl Machine {
         if let Err(error) = noted {
             tracing::warn!(%error, "that a container waits for its restart was not noted");
         }
+    }
+
+    /// Notes how often a container was restarted, for the supervisor after this one.
+    pub fn note_tries(&self, id: &str, tries: Tries) {
+        let path = tries_path(&self.world, &self.project, id);
+        let noted = if tries == Tries::default() {
+            remove_record(&path)
+        } else {
+            write_record(&path, &tries)
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%error, "how often a container was restarted was not noted");
+        }
+    }
+
+    /// How often a container was restarted, as the supervisor before this one noted it.
+    pub(super) fn tries(&self, id: &str) -> Option<Tries> {
+        // What cannot be read has never been counted.
+        Some(
+            read_record(&tries_path(&self.world, &self.project, id))
+                .ok()?
+                .unwrap_or_default(),
+        )
     }
 
     /// The record of a container; `None` when there is none, or it cannot be read.

@@ -11,10 +11,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, spec, start};
+use super::{Host, HostError, create, given, hook, prepare, probe, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
-use crate::lifecycle::restart::RestartPolicy;
+use crate::lifecycle::restart::{Rules, Tries};
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
@@ -75,8 +75,12 @@ pub struct Started {
     pub service: String,
     /// Its restart policy started it, not a command.
     pub again: bool,
+    /// None of the service's replicas.
+    pub one_off: bool,
     /// What happens when it ends.
-    pub restart: RestartPolicy,
+    pub restart: Rules,
+    /// How often it was restarted before a former supervisor ended.
+    pub tries: Option<Tries>,
     /// Its health check.
     pub healthcheck: Option<Check>,
     /// What it prints goes here.
@@ -268,6 +272,11 @@ impl Machine {
         }
     }
 
+    /// The world that it is in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// The project as the records have it.
     ///
     /// # Errors
@@ -370,21 +379,41 @@ impl Machine {
     }
 
     /// Runs a health probe: whether it ended with status 0 in time.
-    pub async fn probe(&self, id: &str, test: &[String], timeout: Duration) -> bool {
+    pub async fn probe(&self, id: &str, check: &Check) -> bool {
         // Frozen, it can answer nothing: it is asked when it goes on.
         let _ = self
             .paused
             .subscribe()
             .wait_for(|paused| !paused.contains(id))
             .await;
-        let Some(running) = self.running(id) else {
+        let (Some(running), Ok(Some(record))) = (self.running(id), self.record(id)) else {
             return false;
         };
         // On its own: whoever gives up waiting for the answer leaves a process
         // that is still to be reaped.
-        let test = test.to_vec();
-        let probe = tokio::spawn(async move { start::probe(&running, &test, timeout).await });
+        let (world, check) = (self.world.clone(), check.clone());
+        let probe = tokio::spawn(async move { probe::passes(&world, &record, &running, &check).await });
         probe.await.unwrap_or(false)
+    }
+
+    /// Ends the run of a container that is unhealthy, as a stop would; what
+    /// follows is its restart policy's.
+    pub async fn end_unhealthy(&self, id: &str) {
+        let (Some(running), Ok(Some(record))) = (self.running(id), self.record(id)) else {
+            return;
+        };
+        let Some((_, mut ended)) = self.live().get(id).map(Live::clone_of) else {
+            return;
+        };
+        let grace = record.config.stop_grace_period.unwrap_or(GRACE);
+        // It may have just ended.
+        let _ = runtime::signal(&running, start::stop_signal(&record));
+        if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
+            .await
+            .is_err()
+        {
+            let _ = blocking(move || Ok(runtime::kill_all(&running)?)).await;
+        }
     }
 
     /// A plan has come to its end. Containers that it has stopped and, having
@@ -408,6 +437,15 @@ impl Machine {
                 });
             }
         }
+    }
+
+    /// Removes the containers of `pre_start` hooks that nobody waits for any more:
+    /// whoever did was cut off.
+    ///
+    /// # Errors
+    /// [`HostError`] when records cannot be read or one cannot be removed.
+    pub async fn clear_hooks(&self) -> Result<(), HostError> {
+        prepare::clear(self).await
     }
 
     /// Notes a health verdict where `ps` finds it.
@@ -651,7 +689,7 @@ impl Machine {
     }
 
     /// Removes a container, killing it first if it still runs.
-    async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
+    pub(super) async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
@@ -759,7 +797,13 @@ impl Machine {
         }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
-        record.labels = create::labels(project, service, record.number, &record.image);
+        record.labels = create::labels(
+            project,
+            service,
+            record.number,
+            &record.image,
+            record.one_off.as_ref(),
+        );
         record.given = given::of(project, service)?;
         let paths = self.world.container(&self.project, &record.id);
         given::write(&paths, &record.given)?;
@@ -817,8 +861,18 @@ impl Host for Machine {
                 number,
                 name,
                 inherit,
-            } => create::container(self, project, service, *number, name, inherit.as_deref()).await,
+                one_off,
+            } => {
+                let wanted = create::Wanted {
+                    number: *number,
+                    name,
+                    inherit: inherit.as_deref(),
+                    one_off: one_off.as_ref(),
+                };
+                create::container(self, project, service, &wanted).await
+            }
             Operation::UpdateContainer { container, .. } => self.update(project, container).await,
+            Operation::Prepare { service, number } => prepare::run(self, project, service, *number).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
                 self.give_again(project, &record).await?;
@@ -842,7 +896,7 @@ impl Host for Machine {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }
             // Waits are the supervisor's: it knows who is healthy.
-            Operation::Await { .. } => Ok(vec![]),
+            Operation::Await { .. } | Operation::Settle { .. } => Ok(vec![]),
         }
     }
 }

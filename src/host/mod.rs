@@ -6,7 +6,8 @@
 //! A container's record is written by [`create`] and read by all others; a run
 //! of it begins and ends in [`start`]. What it is given beside its image has a
 //! room each: configs and secrets in [`given`], commands in its life in
-//! [`hook`], ports and names in [`traffic`].
+//! [`hook`], questions about its health in [`probe`], ports and names in
+//! [`traffic`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ mod hook;
 mod logging;
 mod look;
 mod machine;
+mod prepare;
+mod probe;
 mod record;
 mod selinux;
 mod spec;
@@ -36,7 +39,8 @@ pub use given::Given;
 pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
-pub use view::{Published, View, observe, recall, views};
+pub use start::client_path;
+pub use view::{Published, View, observe, recall, replicas, views};
 
 /// Something that a plan can be performed on.
 pub trait Host: Send + Sync + 'static {

@@ -8,7 +8,8 @@ use super::HostError;
 use super::given::Given;
 use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
-use crate::project::Service;
+use crate::plan::OneOff;
+use crate::project::{Probe, Service};
 use crate::store::{World, read_record};
 
 /// Raised when the shape of [`ContainerRecord`] changes so that an older
@@ -61,12 +62,28 @@ pub struct ContainerRecord {
     pub labels: BTreeMap<String, String>,
     /// A command stopped it: restart policies leave it alone.
     pub stopped: bool,
+    /// None of the service's replicas: `run` made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_off: Option<OneOff>,
 }
 
 impl ContainerRecord {
     /// The key of its addresses in a network: the same for its replacement.
     pub(super) fn lease_key(&self) -> String {
-        lease_key(&self.project, &self.config.name, self.number)
+        match &self.one_off {
+            None => lease_key(&self.project, &self.config.name, self.number),
+            Some(_) => format!(
+                "{}{}-run-{}",
+                lease_prefix(&self.project),
+                self.config.name,
+                self.short_id()
+            ),
+        }
+    }
+
+    /// Whether it is removed when it has ended.
+    pub fn is_fleeting(&self) -> bool {
+        self.one_off.as_ref().is_some_and(|one_off| one_off.remove)
     }
 
     /// The first twelve digits of the id, as people see it.
@@ -95,6 +112,12 @@ pub(super) fn lease_prefix(project: &str) -> String {
 pub struct Check {
     /// The probe: program and arguments.
     pub test: Vec<String>,
+    /// The probe, when it is one of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_in: Option<Probe>,
+    /// An unhealthy container is ended, for its restart policy to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
     /// When it runs, and what its results mean.
     pub policy: HealthPolicy,
 }

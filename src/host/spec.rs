@@ -353,7 +353,10 @@ impl Mounts<'_> {
                 continue;
             }
             let others = containers(self.world, &record.project)?;
-            let Some(other) = others.iter().find(|other| other.config.name == *name) else {
+            let Some(other) = others
+                .iter()
+                .find(|other| other.config.name == *name && other.one_off.is_none())
+            else {
                 return Err(HostError::Dependency {
                     reason: format!("service \"{name}\" has no container whose volumes could be taken over"),
                 });

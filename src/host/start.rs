@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
@@ -19,16 +20,14 @@ use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
 use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, spec};
 use crate::image::Image;
-use crate::lifecycle::restart::RestartPolicy;
+use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart};
-use crate::runtime::{
-    self, ExecRequest, ExecStdio, ExitRecord, Liveness, Process, RunRequest, RunningRecord,
-};
+use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
+use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
 
@@ -109,6 +108,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive, &mounted)).await?;
     let listeners = machine.traffic.listeners(&record.name);
+    let client = first_client(&machine.world, &record);
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
     let offset = log_end(&machine.world, &record);
     let name = record.name.clone();
@@ -125,6 +125,9 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         }
         kept.extend(listeners.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         kept.push(("run-lock".to_owned(), lock.as_fd()));
+        if let Some(client) = &client {
+            kept.push((runtime::FIRST_CLIENT.to_owned(), client.as_fd()));
+        }
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         drop(shared);
         Ok((network, result))
@@ -143,6 +146,27 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     }
     machine.hear(News::Started(started(&machine.world, &record, again, offset)));
     Ok(warnings)
+}
+
+/// Where whoever asks for a container by `run` waits for its start, to have all
+/// it prints and to give it input: a packet socket that listens.
+pub fn client_path(world: &World, project: &str, id: &str) -> PathBuf {
+    // Short, as the paths of sockets have to be.
+    let short = id.get(..12).unwrap_or(id);
+    world.stack_run(project).join(format!("{short}.run"))
+}
+
+/// A connection to who waits there, if anybody does.
+fn first_client(world: &World, record: &ContainerRecord) -> Option<OwnedFd> {
+    record.one_off.as_ref()?;
+    let path = client_path(world, &record.project, &record.id);
+    let address = SocketAddrUnix::new(&path).ok()?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    let connected = rustix::net::connect(&socket, &address);
+    // One client, one start.
+    let _ = remove_record(&path);
+    connected.ok().map(|()| socket)
 }
 
 /// Leads names and ports to a container that has just been started.
@@ -419,7 +443,7 @@ fn namespace_of(
 ) -> Result<OwnedFd, HostError> {
     for record in containers(world, project)?
         .iter()
-        .filter(|record| record.config.name == service)
+        .filter(|record| record.config.name == service && record.one_off.is_none())
     {
         let paths = world.container(project, &record.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
@@ -510,12 +534,10 @@ pub(super) async fn adopt(
         tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
     }
     take_in(machine, record, running, monitor, linked.is_ok().then_some(link));
-    machine.hear(News::Started(started(
-        &machine.world,
-        record,
-        false,
-        log_end(&machine.world, record),
-    )));
+    machine.hear(News::Started(Started {
+        tries: machine.tries(&record.id),
+        ..started(&machine.world, record, false, log_end(&machine.world, record))
+    }));
     Ok(())
 }
 
@@ -557,7 +579,10 @@ async fn settle_end(
     let exit = clear(machine, record).await?;
     let offset = log_end(&machine.world, record);
     machine.hear(News::Ended {
-        container: started(&machine.world, record, false, offset),
+        container: Started {
+            tries: machine.tries(&record.id),
+            ..started(&machine.world, record, false, offset)
+        },
         code: exit.code,
         stopped: record.stopped || !killed,
     });
@@ -646,25 +671,6 @@ pub(super) async fn ended_process(process: &Process) {
     }
 }
 
-/// Runs a health probe in a container: whether it ended with 0 in time.
-pub(super) async fn probe(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
-    let (running, request) = (
-        running.clone(),
-        ExecRequest {
-            args: test.to_vec(),
-            ..ExecRequest::default()
-        },
-    );
-    let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
-    let Ok(exec) = begun else { return false };
-    let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
-    if in_time.is_err() {
-        let _ = exec.process.signal(libc::SIGKILL);
-        ended_process(&exec.process).await;
-    }
-    matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
-}
-
 /// What is told of a container that runs; `offset` is where its run begins in the log.
 pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offset: u64) -> Started {
     let log = world.container(&record.project, &record.id).log();
@@ -673,15 +679,32 @@ pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offs
         name: record.name.clone(),
         service: record.config.name.clone(),
         again,
-        restart: match record.config.restart {
-            Restart::No => RestartPolicy::No,
-            Restart::Always => RestartPolicy::Always,
-            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
-            Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
-        },
+        one_off: record.one_off.is_some(),
+        restart: restart_rules(&record.config),
+        tries: None,
         healthcheck: record.check.clone(),
         offset,
         log,
+    }
+}
+
+/// What decides about restarts of a service's containers.
+fn restart_rules(service: &Service) -> Rules {
+    let policy = match service.restart {
+        Restart::No => RestartPolicy::No,
+        Restart::Always => RestartPolicy::Always,
+        Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+        Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
+    };
+    let deploy = service
+        .deploy
+        .as_ref()
+        .and_then(|deploy| deploy.restart_policy.as_ref());
+    Rules {
+        policy,
+        delay: deploy.and_then(|deploy| deploy.delay),
+        max_attempts: deploy.and_then(|deploy| deploy.max_attempts),
+        window: deploy.and_then(|deploy| deploy.window),
     }
 }
 

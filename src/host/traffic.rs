@@ -180,12 +180,11 @@ impl Traffic {
         places: &[Place],
     ) -> Result<Vec<Published>, HostError> {
         for place in places {
-            let mut names = vec![
-                record.name.clone(),
-                record.config.name.clone(),
-                record.short_id().to_owned(),
-            ];
-            names.extend(place.aliases.iter().cloned());
+            let mut names = vec![record.name.clone(), record.short_id().to_owned()];
+            if record.one_off.as_ref().is_none_or(|one_off| one_off.aliases) {
+                names.push(record.config.name.clone());
+                names.extend(place.aliases.iter().cloned());
+            }
             let mut addresses = vec![IpAddr::V4(place.lease.address)];
             addresses.extend(place.lease.address6.map(IpAddr::V6));
             self.names.set_network(&place.network, &place.name);

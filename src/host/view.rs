@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::record::{ContainerRecord, HealthRecord, containers};
-use super::{HostError, given};
+use super::{HostError, given, prepare};
 use crate::image::{ImageError, ImageStore};
 use crate::lifecycle::Health;
 use crate::network;
@@ -103,6 +103,16 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
             })
         })
         .collect()
+}
+
+/// [`views`] without the containers that `run` made.
+///
+/// # Errors
+/// [`HostError::Store`] when a record cannot be read.
+pub fn replicas(world: &World, project: &str) -> Result<Vec<View>, HostError> {
+    let mut views = views(world, project)?;
+    views.retain(|view| view.record.one_off.is_none());
+    Ok(views)
 }
 
 /// What a container is doing: the kernel's word where it has one.
@@ -218,6 +228,12 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     let store = ImageStore::open(world.images());
     let mut images = BTreeMap::new();
     let mut stale = BTreeSet::new();
+    let hooks = project.services.values().flat_map(|service| &service.pre_start);
+    for image in hooks.filter_map(|hook| hook.image.as_ref()) {
+        if let Ok(Some(found)) = store.resolve(image) {
+            images.insert(image.clone(), found.id);
+        }
+    }
     for service in project.services.values() {
         if let PullPolicy::Refresh { after } = service.pull_policy
             && let Some(asked) = store.last_asked(&service.image)?
@@ -247,6 +263,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         images,
         stale,
         contents: given::digests(project),
+        prepared: prepare::noted(world, &project.name)?,
     })
 }
 
@@ -269,6 +286,7 @@ fn observed(view: View) -> ObservedContainer {
             .map(|given| (given.from, given.digest))
             .collect(),
         created: record.created,
+        one_off: record.one_off.is_some(),
     }
 }
 

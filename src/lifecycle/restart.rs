@@ -4,6 +4,11 @@
 //! to one minute; a run of at least ten seconds sets it back. `on-failure:N`
 //! counts restarts since the last start by a command, long runs in between or
 //! not. A container that a command stopped is left alone.
+//!
+//! `deploy.restart_policy` adds, as the Compose Specification has it: `delay`,
+//! the same pause before every restart; `max_attempts`, whatever the condition;
+//! and `window`, the length of a run after which the restart before it counts as
+//! successful and all attempts are there again.
 
 use std::time::Duration;
 
@@ -32,6 +37,38 @@ pub enum RestartPolicy {
         /// At most so often; `None` is without end.
         max_retries: Option<u32>,
     },
+}
+
+/// All that decides about restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
+    /// After which ends.
+    pub policy: RestartPolicy,
+    /// The pause before a restart; `None` is one that doubles.
+    pub delay: Option<Duration>,
+    /// Restarts at most, in place of the policy's own number.
+    pub max_attempts: Option<u32>,
+    /// A run this long gives all attempts back; `None`: none does.
+    pub window: Option<Duration>,
+}
+
+impl From<RestartPolicy> for Rules {
+    fn from(policy: RestartPolicy) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
+}
+
+/// What outlives the process that counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tries {
+    /// Restarts so far.
+    restarts: u32,
+    /// The last pause.
+    pause: Duration,
 }
 
 /// How the restarts of one container stand.
@@ -88,7 +125,27 @@ pub enum Reason {
 }
 
 impl RestartState {
-    /// Restarts since the last start by a command.
+    /// A container that runs, or has run until now, and was restarted so often by
+    /// somebody before us.
+    pub fn resumed(tries: Tries, now: Duration) -> Self {
+        Self {
+            started: Some(now),
+            restarts: tries.restarts,
+            pause: tries.pause,
+            due: None,
+        }
+    }
+
+    /// What is to be kept of it.
+    pub fn tries(&self) -> Tries {
+        Tries {
+            restarts: self.restarts,
+            pause: self.pause,
+        }
+    }
+
+    /// Restarts since the last start by a command, or since a run that gave all
+    /// attempts back.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
@@ -100,7 +157,7 @@ impl RestartState {
 
     /// Takes one input.
     #[must_use]
-    pub fn step(self, policy: RestartPolicy, input: Input, now: Duration) -> (Self, Effect) {
+    pub fn step(self, rules: Rules, input: Input, now: Duration) -> (Self, Effect) {
         match input {
             Input::StartedByCommand => {
                 let fresh = Self {
@@ -121,30 +178,42 @@ impl RestartState {
             Input::Exited { stopped: true, .. } | Input::Stopped => {
                 (Self { due: None, ..self }, Effect::Leave(Reason::Stopped))
             }
-            Input::Exited { code, stopped: false } => self.exited(policy, code, now),
+            Input::Exited { code, stopped: false } => self.exited(rules, code, now),
         }
     }
 
-    fn exited(self, policy: RestartPolicy, code: i32, now: Duration) -> (Self, Effect) {
-        let refusal = match policy {
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => None,
-            RestartPolicy::No => Some(Reason::Policy),
-            RestartPolicy::OnFailure { .. } if code == 0 => Some(Reason::Policy),
-            RestartPolicy::OnFailure {
-                max_retries: Some(most),
-            } if self.restarts >= most => Some(Reason::TriedEnough),
-            RestartPolicy::OnFailure { .. } => None,
+    fn exited(mut self, rules: Rules, code: i32, now: Duration) -> (Self, Effect) {
+        let ran_for = |time: Duration| {
+            self.started
+                .is_some_and(|started| now.saturating_sub(started) >= time)
+        };
+        let long = ran_for(LONG_RUN);
+        if rules.window.is_some_and(ran_for) {
+            self.restarts = 0;
+        }
+        let (wanted, most) = match rules.policy {
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => (true, None),
+            RestartPolicy::No => (false, None),
+            RestartPolicy::OnFailure { max_retries } => (code != 0, max_retries),
+        };
+        let refusal = if !wanted {
+            Some(Reason::Policy)
+        } else if rules
+            .max_attempts
+            .or(most)
+            .is_some_and(|most| self.restarts >= most)
+        {
+            Some(Reason::TriedEnough)
+        } else {
+            None
         };
         if let Some(reason) = refusal {
             return (Self { due: None, ..self }, Effect::Leave(reason));
         }
-        let long = self
-            .started
-            .is_some_and(|started| now.saturating_sub(started) >= LONG_RUN);
-        let pause = if long || self.pause.is_zero() {
-            FIRST_PAUSE
-        } else {
-            self.pause.saturating_mul(2).min(LONGEST_PAUSE)
+        let pause = match rules.delay {
+            Some(delay) => delay,
+            None if long || self.pause.is_zero() => FIRST_PAUSE,
+            None => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
         };
         let due = now.saturating_add(pause);
         let waiting = Self {
@@ -179,7 +248,8 @@ mod tests {
     }
 
     /// Pauses before the restarts of a container whose runs last `runs`.
-    fn pauses(policy: RestartPolicy, code: i32, runs: &[u64]) -> Vec<u64> {
+    fn pauses(rules: impl Into<Rules>, code: i32, runs: &[u64]) -> Vec<u64> {
+        let policy = rules.into();
         let mut now = Duration::from_secs(1000);
         let (mut state, _) = RestartState::default().step(policy, Input::StartedByCommand, now);
         let mut pauses = Vec::new();
@@ -225,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_start_by_a_command_gives_all_tries_back() {
-        let policy = RestartPolicy::OnFailure { max_retries: Some(1) };
+        let policy = Rules::from(RestartPolicy::OnFailure { max_retries: Some(1) });
         let now = Duration::ZERO;
         let (state, _) = RestartState::default().step(policy, Input::StartedByCommand, now);
         let (state, _) = state.step(policy, exit(1), now);
@@ -240,9 +310,9 @@ mod tests {
 
     #[test]
     fn what_a_command_stopped_is_left() {
-        let (state, _) = RestartState::default().step(ALWAYS, Input::StartedByCommand, Duration::ZERO);
+        let (state, _) = RestartState::default().step(ALWAYS.into(), Input::StartedByCommand, Duration::ZERO);
         let (_, effect) = state.clone().step(
-            ALWAYS,
+            ALWAYS.into(),
             Input::Exited {
                 code: 143,
                 stopped: true,
@@ -250,9 +320,44 @@ mod tests {
             Duration::ZERO,
         );
         assert_eq!(effect, Effect::Leave(Reason::Stopped));
-        let (waiting, _) = state.step(ALWAYS, exit(1), Duration::ZERO);
-        let (left, effect) = waiting.step(ALWAYS, Input::Stopped, Duration::ZERO);
+        let (waiting, _) = state.step(ALWAYS.into(), exit(1), Duration::ZERO);
+        let (left, effect) = waiting.step(ALWAYS.into(), Input::Stopped, Duration::ZERO);
         assert_eq!((left.due(), effect), (None, Effect::Leave(Reason::Stopped)));
+    }
+
+    #[test]
+    fn a_delay_is_the_same_each_time_and_attempts_are_counted_within_the_window() {
+        let rules = Rules {
+            policy: ALWAYS,
+            delay: Some(Duration::from_secs(3)),
+            max_attempts: Some(2),
+            window: Some(Duration::from_secs(30)),
+        };
+        assert_eq!(pauses(rules, 0, &[0, 1, 2, 0]), [3000, 3000]);
+        assert_eq!(pauses(rules, 0, &[0, 1, 30, 0, 1]), [3000, 3000, 3000, 3000]);
+        let endless = Rules {
+            window: None,
+            ..rules
+        };
+        assert_eq!(pauses(endless, 0, &[0, 60, 60]), [3000, 3000]);
+    }
+
+    #[test]
+    fn tries_outlive_who_counts_them() {
+        let rules = Rules::from(RestartPolicy::OnFailure { max_retries: Some(2) });
+        let now = Duration::from_secs(5);
+        let (state, _) = RestartState::default().step(rules, Input::StartedByCommand, now);
+        let (state, _) = state.step(rules, exit(1), now);
+        let (state, _) = state.step(rules, Input::Restarted, now);
+        let state = RestartState::resumed(state.tries(), Duration::ZERO);
+        let (state, effect) = state.step(rules, exit(1), Duration::ZERO);
+        assert_eq!(effect, Effect::RestartAt(FIRST_PAUSE * 2));
+        let (state, _) = state.step(rules, Input::Restarted, now);
+        let state = RestartState::resumed(state.tries(), Duration::ZERO);
+        assert_eq!(
+            state.step(rules, exit(1), Duration::ZERO).1,
+            Effect::Leave(Reason::TriedEnough)
+        );
     }
 
     #[test]

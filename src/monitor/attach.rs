@@ -3,16 +3,20 @@
 //! A client hands one end of a packet socket in through the monitor's door and
 //! then gets what the container prints from now on, a packet for what was read
 //! in one go; the first byte says which stream it is. Packets to the monitor
-//! begin with [`INPUT`] (bytes for the container's standard input) or [`SIZE`]
-//! (rows and columns of the terminal, two bytes each, little-endian).
+//! begin with [`INPUT`] (bytes for the container's standard input; none at all:
+//! that was the last of it) or [`SIZE`] (rows and columns of the terminal, two
+//! bytes each, little-endian).
 //!
-//! Nobody waits for a client: one whose socket is full is dropped. Input waits
-//! for the container, and holds up the clients that would add more of it.
+//! Nobody waits for a client: one whose socket is full is dropped. The exception
+//! is the client that was there from the beginning (`run`): the container's
+//! output is not read while that one's socket is full, and its input ends with
+//! it. Its last packet says how the container ended ([`ENDED`]). Input waits for the container, and holds up the clients that would add
+//! more of it.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::termios::Winsize;
 
@@ -22,6 +26,9 @@ use super::log::Stream;
 pub const STDOUT: u8 = 1;
 /// The first byte of a packet with standard error.
 pub const STDERR: u8 = 2;
+/// The first byte of the packet that tells the first client the exit status,
+/// in four bytes, little-endian.
+pub const ENDED: u8 = 3;
 /// The first byte of a packet with bytes for standard input.
 pub const INPUT: u8 = 0;
 /// The first byte of a packet with the size of the terminal.
@@ -30,11 +37,42 @@ pub const SIZE: u8 = 1;
 /// The longest packet to the monitor.
 pub const LONGEST_INPUT: usize = 4096;
 
+/// How long the end of a container waits for its first client to take the rest
+/// of what it printed; begins anew with each packet that is taken.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
 /// The clients of one container.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    list: Vec<OwnedFd>,
+    list: Vec<Client>,
     packet: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Client {
+    fd: OwnedFd,
+    /// It was there from the beginning: the container waits for it.
+    first: bool,
+    /// A packet that its socket had no room for.
+    held: Option<Vec<u8>>,
+}
+
+impl Client {
+    /// Sends a packet; whether the client is still there.
+    fn send(&mut self, packet: &[u8]) -> bool {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, packet, flags)) {
+            Ok(_) => true,
+            Err(rustix::io::Errno::AGAIN) if self.first => {
+                self.held = Some(packet.to_vec());
+                true
+            }
+            Err(_) => false,
+        }
+    }
 }
 
 /// What a client has to say.
@@ -47,8 +85,60 @@ pub(super) enum Heard {
 }
 
 impl Clients {
+    /// The client that is there from the beginning, if there is one.
+    pub(super) fn beginning_with(first: Option<OwnedFd>) -> Self {
+        let first = first.map(|fd| Client {
+            fd,
+            first: true,
+            held: None,
+        });
+        Self {
+            list: first.into_iter().collect(),
+            packet: Vec::new(),
+        }
+    }
+
     pub(super) fn add(&mut self, client: OwnedFd) {
-        self.list.push(client);
+        self.list.push(Client {
+            fd: client,
+            first: false,
+            held: None,
+        });
+    }
+
+    /// Whether the client of that number was there from the beginning.
+    pub(super) fn is_first(&self, number: usize) -> bool {
+        self.list.get(number).is_some_and(|client| client.first)
+    }
+
+    /// Whether the container's output has to wait.
+    pub(super) fn are_full(&self) -> bool {
+        self.list.iter().any(|client| client.held.is_some())
+    }
+
+    /// Sends what had no room before, as far as there is some now.
+    pub(super) fn send_held(&mut self) {
+        self.list.retain_mut(|client| match client.held.take() {
+            Some(packet) => client.send(&packet),
+            None => true,
+        });
+    }
+
+    /// Sends what had no room before, waiting for it; a client that does not
+    /// take it in time is dropped.
+    pub(super) fn wait_for_room(&mut self) {
+        while let Some(number) = self.list.iter().position(|client| client.held.is_some()) {
+            let room = self.list.get(number).is_some_and(|client| {
+                let mut fds = [PollFd::new(&client.fd, PollFlags::OUT)];
+                let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&PATIENCE)));
+                matches!(ready, Ok(1..))
+            });
+            if room {
+                self.send_held();
+            } else {
+                self.list.remove(number);
+            }
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -57,12 +147,12 @@ impl Clients {
 
     /// What to wait for: nothing but their end while input is held up.
     pub(super) fn descriptors(&self, held_up: bool) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        let wanted = if held_up {
-            PollFlags::empty()
-        } else {
-            PollFlags::IN
-        };
-        self.list.iter().map(move |fd| (fd.as_fd(), wanted))
+        self.list.iter().map(move |client| {
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::IN, !held_up);
+            wanted.set(PollFlags::OUT, client.held.is_some());
+            (client.fd.as_fd(), wanted)
+        })
     }
 
     /// Passes on what the container has printed.
@@ -76,10 +166,18 @@ impl Clients {
             Stream::Stderr => STDERR,
         });
         self.packet.extend_from_slice(bytes);
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let packet = &self.packet;
-        self.list
-            .retain(|client| rustix::io::retry_on_intr(|| rustix::net::send(client, packet, flags)).is_ok());
+        self.list.retain_mut(|client| client.send(packet));
+    }
+
+    /// Tells the first client how the container ended.
+    pub(super) fn tell_end(&mut self, code: i32) {
+        let mut packet = vec![ENDED];
+        packet.extend(code.to_le_bytes());
+        for client in self.list.iter_mut().filter(|client| client.first) {
+            client.send(&packet);
+        }
+        self.wait_for_room();
     }
 
     /// Hears the client of that number.
@@ -88,7 +186,7 @@ impl Clients {
             return Heard::Nothing;
         };
         let mut packet = vec![0; LONGEST_INPUT];
-        let length = match rustix::net::recv(client, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
+        let length = match rustix::net::recv(&client.fd, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Heard::Gone,
             Ok((length, _)) => length,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Heard::Nothing,
@@ -125,6 +223,8 @@ pub(super) struct Input {
     fd: Option<OwnedFd>,
     /// Written as soon as the container reads.
     pending: Vec<u8>,
+    /// Nothing comes after that.
+    ending: bool,
 }
 
 impl Input {
@@ -132,8 +232,14 @@ impl Input {
     pub(super) fn new(fd: Option<OwnedFd>) -> Self {
         Self {
             fd,
-            pending: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// Lets the container see the end of its input when it has read the rest.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+        self.flush();
     }
 
     /// What to wait for while something is pending.
@@ -164,6 +270,9 @@ impl Input {
                 // Nobody reads it any more.
                 Err(_) => self.pending.clear(),
             }
+        }
+        if self.ending {
+            self.fd = None;
         }
     }
 
@@ -251,5 +360,49 @@ mod tests {
         drop(read);
         input.give(b"more");
         assert!(input.waits().is_none(), "nobody reads: it is given up");
+    }
+
+    #[test]
+    fn the_end_of_input_comes_after_the_rest_of_it() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&write, true).unwrap();
+        let mut input = Input::new(Some(write));
+        input.give(&vec![b'y'; 100_000]);
+        input.end();
+        let (mut got, mut buffer) = (0, vec![0; 64 << 10]);
+        loop {
+            match rustix::io::read(&read, buffer.as_mut_slice()).unwrap() {
+                0 => break,
+                count => got += count,
+            }
+            input.flush();
+        }
+        assert_eq!(got, 100_000);
+    }
+
+    #[test]
+    fn the_first_client_is_waited_for_and_loses_nothing() {
+        let (first, end) = pair();
+        let mut clients = Clients::beginning_with(Some(end));
+        let block = vec![b'x'; 32 << 10];
+        let mut told = 0;
+        while !clients.are_full() {
+            clients.tell(Stream::Stdout, &block);
+            told += 1;
+        }
+        clients.send_held();
+        assert!(clients.are_full(), "there is no room still");
+        for _ in 0..told {
+            assert_eq!(receive(&first).len(), block.len() + 1);
+            clients.send_held();
+        }
+        assert!(!clients.are_full());
+        assert_eq!(clients.count(), 1);
+        while !clients.are_full() {
+            clients.tell(Stream::Stdout, &block);
+        }
+        drop(first);
+        clients.wait_for_room();
+        assert_eq!(clients.count(), 0, "one that is gone is not waited for");
     }
 }

@@ -112,6 +112,9 @@ impl Output {
             self.buffer = vec![0; BUFFER];
         }
         for _ in 0..TURNS {
+            if clients.are_full() {
+                return Progress::More;
+            }
             match file.read(&mut self.buffer) {
                 Ok(0) => return Progress::Ended,
                 Ok(length) => {
@@ -143,10 +146,13 @@ impl Output {
     /// wait: somebody outside may hold a write end.
     pub(super) fn drain(&mut self, log: &mut Writer, clients: &mut Clients) {
         for number in 0..self.streams.len() {
+            clients.wait_for_room();
             while self.read(number, log, clients) == Progress::More {
                 log.flush();
+                clients.wait_for_room();
             }
         }
+        clients.wait_for_room();
     }
 }
 

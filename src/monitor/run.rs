@@ -121,10 +121,11 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     let door = fds.take(order::DOOR).map_err(given)?;
     let mut optional =
         |number: Option<usize>| number.map(|number| fds.take(number)).transpose().map_err(given);
-    let (filter, network, link) = (
+    let (filter, network, link, client) = (
         optional(order.filter)?,
         optional(order.network)?,
         optional(order.link)?,
+        optional(order.client)?,
     );
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
@@ -215,7 +216,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         child,
         output,
         log,
-        clients: Clients::default(),
+        clients: Clients::beginning_with(client),
         record,
         children,
         door,
@@ -322,6 +323,7 @@ impl Monitor {
                 self.output.input.flush();
             }
             self.hear_clients(&ready.clients);
+            self.clients.send_held();
             // The old link before a new one takes its place.
             if ready.link {
                 self.look_at_link();
@@ -351,6 +353,7 @@ impl Monitor {
         fds.extend(
             self.output
                 .descriptors()
+                .filter(|_| !self.clients.are_full())
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
         let clients = fds.len();
@@ -449,6 +452,7 @@ impl Monitor {
             let _ = store::write_record(&self.order.exit_record, &record);
             let _ = store::remove_record(&reserve(&self.order.exit_record));
         }
+        self.clients.tell_end(code);
         code
     }
 
@@ -488,13 +492,26 @@ impl Monitor {
         let mut gone = Vec::new();
         for (number, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
             match self.clients.hear(number) {
+                Heard::Input(bytes) if bytes.is_empty() => self.end_input(),
                 Heard::Input(bytes) if self.order.stdin_open => self.output.input.give(&bytes),
                 Heard::Size(size) if self.order.terminal => self.output.input.resize(size),
-                Heard::Gone => gone.push(number),
+                Heard::Gone => {
+                    if self.clients.is_first(number) {
+                        self.end_input();
+                    }
+                    gone.push(number);
+                }
                 Heard::Input(_) | Heard::Size(_) | Heard::Nothing => {}
             }
         }
         self.clients.forget(gone);
+    }
+
+    /// There will be no more input; a terminal has no end.
+    fn end_input(&mut self) {
+        if !self.order.terminal {
+            self.output.input.end();
+        }
     }
 
     /// The supervisor says goodbye, or is gone.

@@ -35,7 +35,8 @@ pub struct Action {
     /// Indices of the actions that must have succeeded before, in ascending
     /// order. An [`Operation::Await`] with `required: false` counts as succeeded
     /// whatever happens: its failure, and that of what it comes after, is a
-    /// warning.
+    /// warning. An [`Operation::Settle`] is begun whatever becomes of what it
+    /// comes after.
     pub after: Vec<usize>,
 }
 
@@ -86,6 +87,9 @@ pub enum Operation {
         name: String,
         /// Id of the container it replaces, whose anonymous volumes it takes over.
         inherit: Option<String>,
+        /// It is none of the service's replicas: `run` asks for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        one_off: Option<OneOff>,
     },
     /// Change the record of a container in place: nothing inside it notices.
     UpdateContainer {
@@ -93,6 +97,15 @@ pub enum Operation {
         container: Target,
         /// The changed fields of the service.
         fields: Vec<String>,
+    },
+    /// Run the `pre_start` hooks of a service, each to its end in a container of
+    /// its own.
+    Prepare {
+        /// Service key.
+        service: String,
+        /// Those that run for each replica, for this one; `None`: those that run
+        /// once for the service.
+        number: Option<u32>,
     },
     /// Start the process of a container.
     StartContainer {
@@ -151,6 +164,39 @@ pub enum Operation {
         /// Who waits: a service, or [`WAIT`].
         by: String,
     },
+    /// Wait until containers that were just replaced are as `up --wait` wants
+    /// them, watch them for a while, and pause (`deploy.update_config`). It is
+    /// begun when all it comes after has ended, well or not: what could not be
+    /// started counts as failed.
+    Settle {
+        /// The service that is updated.
+        service: String,
+        /// The containers that were replaced so far.
+        containers: Vec<Target>,
+        /// For how long they are watched.
+        monitor: Duration,
+        /// The pause after that.
+        delay: Duration,
+        /// How many of them may fail.
+        tolerated: u32,
+        /// `false`: more failures than that are a warning, and the update goes on.
+        required: bool,
+    },
+}
+
+/// A container beside the replicas of a service: `run` makes it, or a hook runs
+/// in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OneOff {
+    /// The id it gets: 64 hexadecimal digits that nobody else has.
+    pub id: String,
+    /// It is removed, with its anonymous volumes, when it has ended.
+    pub remove: bool,
+    /// It is found under the names of its service.
+    pub aliases: bool,
+    /// It runs a hook of its service, and is removed by who runs it.
+    pub hook: bool,
 }
 
 /// Who waits when the user does: the `by` of each [`Operation::Await`] that
@@ -162,7 +208,8 @@ pub const WAIT: &str = "--wait";
 /// A container that an action is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
-    /// Id when it exists already; `None` when an earlier action of the plan makes it.
+    /// Id when it is known already; `None` when an earlier action of the plan
+    /// makes the container and only then it has one.
     pub id: Option<String>,
     /// Service key.
     pub service: String,

@@ -80,6 +80,10 @@ impl<'a> Checker<'a> {
         let mut containers: BTreeMap<Key<'a>, Vec<(Verb, usize)>> = BTreeMap::new();
         for (at, action) in plan.actions.iter().enumerate() {
             let (key, verb) = match &action.operation {
+                Operation::CreateContainer {
+                    one_off: Some(one_off),
+                    ..
+                } => (Key::Id(&one_off.id), Verb::Create),
                 Operation::CreateContainer { name, .. } => (Key::New(name), Verb::Create),
                 Operation::UpdateContainer { container, .. } => (container.into(), Verb::Update),
                 Operation::StartContainer { container } => (container.into(), Verb::Start),
@@ -205,6 +209,19 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+            Operation::Prepare { service, .. } => match self.project.services.get(service) {
+                Some(service) => {
+                    for key in attached(service) {
+                        self.check_attachment(at, key);
+                    }
+                }
+                None => self.fault(at, format!("the project has no service {service}")),
+            },
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.check_exists(at, container);
+                }
+            }
             Operation::Await {
                 service,
                 containers,
@@ -227,7 +244,7 @@ impl<'a> Checker<'a> {
 
     fn check_exists(&mut self, at: usize, container: &Target) {
         let exists = match &container.id {
-            Some(id) => self.is_running(id).is_some(),
+            Some(id) => self.is_running(id).is_some() || self.has(&container.into(), Verb::Create, at),
             None => self.has(&container.into(), Verb::Create, at),
         };
         if !exists {
@@ -496,6 +513,7 @@ mod tests {
                 volumes: BTreeMap::new(),
                 contents: BTreeMap::new(),
                 created: 1,
+                one_off: false,
             }],
             networks: vec![ObservedNetwork {
                 id: "n".into(),
@@ -564,6 +582,7 @@ mod tests {
                     number: 1,
                     name: "shop-web-1".into(),
                     inherit: Some("a".into()),
+                    one_off: None,
                 },
                 vec![1, 3],
             ),
@@ -642,6 +661,7 @@ mod tests {
             number: 2,
             name: name.into(),
             inherit: None,
+            one_off: None,
         };
         assert_eq!(
             faults(vec![(create("shop-web-1"), vec![])]),

@@ -24,9 +24,11 @@ const NOT_COMPARED: [&str; 8] = [
 ];
 
 /// Fields that are read from the record when they are needed, so that changing
-/// the record is enough: the supervisor reads `restart` and `healthcheck`, a
+/// the record is enough: the supervisor reads `restart`,
+/// `deploy.restart_policy` and `healthcheck`, a
 /// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 7] = [
+const IN_PLACE: [&str; 8] = [
+    "deploy",
     "expose",
     "healthcheck",
     "labels",
@@ -89,7 +91,36 @@ pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -
     let old = Service::deserialize(recorded).and_then(serde_json::to_value);
     let old = old.as_ref().unwrap_or(recorded);
     let prefix = format!("services.{}", service.name);
-    changes(project, &prefix, old, &wanted, &NOT_COMPARED)
+    let mut changes = changes(project, &prefix, old, &wanted, &NOT_COMPARED);
+    // The rest of it says how the service is updated.
+    changes.retain(|change| {
+        let field = change.field.as_str();
+        !field.starts_with("deploy") || field.starts_with("deploy.restart_policy")
+    });
+    changes
+}
+
+/// The changes from one model of a stack to another, sorted by field; those of
+/// a service that comes or goes are one. Left out is what is only about how the
+/// project was loaded.
+pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
+    const LEFT_OUT: [&str; 5] = [
+        "config_files",
+        "inputs",
+        "name",
+        "working_dir",
+        "disabled_services",
+    ];
+    let value = |project: &Project| serde_json::to_value(project).unwrap_or_default();
+    let mut found = changes(new, "", &value(old), &value(new), &LEFT_OUT);
+    for change in &mut found {
+        // What a default is, is said by its absence.
+        if change.new.is_some() {
+            let path = change.field.replace('[', ".").replace(']', "");
+            change.origin = new.origin(&path).cloned();
+        }
+    }
+    found
 }
 
 /// The changes of a network since `recorded` that need another bridge, sorted

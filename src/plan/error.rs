@@ -107,6 +107,16 @@ pub enum PlanError {
         /// Where that is written.
         origin: Option<Origin>,
     },
+    /// `run` with a name that another container has.
+    #[error(
+        "the container name {name} is taken by a container of service {service:?}: choose another --name"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose container has it.
+        service: String,
+    },
     /// The planner contradicts itself: a fault of this program.
     #[error("plan {action}: it would have to come after itself; please report this")]
     Contradiction {
@@ -130,6 +140,7 @@ impl PlanError {
             Self::NetworkInUse { .. }
             | Self::NetworkGone { .. }
             | Self::NoContainer { .. }
+            | Self::NameTaken { .. }
             | Self::Contradiction { .. } => Vec::new(),
         }
     }

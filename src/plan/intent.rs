@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::OneOff;
 use crate::project::PullPolicy;
 
 /// What a command asks for. An empty `services` is all of them.
@@ -13,6 +14,9 @@ use crate::project::PullPolicy;
 pub enum Intent {
     /// Make and start what the project says (`up`; also live reload).
     Up(Up),
+    /// Make and start a container beside those of a service (`run`), with what
+    /// the service depends on.
+    Run(Run),
     /// Stop and remove (`down`).
     Down(Down),
     /// Stop, keep (`stop`).
@@ -104,6 +108,21 @@ pub struct Up {
     /// In place of each service's `pull_policy` (`--pull`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullPolicy>,
+}
+
+/// The options of `run`. What the container's definition has in place of the
+/// service's is in the project already.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    /// The service.
+    pub service: String,
+    /// Name of the container.
+    pub name: String,
+    /// The container.
+    pub one_off: OneOff,
+    /// For what the service depends on; its `services` do not count.
+    pub up: Up,
 }
 
 /// The options of `down`.

@@ -32,6 +32,7 @@ mod observed;
 mod planner;
 mod recall;
 pub mod render;
+mod saved;
 
 pub use action::*;
 pub use check::{Fault, check};
@@ -40,3 +41,4 @@ pub use intent::*;
 pub use observed::*;
 pub use planner::plan;
 pub use recall::recall;
+pub use saved::Expected;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Health;
+use crate::project::Service;
 
 /// One snapshot of everything of one stack.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,37 @@ pub struct Observed {
     /// is left out.
     #[serde(default)]
     pub contents: BTreeMap<String, String>,
+    /// Which `pre_start` hooks have succeeded: by service (`db`), and by replica
+    /// (`db/2`) for those that run for each, what [`prepared`] said of them then.
+    #[serde(default)]
+    pub prepared: BTreeMap<String, String>,
+}
+
+/// The key in [`Observed::prepared`].
+pub fn preparation(service: &str, number: Option<u32>) -> String {
+    match number {
+        None => service.to_owned(),
+        Some(number) => format!("{service}/{number}"),
+    }
+}
+
+/// Tells apart the `pre_start` hooks of a service: those that run for each
+/// replica, or those that run once. `None` when there are none.
+/// `images` are the ids of the images that are there.
+pub fn prepared(service: &Service, per_replica: bool, images: &BTreeMap<String, String>) -> Option<String> {
+    let hooks: Vec<_> = service
+        .pre_start
+        .iter()
+        .filter(|hook| hook.per_replica == per_replica)
+        .map(|hook| {
+            let image = hook.image.as_ref().unwrap_or(&service.image);
+            (image, images.get(image), hook)
+        })
+        .collect();
+    if hooks.is_empty() {
+        return None;
+    }
+    serde_json::to_string(&hooks).ok()
 }
 
 /// A container that exists.
@@ -59,6 +91,9 @@ pub struct ObservedContainer {
     pub contents: BTreeMap<String, String>,
     /// Creation time, nanoseconds since the epoch: orders duplicates.
     pub created: u64,
+    /// None of the service's replicas: `run` made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_off: bool,
 }
 
 /// What a container is doing.

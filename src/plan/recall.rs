@@ -19,8 +19,9 @@ pub fn recall(name: &str, observed: &Observed) -> Project {
     let mut newest: BTreeMap<&str, (&ObservedContainer, u32)> = BTreeMap::new();
     for container in &observed.containers {
         let (best, count) = newest.entry(&container.service).or_insert((container, 0));
-        *count += 1;
-        if (container.created, &container.id) > (best.created, &best.id) {
+        *count += u32::from(!container.one_off);
+        let rank = |one: &ObservedContainer| (!one.one_off, one.created, one.id.clone());
+        if rank(container) > rank(best) {
             *best = container;
         }
     }

@@ -207,9 +207,9 @@ fn kind(operation: &Operation) -> Kind {
         | Operation::SignalContainer { .. }
         | Operation::PauseContainer { .. }
         | Operation::UnpauseContainer { .. } => Kind::Update,
-        Operation::StartContainer { .. } => Kind::Start,
+        Operation::StartContainer { .. } | Operation::Prepare { .. } => Kind::Start,
         Operation::StopContainer { .. } => Kind::Stop,
-        Operation::Await { .. } => Kind::Wait,
+        Operation::Await { .. } | Operation::Settle { .. } => Kind::Wait,
     }
 }
 
@@ -223,6 +223,14 @@ pub fn operation(operation: &Operation) -> String {
         Operation::RemoveVolume { name } => format!("remove volume {name}"),
         Operation::CreateContainer { name, .. } => format!("create container {name}"),
         Operation::UpdateContainer { container, .. } => format!("update container {}", container.name),
+        Operation::Prepare {
+            service,
+            number: None,
+        } => format!("run pre_start hooks of {service}"),
+        Operation::Prepare {
+            service,
+            number: Some(number),
+        } => format!("run pre_start hooks of {service} for its container #{number}"),
         Operation::StartContainer { container } => format!("start container {}", container.name),
         Operation::StopContainer { container, .. } => format!("stop container {}", container.name),
         Operation::SignalContainer { container, signal } => {
@@ -248,6 +256,12 @@ pub fn operation(operation: &Operation) -> String {
             by,
             ..
         } => wait(service, *condition, by),
+        Operation::Settle {
+            service, containers, ..
+        } => format!(
+            "wait until {} updated containers of {service} have settled",
+            containers.len()
+        ),
     }
 }
 
@@ -273,7 +287,7 @@ fn until(condition: Condition) -> &'static str {
 pub fn reasons(action: &Action) -> Vec<String> {
     let reason = match (&action.cause, &action.operation) {
         (Cause::Changed { changes }, _) => return changes.iter().map(change).collect(),
-        (Cause::Requested, _) | (_, Operation::Await { .. }) => return Vec::new(),
+        (Cause::Requested, _) | (_, Operation::Await { .. } | Operation::Settle { .. }) => return Vec::new(),
         (Cause::Missing, Operation::PullImage { .. }) => "not on this machine".to_owned(),
         (Cause::Missing, _) => "not there".to_owned(),
         (Cause::ImageChanged { old, new }, _) => {
@@ -403,6 +417,14 @@ fn resource(operation: &Operation) -> (&'static str, String) {
         }
         Operation::CreateVolume { name, .. } | Operation::RemoveVolume { name } => ("volume", name.clone()),
         Operation::CreateContainer { name, .. } => ("container", name.clone()),
+        Operation::Prepare {
+            service,
+            number: None,
+        } => ("hooks", format!("{service} pre_start")),
+        Operation::Prepare {
+            service,
+            number: Some(number),
+        } => ("hooks", format!("{service} pre_start #{number}")),
         Operation::UpdateContainer {
             container: target, ..
         }
@@ -432,6 +454,15 @@ fn resource(operation: &Operation) -> (&'static str, String) {
             };
             ("wait", format!("{who}until {service} {until}"))
         }
+        Operation::Settle {
+            service, containers, ..
+        } => (
+            "wait",
+            format!(
+                "until {} updated containers of {service} have settled",
+                containers.len()
+            ),
+        ),
     }
 }
 

@@ -48,10 +48,7 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
 const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
-const NO_HOOKS: &str =
-    "commands before the start are not implemented yet; use a service and `service_completed_successfully`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
-const NO_ROLLOUT: &str = "rolling updates are not implemented";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
     compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
@@ -222,7 +219,6 @@ pub static TABLE: &[Unsupported] = &[
     no("secrets.*.template_driver", Said, "templates are not expanded"),
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
-    no("services.*.pre_start", Said, NO_HOOKS),
     no("services.*.ipc", Text(foreign_container), NO_NAMESPACE),
     no("services.*.pid", Text(foreign_container), NO_NAMESPACE),
     no(
@@ -275,8 +271,6 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "labels of the service as a whole are not kept",
     ),
-    no("services.*.deploy.update_config", Said, NO_ROLLOUT),
-    no("services.*.deploy.rollback_config", Said, NO_ROLLOUT),
     no(
         "services.*.deploy.resources.reservations.cpus",
         Said,
@@ -286,21 +280,6 @@ pub static TABLE: &[Unsupported] = &[
         "services.*.deploy.resources.reservations.generic_resources",
         Said,
         NO_SWARM,
-    ),
-    no(
-        "services.*.deploy.restart_policy.delay",
-        Said,
-        "the time between restarts is not configurable",
-    ),
-    no(
-        "services.*.deploy.restart_policy.window",
-        Said,
-        "the window of a restart is not configurable",
-    ),
-    no(
-        "services.*.deploy.restart_policy.max_attempts",
-        Within(restarts_always),
-        "use it with condition `on-failure`",
     ),
     no("services.*.deploy.placement.constraints", Said, NO_SWARM),
     no("services.*.deploy.placement.preferences", Said, NO_SWARM),
@@ -395,10 +374,6 @@ fn says_cpus(node: &Node, service: &Node) -> bool {
 fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
     mount.text_of("source").is_none_or(str::is_empty)
         && options.get("nocopy").and_then(Node::as_bool) == Some(true)
-}
-
-fn restarts_always(_: &Node, policy: &Node) -> bool {
-    matches!(policy.text_of("condition"), None | Some("" | "any"))
 }
 
 /// Reports every value of a normalised document that cannot be run.

@@ -99,6 +99,8 @@ fn words(operation: &Operation) -> (String, &'static str, &'static str) {
         Operation::RemoveContainer { container, .. } => {
             (format!("Container {}", container.name), "Removing", "Removed")
         }
+        Operation::Prepare { service, .. } => (format!("Service {service}"), "Preparing", "Prepared"),
+        Operation::Settle { service, .. } => (format!("Service {service}"), "Settling", "Settled"),
         Operation::Await {
             service, condition, ..
         } => (

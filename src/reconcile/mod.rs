@@ -213,10 +213,15 @@ async fn perform<H: Host>(
 ) -> (usize, Result<Vec<String>, HostError>) {
     let work = host.perform(&project, &action.operation);
     // Only a wait may be abandoned: it changes nothing. A container that has
-    // been asked to stop ends all the same, or is asked again by the next plan.
+    // been asked to stop ends all the same, or is asked again by the next plan;
+    // the container of a hook is removed by whoever walks.
     let result = if matches!(
         action.operation,
-        Operation::Await { .. } | Operation::PullImage { .. } | Operation::StopContainer { .. }
+        Operation::Await { .. }
+            | Operation::Settle { .. }
+            | Operation::Prepare { .. }
+            | Operation::PullImage { .. }
+            | Operation::StopContainer { .. }
     ) {
         tokio::select! {
             result = work => result,
@@ -251,10 +256,13 @@ fn lose(plan: &Plan, states: &mut [State], dependents: &[Vec<usize>], index: usi
     let (mut reached, mut ready) = (vec![index], Vec::new());
     while let Some(at) = reached.pop() {
         for &dependent in dependents.get(at).into_iter().flatten() {
-            let optional = plan
-                .actions
-                .get(dependent)
-                .is_some_and(|action| matches!(action.operation, Operation::Await { required: false, .. }));
+            let operation = |index: usize| plan.actions.get(index).map(|action| &action.operation);
+            let optional = match operation(dependent) {
+                Some(Operation::Await { required: false, .. }) => true,
+                // One group of an update is not gone on with when the one before is not.
+                Some(Operation::Settle { .. }) => !matches!(operation(at), Some(Operation::Settle { .. })),
+                _ => false,
+            };
             if optional {
                 if unblock(states, dependent) {
                     ready.push(dependent);

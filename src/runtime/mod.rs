@@ -74,7 +74,9 @@ pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, Share, SpecError, bind_mount, bounding_set,
     default_spec, describe_device, seccomp_file, tmpfs_mount,
 };
-pub use self::start::{MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start};
+pub use self::start::{
+    FIRST_CLIENT, MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start,
+};
 pub use self::usage::Usage;
 
 pub(crate) use self::init::report::Beginning;

@@ -57,6 +57,9 @@ pub(crate) struct MonitorOrder {
     /// Hooks that the monitor runs.
     #[serde(default)]
     pub(crate) hooks: Option<Box<HookOrder>>,
+    /// The client that is there from the beginning.
+    #[serde(default)]
+    pub(crate) client: Option<usize>,
     /// The part of the running record that is known beforehand, as it is written.
     pub(crate) fixed: Box<RawValue>,
 }

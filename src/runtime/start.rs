@@ -29,6 +29,11 @@ pub const MONITOR_ROLE: &str = "__monitor";
 /// The name under which the monitor keeps the way in for new supervisors.
 const DOOR: &str = "door";
 
+/// The name among what a monitor keeps of a packet socket whose other end is a
+/// client from before the container begins: nothing of what it prints is lost to
+/// it, and the container waits for it when it is slow.
+pub const FIRST_CLIENT: &str = "client";
+
 /// What a client sends through the door with its socket; a supervisor sends
 /// something else.
 pub(crate) const CLIENT: &[u8] = b"attach";
@@ -51,7 +56,7 @@ pub struct Started {
 ///
 /// The container gets `network` as its network namespace (else one of its own,
 /// if the spec has one, with nothing but loopback). The monitor inherits
-/// `kept`, for [`retrieve_kept`] only, and `supervisor`: when the other end of
+/// `kept`, for [`retrieve_kept`] only ([`FIRST_CLIENT`] apart), and `supervisor`: when the other end of
 /// that stream socket closes before a byte was written to it while the
 /// container runs, the monitor does what [`RunRequest::revive`] says.
 ///
@@ -145,8 +150,12 @@ fn start_in(
     let network_number = place(&mut further, connections.network);
     let link_number = place(&mut further, connections.supervisor);
     let mut numbers = BTreeMap::new();
+    let mut client = None;
     for (name, fd) in connections.kept {
-        if let Some(number) = place(&mut further, Some(*fd)) {
+        let number = place(&mut further, Some(*fd));
+        if name == FIRST_CLIENT {
+            client = number;
+        } else if let Some(number) = number {
             numbers.insert(name.clone(), i32::try_from(number).unwrap_or(i32::MAX));
         }
     }
@@ -189,6 +198,7 @@ fn start_in(
                 hooks: hooks.clone(),
             })
         }),
+        client,
         fixed,
     };
     let order_file = order::write(&order).map_err(failed("write order of"))?;

@@ -143,6 +143,36 @@ impl Board {
         if open { None } else { Some(Ok(())) }
     }
 
+    /// Of containers that were just started: how many have not settled yet, and
+    /// what happened to each that failed. Unlike a dependency, one that has to be
+    /// restarted has failed.
+    pub(super) fn standing(&self, containers: &[Target]) -> (usize, Vec<String>) {
+        let (mut open, mut failures) = (0, Vec::new());
+        for target in containers {
+            let Some(entry) = self.among(std::slice::from_ref(target)).next() else {
+                failures.push(format!("container {} was not started", target.name));
+                continue;
+            };
+            match entry.run {
+                Run::Running {
+                    health: Some(Health::Starting),
+                } => open += 1,
+                Run::Running {
+                    health: Some(Health::Unhealthy),
+                } => failures.push(format!("container {} is unhealthy", entry.name)),
+                Run::Exited {
+                    code: 0,
+                    restarting: false,
+                }
+                | Run::Running { .. } => {}
+                Run::Exited { code, .. } => {
+                    failures.push(format!("container {} exited ({code})", entry.name))
+                }
+            }
+        }
+        (open, failures)
+    }
+
     /// Whether containers are as `up --wait` wants them: each runs, is
     /// healthy if it has a check, or ended with status 0 for good.
     ///

@@ -18,7 +18,7 @@ pub(super) async fn watch(machine: Arc<Machine>, id: String, check: Check, told:
     machine.note_health(&id, state.verdict());
     loop {
         tokio::time::sleep(state.probe_at().saturating_sub(epoch.elapsed())).await;
-        let input = if machine.probe(&id, &check.test, check.policy.timeout).await {
+        let input = if machine.probe(&id, &check).await {
             Input::ProbeSucceeded
         } else {
             Input::ProbeFailed

@@ -99,7 +99,8 @@ fn of_container(facts: &Facts, id: &str, action: &str, time: u64) -> Event {
     }
 }
 
-fn now() -> u64 {
+/// Nanoseconds since 1970.
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,8 @@ use tokio::task::AbortHandle;
 
 use super::board::{Board, Entry, Run};
 use super::health;
-use super::journal::Journal;
+use super::journal::{Journal, now};
+use super::protocol::Again;
 use crate::host::{Machine, News, Started};
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Effect, Input, RestartState};
@@ -26,8 +27,9 @@ pub(super) enum Told {
     Exited {
         id: String,
         name: String,
+        one_off: bool,
         code: i32,
-        restarting: bool,
+        again: Option<Again>,
     },
     Health {
         name: String,
@@ -55,6 +57,8 @@ struct Kept {
     restarts: RestartState,
     probing: Option<AbortHandle>,
     timer: Option<AbortHandle>,
+    /// It is ended because of its health.
+    unhealthy: bool,
 }
 
 impl Kept {
@@ -64,6 +68,7 @@ impl Kept {
             restarts: RestartState::default(),
             probing: None,
             timer: None,
+            unhealthy: false,
         }
     }
 
@@ -140,9 +145,10 @@ impl Keeper {
                 stopped,
             } => {
                 let id = container.id.clone();
-                self.kept()
-                    .entry(id.clone())
-                    .or_insert_with(|| Kept::new(container));
+                let tries = container.tries.unwrap_or_default();
+                let mut kept = Kept::new(container);
+                kept.restarts = RestartState::resumed(tries, self.now());
+                self.kept().entry(id.clone()).or_insert(kept);
                 self.exited(&id, code, stopped);
             }
             News::Removed { id } => {
@@ -167,14 +173,23 @@ impl Keeper {
             .entry(started.id.clone())
             .or_insert_with(|| Kept::new(started.clone()));
         slot.started = started.clone();
-        let input = if started.again {
-            Input::Restarted
-        } else {
-            Input::StartedByCommand
+        slot.restarts = match started.tries {
+            Some(tries) => RestartState::resumed(tries, self.now()),
+            None => {
+                let input = if started.again {
+                    Input::Restarted
+                } else {
+                    Input::StartedByCommand
+                };
+                slot.restarts.clone().step(started.restart, input, self.now()).0
+            }
         };
-        slot.restarts = slot.restarts.clone().step(started.restart, input, self.now()).0;
+        let tries = slot.restarts.tries();
         self.watch_health(slot);
         drop(kept);
+        if let Some(machine) = self.machine() {
+            machine.note_tries(&started.id, tries);
+        }
         self.tell(Told::Started(started));
     }
 
@@ -204,7 +219,11 @@ impl Keeper {
         };
         let keeper = self.clone();
         let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
+        let restart = check.restart;
         let told = move |health| {
+            if restart && health == Health::Unhealthy {
+                keeper.end_unhealthy(&id);
+            }
             keeper.board.send_modify(|board| board.set_health(&id, health));
             if let Some(journal) = keeper.journal.get() {
                 journal.health(&id, health);
@@ -218,15 +237,38 @@ impl Keeper {
         slot.probing = Some(tokio::spawn(probing).abort_handle());
     }
 
+    /// Ends a container that its check has found unhealthy, and whose definition
+    /// asks for that; its end counts as a failure.
+    fn end_unhealthy(self: &Arc<Self>, id: &str) {
+        if let Some(slot) = self.kept().get_mut(id) {
+            slot.unhealthy = true;
+        }
+        if let Some(machine) = self.machine() {
+            let id = id.to_owned();
+            tokio::spawn(async move { machine.end_unhealthy(&id).await });
+        }
+    }
+
     fn exited(self: &Arc<Self>, id: &str, code: i32, stopped: bool) {
         let mut kept = self.kept();
         let Some(slot) = kept.get_mut(id) else { return };
         slot.still();
         let now = self.now();
-        let input = Input::Exited { code, stopped };
+        let failed = std::mem::take(&mut slot.unhealthy) && code == 0;
+        let input = Input::Exited {
+            code: if failed { 1 } else { code },
+            stopped,
+        };
         let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
         slot.restarts = restarts;
-        let restarting = matches!(effect, Effect::RestartAt(_));
+        let again = match effect {
+            Effect::RestartAt(due) => Some(Again {
+                restarts: slot.restarts.restarts(),
+                after: due.saturating_sub(now),
+            }),
+            _ => None,
+        };
+        let restarting = again.is_some();
         if let Some(machine) = self.machine() {
             machine.note_restarting(id, restarting);
         }
@@ -246,8 +288,9 @@ impl Keeper {
         self.tell(Told::Exited {
             id: started.id,
             name: started.name,
+            one_off: started.one_off,
             code,
-            restarting,
+            again,
         });
     }
 
@@ -268,14 +311,6 @@ impl Keeper {
     fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
-}
-
-/// Nanoseconds since 1970.
-fn now() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn entry(started: &Started, run: Run) -> Entry {

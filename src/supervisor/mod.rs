@@ -16,7 +16,10 @@
 //!   file does not load, the stack is left as it is and the sessions are told.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
-//! What happens to containers is noted in the stack's [`journal`], for `events`.
+//! What happens to containers is noted in the stack's [`journal`], for `events`,
+//! and what the stack is brought to in its [`generations`]. A stack that was
+//! brought back to one of them stays there until the stack file says something
+//! else than it did then.
 //!
 //! Sources of `develop.watch` are followed by a task of its own ([`sources`]),
 //! which asks the loop for restarts and tells clients what it did.
@@ -45,9 +48,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use crate::host::{HostError, Machine, views};
-use crate::plan::{Intent, Up};
+use crate::host::{Host as _, HostError, Machine, client_path, containers, views};
+use crate::plan::{Intent, Operation, Target, Up};
 use crate::project::{LoadRequest, Project};
 use crate::reconcile::{Canceller, cancellation};
 use crate::runtime::Revive;
@@ -58,6 +62,7 @@ mod apply;
 mod board;
 pub mod client;
 mod connection;
+pub mod generations;
 mod health;
 pub mod journal;
 mod keeper;
@@ -66,12 +71,13 @@ pub mod protocol;
 pub mod sources;
 mod supervised;
 
+pub use apply::digest;
 use apply::{Applied, Model, Step};
 use connection::{ClientId, Incoming, Sender};
 use journal::Journal;
 use keeper::{Keeper, Told};
 pub use load::load;
-use protocol::{Reply, Request, Watching};
+use protocol::{Apply, Reply, Request, Watching};
 use sources::{Setup, Sources, Word};
 use supervised::Supervised;
 
@@ -111,6 +117,14 @@ struct Standing {
     /// of them is all.
     #[serde(default)]
     sources: Option<Vec<String>>,
+    /// What the stack file said when the stack was last brought to it: the
+    /// digest of the model.
+    #[serde(default)]
+    said: Option<String>,
+    /// The stack was brought back to this generation since, and stays there
+    /// until the stack file says something else than that.
+    #[serde(default)]
+    pinned: Option<u64>,
 }
 
 /// Why a supervisor cannot work.
@@ -188,6 +202,8 @@ fn leave(world: &World, project: &str) {
     if !state.join("containers").exists() {
         journal::remove(world, project);
         let _ = std::fs::remove_dir_all(sources::folder(world, project));
+        let _ = std::fs::remove_dir_all(generations::folder(world, project));
+        let _ = std::fs::remove_file(state.join("prepared.json"));
     }
     let _ = std::fs::remove_file(run.join("revive.lock"));
     let _ = std::fs::remove_dir(state);
@@ -197,8 +213,7 @@ fn leave(world: &World, project: &str) {
 #[derive(Debug)]
 struct Job {
     asked_by: Option<ClientId>,
-    load: Option<Box<LoadRequest>>,
-    intent: Intent,
+    wanted: Apply,
     /// Changed sources ask for it, and hear what went wrong.
     answer: Option<oneshot::Sender<Vec<String>>>,
 }
@@ -209,6 +224,8 @@ struct Walk {
     asked_by: Option<ClientId>,
     canceller: Canceller,
     answer: Option<oneshot::Sender<Vec<String>>>,
+    /// The container that `run` asks for.
+    one_off: Option<String>,
 }
 
 /// A connected client.
@@ -249,6 +266,8 @@ struct Supervisor {
     sources: Sources,
     /// The project whose sources are followed while no model is known.
     looked_at: Option<Arc<Project>>,
+    /// Removals of containers that were not to outlive their end.
+    sweeping: JoinSet<()>,
 }
 
 impl Supervisor {
@@ -298,7 +317,12 @@ impl Supervisor {
             model: None,
             sources,
             looked_at: None,
+            sweeping: JoinSet::new(),
         };
+        supervisor.machine.clear_hooks().await?;
+        for record in containers(&supervisor.world, project)? {
+            supervisor.sweep(&record.id);
+        }
         if supervisor.standing.watch && supervisor.keeper.is_busy() {
             // Whatever was saved while no supervisor watched is applied now.
             supervisor.reload();
@@ -335,6 +359,7 @@ impl Supervisor {
                 Some(step) = self.steps.1.recv() => self.step(step),
                 () = changed(self.watch.as_mut()) => self.reload(),
                 Some(word) = self.sources.next() => self.attend(word),
+                Some(_) = self.sweeping.join_next() => {}
                 _ = terminate.recv() => break,
             }
         }
@@ -348,7 +373,36 @@ impl Supervisor {
     }
 
     fn is_idle(&self) -> bool {
-        self.peers.is_empty() && self.queue.is_empty() && self.walk.is_none() && !self.keeper.is_busy()
+        self.peers.is_empty()
+            && self.queue.is_empty()
+            && self.walk.is_none()
+            && self.sweeping.is_empty()
+            && !self.keeper.is_busy()
+    }
+
+    /// Removes a container that does not run and was to be removed at its end.
+    fn sweep(&mut self, id: &str) {
+        let Some(record) = self.machine.record_by_id(id) else {
+            return;
+        };
+        if !record.is_fleeting() || self.machine.runs(id) {
+            return;
+        }
+        let operation = Operation::RemoveContainer {
+            container: Target {
+                id: Some(record.id),
+                service: record.config.name,
+                number: record.number,
+                name: record.name,
+            },
+            volumes: true,
+        };
+        let host = self.host.clone();
+        self.sweeping.spawn(async move {
+            if let Err(error) = host.perform(&Project::default(), &operation).await {
+                tracing::error!(%error, "a container was not removed at its end");
+            }
+        });
     }
 
     fn greet(&mut self, stream: tokio::net::UnixStream) {
@@ -372,6 +426,12 @@ impl Supervisor {
             Incoming::Gone(id) => {
                 self.peers.remove(&id);
                 self.queue.retain(|job| job.asked_by != Some(id));
+                if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id))
+                    && let Some(container) = &walk.one_off
+                {
+                    // Nobody waits there any more.
+                    let _ = remove_record(&client_path(&self.world, &self.project, container));
+                }
                 self.cancel(id);
                 self.watch_as_needed();
                 self.follow_sources(None);
@@ -395,23 +455,15 @@ impl Supervisor {
                 self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
-            Incoming::Asked(
-                id,
-                Request::Apply {
-                    load,
-                    intent,
-                    watch,
-                    session,
-                },
-            ) => {
+            Incoming::Asked(id, Request::Apply(wanted)) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.session |= session;
+                    peer.session |= wanted.session;
                     let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
                     if others.is_some() {
                         peer.sender.tell(&Reply::Queued);
                     }
                 }
-                if let Some(watch) = watch {
+                if let Some(watch) = wanted.watch {
                     self.standing.watch = watch == Watching::Always;
                     if watch != Watching::Always {
                         self.standing.sources = None;
@@ -420,8 +472,7 @@ impl Supervisor {
                 }
                 self.queue.push_back(Job {
                     asked_by: Some(id),
-                    load,
-                    intent,
+                    wanted,
                     answer: None,
                 });
             }
@@ -445,17 +496,30 @@ impl Supervisor {
             asked_by: job.asked_by,
             canceller,
             answer: job.answer,
+            one_off: match &job.wanted.intent {
+                Intent::Run(run) => Some(run.one_off.id.clone()),
+                _ => None,
+            },
         });
-        let reload = job.load.is_some() && job.asked_by.is_none();
+        let reload = job.wanted.load.is_some() && job.asked_by.is_none();
+        // What a supervisor before us left half done is to be completed.
+        let known = self.model.is_some() || self.standing.pinned.is_some();
         tokio::spawn(apply::apply(apply::Request {
             host: self.host.clone(),
             project: self.project.clone(),
-            load: job.load,
-            intent: job.intent,
-            unless: if reload { self.model.clone() } else { None },
+            wanted: job.wanted,
+            unless: self.standing.said.clone().filter(|_| reload && known),
             cancelled,
             steps: self.steps.0.clone(),
         }));
+    }
+
+    /// Notes what the stack has been brought to.
+    fn remember(&self, model: &Model, digest: &str, by: String) {
+        let applied = journal::now();
+        if let Err(error) = generations::add(&self.world, model.project(), digest, by, applied) {
+            tracing::error!(%error, "this generation is not in the history");
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -472,8 +536,17 @@ impl Supervisor {
                 None => self.tell_sessions(&Reply::Progress { event }),
             },
             Step::Done(applied) => {
-                let answer = self.walk.take().and_then(|walk| walk.answer);
+                // What it started is told before its end.
+                while let Ok(told) = self.told.try_recv() {
+                    self.pass_on(told);
+                }
+                let walk = self.walk.take();
                 self.machine.plan_done();
+                if let Some(id) = walk.as_ref().and_then(|walk| walk.one_off.clone()) {
+                    // It may not have come to its start.
+                    self.sweep(&id);
+                }
+                let answer = walk.and_then(|walk| walk.answer);
                 match answer {
                     Some(answer) => {
                         let mut errors = applied.errors;
@@ -499,11 +572,27 @@ impl Supervisor {
             diagnostics,
             cancelled,
             load,
+            generation,
             up,
+            ..
         } = applied;
         if up {
+            let digest = model.as_ref().map(Model::digest);
+            let by = match (generation, asked_by) {
+                (Some(number), _) => format!("rollback to {number}"),
+                (None, Some(_)) => "up".to_owned(),
+                (None, None) => "reload".to_owned(),
+            };
+            if let (Some(model), Some(digest), true, false) = (&model, &digest, errors.is_empty(), cancelled)
+            {
+                self.remember(model, digest, by);
+            }
             if let Some(load) = load {
                 self.standing.load = Some(*load);
+            }
+            self.standing.pinned = generation;
+            if generation.is_none() {
+                self.standing.said = digest.or(self.standing.said.take());
             }
             if model.is_some() {
                 self.model = model;
@@ -572,8 +661,7 @@ impl Supervisor {
         });
         self.queue.push_back(Job {
             asked_by: None,
-            load: Some(Box::new(load)),
-            intent,
+            wanted: Apply::new(Some(Box::new(load)), intent),
             answer: None,
         });
     }
@@ -635,16 +723,18 @@ impl Supervisor {
     fn attend(&mut self, word: Word) {
         match word {
             Word::Tell(reply) => self.tell_followers(&reply),
-            Word::Restart(services, answer) => self.queue.push_back(Job {
-                asked_by: None,
-                load: None,
-                intent: Intent::Restart {
+            Word::Restart(services, answer) => {
+                let intent = Intent::Restart {
                     services,
                     timeout: None,
                     no_deps: false,
-                },
-                answer: Some(answer),
-            }),
+                };
+                self.queue.push_back(Job {
+                    asked_by: None,
+                    wanted: Apply::new(None, intent),
+                    answer: Some(answer),
+                });
+            }
         }
     }
 
@@ -656,20 +746,26 @@ impl Supervisor {
             Told::Started(started) => self.tell_sessions(&Reply::Started {
                 id: started.id,
                 name: started.name,
+                one_off: started.one_off,
                 log: started.log,
                 offset: started.offset,
             }),
             Told::Exited {
                 id,
                 name,
+                one_off,
                 code,
-                restarting,
+                again,
             } => {
+                if one_off {
+                    self.sweep(&id);
+                }
                 self.tell_sessions(&Reply::Exited {
                     id,
                     name,
+                    one_off,
                     code,
-                    restarting,
+                    again,
                 });
             }
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Intent, Plan};
+use crate::plan::{Expected, Intent, Plan};
 use crate::project::LoadRequest;
 use crate::reconcile::Event;
 use crate::stack::Diagnostic;
@@ -15,18 +15,7 @@ use crate::stack::Diagnostic;
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// Bring the stack to what an intent says. One at a time; later ones wait.
-    Apply {
-        /// How to load the project; `None` takes what the records say (a
-        /// command with `-p` and no stack file).
-        load: Option<Box<LoadRequest>>,
-        /// What to bring about.
-        intent: Intent,
-        /// Whether the stack file is watched from now on; `None` leaves that
-        /// as it is.
-        watch: Option<Watching>,
-        /// Go on telling what happens to the stack after the reply [`Reply::Done`].
-        session: bool,
-    },
+    Apply(Apply),
     /// Stop what this client's [`Request::Apply`] is doing.
     Cancel,
     /// Follow the sources of `develop.watch` from now on, and tell of it.
@@ -42,6 +31,42 @@ pub enum Request {
     },
 }
 
+/// What is to be brought about, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Apply {
+    /// How to load the project; `None` takes what the records say (a command
+    /// with `-p` and no stack file).
+    pub load: Option<Box<LoadRequest>>,
+    /// Take the project from this generation; of `load` only the environment
+    /// counts then.
+    pub generation: Option<u64>,
+    /// What to bring about.
+    pub intent: Intent,
+    /// Do nothing if another plan than this comes of it.
+    pub expected: Option<Box<Expected>>,
+    /// When it fails, bring the stack back to what it was brought to before.
+    pub atomic: bool,
+    /// Whether the stack file is watched from now on; `None` leaves that as it is.
+    pub watch: Option<Watching>,
+    /// Go on telling what happens to the stack after the reply [`Reply::Done`].
+    pub session: bool,
+}
+
+impl Apply {
+    /// An intent for the project that is loaded so.
+    pub fn new(load: Option<Box<LoadRequest>>, intent: Intent) -> Self {
+        Self {
+            load,
+            generation: None,
+            intent,
+            expected: None,
+            atomic: false,
+            watch: None,
+            session: false,
+        }
+    }
+}
+
 /// How long the stack file is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,6 +77,15 @@ pub enum Watching {
     Session,
     /// Until the stack goes down.
     Always,
+}
+
+/// A restart to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// How often it was started again before this time.
+    pub restarts: u32,
+    /// After so long.
+    pub after: std::time::Duration,
 }
 
 /// What the supervisor tells.
@@ -90,6 +124,8 @@ pub enum Reply {
         id: String,
         /// Container name.
         name: String,
+        /// `run` made it.
+        one_off: bool,
         /// Its log.
         log: PathBuf,
         /// Where in the log this run begins, in bytes.
@@ -101,10 +137,12 @@ pub enum Reply {
         id: String,
         /// Container name.
         name: String,
+        /// `run` made it.
+        one_off: bool,
         /// Exit status.
         code: i32,
-        /// It will be started again.
-        restarting: bool,
+        /// It will be started again, and how.
+        again: Option<Again>,
     },
     /// A container's health changed (sessions only).
     Health {

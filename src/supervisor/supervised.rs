@@ -1,6 +1,7 @@
 //! The machine as the executor sees it: with waits answered by the board.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -41,6 +42,29 @@ impl Host for Supervised {
                 Err(reason) if *required => Err(HostError::Dependency { reason }),
                 Err(reason) => Ok(vec![format!("optional dependency: {reason}")]),
             },
+            Operation::Settle {
+                service,
+                containers,
+                monitor,
+                delay,
+                tolerated,
+                required,
+            } => {
+                let settled = self.settle(containers, *monitor, *tolerated).await;
+                let told = match settled {
+                    Err(failures) if *required => {
+                        return Err(HostError::Dependency {
+                            reason: format!(
+                                "the update of service \"{service}\" is not gone on with: {failures}"
+                            ),
+                        });
+                    }
+                    Err(failures) => vec![format!("update of service \"{service}\": {failures}")],
+                    Ok(()) => vec![],
+                };
+                tokio::time::sleep(*delay).await;
+                Ok(told)
+            }
             other => {
                 let stopping = self.announce(other);
                 let result = self.machine.perform(project, other).await;
@@ -92,8 +116,17 @@ impl Supervised {
                     self.journal.stopped(id);
                 }
             }
-            Operation::CreateContainer { service, number, .. } => {
-                if let Some(record) = self.machine.newest(service, *number) {
+            Operation::CreateContainer {
+                service,
+                number,
+                one_off,
+                ..
+            } => {
+                let record = match one_off {
+                    Some(one_off) => self.machine.record_by_id(&one_off.id),
+                    None => self.machine.newest(service, *number),
+                };
+                if let Some(record) = record {
                     self.journal.created(&record);
                 }
             }
@@ -131,6 +164,36 @@ impl Supervised {
         match &target.id {
             Some(id) => self.machine.record_by_id(id),
             None => self.machine.newest(&target.service, target.number),
+        }
+    }
+
+    /// Waits until containers have settled, and watches them for a while.
+    ///
+    /// # Errors
+    /// What happened to those that failed, when they are more than may.
+    async fn settle(&self, containers: &[Target], monitor: Duration, tolerated: u32) -> Result<(), String> {
+        let mut board = self.board.clone();
+        let mut watched = None;
+        loop {
+            let (open, failures) = board.borrow_and_update().standing(containers);
+            if failures.len() > usize::try_from(tolerated).unwrap_or(usize::MAX) {
+                return Err(failures.join(", "));
+            }
+            if open == 0 && watched.is_none() {
+                watched = Some(tokio::time::Instant::now() + monitor);
+            }
+            let end = async {
+                match watched {
+                    Some(end) => tokio::time::sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = board.changed() => if changed.is_err() {
+                    return Err("the supervisor is ending".to_owned());
+                },
+                () = end => return Ok(()),
+            }
         }
     }
 

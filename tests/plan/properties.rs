@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use rcompose::graph::Graph;
 use rcompose::plan::{ContainerState, Down, Intent, Operation, Plan, Up, check, plan};
 use rcompose::project::{
-    Attachment, Condition, Dependency, HealthTest, Healthcheck, Mount, MountSource, Network, NetworkMode,
-    Port, Project, Protocol, Restart, Service, Volume,
+    Attachment, Condition, Dependency, Deploy, HealthTest, Healthcheck, Mount, MountSource, Network,
+    NetworkMode, Port, Project, Protocol, Restart, Service, UpdateConfig, UpdateOrder, Volume,
 };
 
 use crate::world::World;
@@ -24,6 +24,8 @@ struct Choices {
     image: u8,
     version: u8,
     replicas: u32,
+    /// How many at a time, and whether the new one is started first.
+    update: Option<(u64, bool)>,
     healthcheck: bool,
     always: bool,
     /// For each service before it: kind of dependency, `restart`, `required`.
@@ -53,6 +55,7 @@ fn choices() -> impl Strategy<Value = Choices> {
         any::<bool>(),
         prop::bool::weighted(0.6),
         prop::bool::weighted(0.3),
+        prop::option::weighted(0.4, (0..3_u64, any::<bool>())),
     );
     (what, links, rest).prop_map(
         |((present, image, version, replicas, healthcheck, always), links, rest)| Choices {
@@ -69,6 +72,7 @@ fn choices() -> impl Strategy<Value = Choices> {
             anonymous: rest.3,
             port: rest.4,
             address: rest.5,
+            update: rest.6,
         },
     )
 }
@@ -212,6 +216,14 @@ fn service(
         healthcheck: choice.healthcheck.then(|| Healthcheck {
             test: Some(HealthTest::CmdShell("true".into())),
             ..Healthcheck::default()
+        }),
+        deploy: choice.update.map(|(parallelism, start_first)| Deploy {
+            update_config: Some(UpdateConfig {
+                parallelism: Some(parallelism),
+                order: start_first.then_some(UpdateOrder::StartFirst),
+                ..UpdateConfig::default()
+            }),
+            ..Deploy::default()
         }),
         restart: if choice.always {
             Restart::Always

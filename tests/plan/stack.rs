@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rcompose::project::{
-    Attachment, Condition, Dependency, HealthTest, Healthcheck, IpamPool, Mount, MountSource, Network,
-    NetworkMode, Origin, Port, Project, Protocol, PullPolicy, Restart, Service, Volume,
+    Attachment, Condition, Dependency, Deploy, FailureAction, HealthTest, Healthcheck, IpamPool, Mount,
+    MountSource, Network, NetworkMode, Origin, Port, Project, Protocol, PullPolicy, Restart, Service,
+    UpdateConfig, UpdateOrder, Volume,
 };
 use serde_yaml::{Mapping, Value};
 
@@ -73,7 +74,7 @@ fn network(key: &str, value: &Value) -> Network {
 }
 
 fn service(name: &str, value: &Value) -> Service {
-    const KNOWN: [&str; 17] = [
+    const KNOWN: [&str; 18] = [
         "address",
         "anonymous",
         "command",
@@ -90,6 +91,7 @@ fn service(name: &str, value: &Value) -> Service {
         "pull_policy",
         "replicas",
         "restart",
+        "update",
         "volumes",
     ];
     for (key, _) in entries(Some(value)) {
@@ -178,8 +180,26 @@ fn service(name: &str, value: &Value) -> Service {
             Some(other) => panic!("pull_policy {other}"),
         },
         profiles: strings(value.get("profiles")),
+        deploy: string(value, "update").map(|words| Deploy {
+            update_config: Some(update_config(&words)),
+            ..Deploy::default()
+        }),
         ..Service::default()
     }
+}
+
+/// `2 start-first continue`.
+fn update_config(words: &str) -> UpdateConfig {
+    let mut config = UpdateConfig::default();
+    for word in words.split_whitespace() {
+        match word {
+            "start-first" => config.order = Some(UpdateOrder::StartFirst),
+            "stop-first" => config.order = Some(UpdateOrder::StopFirst),
+            "continue" => config.failure_action = Some(FailureAction::Continue),
+            number => config.parallelism = Some(number.parse().expect("a number")),
+        }
+    }
+    config
 }
 
 fn port(text: &str) -> Port {

@@ -23,7 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcompose::lifecycle::Health;
-use rcompose::plan::{ContainerState, Down, Intent, Plan, PlanError, Up, check, plan, recall, render};
+use rcompose::plan::{
+    ContainerState, Down, Intent, OneOff, Plan, PlanError, Run, Up, check, plan, recall, render,
+};
 use rcompose::project::Project;
 
 use crate::stack;
@@ -281,6 +283,18 @@ fn intent(verb: &str, words: &[&str]) -> Option<Intent> {
             timeout,
             ..down
         })),
+        "run" => {
+            let service = services.pop()?;
+            Some(Intent::Run(Run {
+                name: format!("shop-{service}-run-1"),
+                one_off: OneOff {
+                    id: "one-off".to_owned(),
+                    ..OneOff::default()
+                },
+                service,
+                up,
+            }))
+        }
         "stop" => Some(Intent::Stop { services, timeout }),
         "start" => Some(Intent::Start { services }),
         "restart" => Some(Intent::Restart {

@@ -7,7 +7,7 @@ use rcompose::graph::{attached, mounted};
 use rcompose::lifecycle::Health;
 use rcompose::plan::{
     Action, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Operation, Owner,
-    Plan, Target,
+    Plan, Target, preparation, prepared,
 };
 use rcompose::project::{Condition, MountSource, NetworkMode, Project, Service};
 
@@ -118,8 +118,13 @@ impl World {
                 number,
                 name,
                 inherit,
+                one_off,
             } => {
                 self.create_container(project, service, *number, name, inherit.as_deref());
+                if let (Some(one_off), Some(made)) = (one_off, self.observed.containers.last_mut()) {
+                    made.id.clone_from(&one_off.id);
+                    made.one_off = true;
+                }
             }
             Operation::UpdateContainer { container, fields } => {
                 assert!(!fields.is_empty());
@@ -173,6 +178,17 @@ impl World {
                     self.observed
                         .volumes
                         .retain(|volume| volume.container.as_ref() != Some(&found.id));
+                }
+            }
+            Operation::Prepare { service, number } => {
+                let service = &project.services[service];
+                let what = prepared(service, number.is_some(), &self.observed.images).unwrap();
+                let key = preparation(&service.name, *number);
+                self.observed.prepared.insert(key, what);
+            }
+            Operation::Settle { containers, .. } => {
+                for container in containers {
+                    self.wait(project, container, Condition::ServiceStarted);
                 }
             }
             Operation::Await {
@@ -334,6 +350,7 @@ impl World {
             volumes,
             contents: BTreeMap::new(),
             created,
+            one_off: false,
         });
     }
 
@@ -577,6 +594,7 @@ impl World {
                         volumes: BTreeMap::new(),
                         contents: BTreeMap::new(),
                         created: started,
+                        one_off: false,
                     });
                 }
                 Operation::StartContainer { .. } => {}

@@ -11,7 +11,7 @@ use super::arguments::{History, ImageLs, Images, Inspect};
 use super::filter;
 use super::store;
 use super::words::{self, NONE, familiar, nanoseconds, of_time, repository_and_tag, size};
-use crate::host::{View, views};
+use crate::host::{View, replicas};
 use crate::image::reference::Reference;
 use crate::image::{Details, Summary};
 
@@ -263,7 +263,7 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
 pub(in crate::cli) fn images(context: &Context, typed: &Images) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
-    let mut list = views(&context.world, &loaded.project.name)?;
+    let mut list = replicas(&context.world, &loaded.project.name)?;
     list.retain(|view| typed.services.is_empty() || typed.services.contains(&view.record.config.name));
     list.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let known = store(context).summaries()?;

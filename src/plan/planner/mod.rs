@@ -27,9 +27,11 @@
 //! images and for other early stops only. So early stops come before every
 //! creation, and late ones follow the dependency order: no cycle can arise.
 //!
+//! A service that says how it wants to be updated is replaced in groups, each of
+//! which waits for the one before: [`rollout`].
+//!
 //! # Known to be weak
 //!
-//! * All replicas of a service are replaced at the same time.
 //! * A crash between the removal of a container and the creation of its
 //!   successor loses the way to its anonymous volumes (not the volumes), and
 //!   with several replicas the successor gets a new number.
@@ -44,6 +46,7 @@
 
 mod network;
 mod replicas;
+mod rollout;
 mod running;
 mod schedule;
 mod signal;
@@ -53,7 +56,9 @@ mod volume;
 
 use std::collections::BTreeMap;
 
-use super::{Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, Plan, PlanError, Target};
+use super::{
+    Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, OneOff, Plan, PlanError, Run, Target,
+};
 use crate::graph::Graph;
 use crate::project::{Project, Restart, Service};
 
@@ -69,6 +74,7 @@ use crate::project::{Project, Restart, Service};
 pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<Plan, PlanError> {
     match intent {
         Intent::Up(up) => up::plan(project, &Graph::new(project)?, observed, up),
+        Intent::Run(run) => up::run(project, &Graph::new(project)?, observed, run),
         Intent::Start { services } => running::start(project, &Graph::new(project)?, observed, services),
         Intent::Restart {
             services,
@@ -134,6 +140,11 @@ struct Slot<'a> {
     update: Option<(Vec<String>, Cause)>,
     /// Why it is left alone, when it is.
     hold: String,
+    /// It is made beside the replicas of its service.
+    one_off: Option<&'a OneOff>,
+    /// The number of the container that takes its place, having been started
+    /// before it is stopped.
+    successor: Option<u32>,
 }
 
 impl<'a> Slot<'a> {
@@ -149,6 +160,25 @@ impl<'a> Slot<'a> {
             start: false,
             update: None,
             hold: hold.into(),
+            one_off: None,
+            successor: None,
+        }
+    }
+
+    /// The container that `run` makes beside those of a service.
+    fn one_off(service: &'a Service, run: &'a Run) -> Self {
+        Self {
+            service: &service.name,
+            number: 1,
+            name: run.name.clone(),
+            old: None,
+            fate: Fate::Create,
+            cause: Cause::Requested,
+            start: true,
+            update: None,
+            hold: String::new(),
+            one_off: Some(&run.one_off),
+            successor: None,
         }
     }
 
@@ -166,7 +196,10 @@ impl<'a> Slot<'a> {
     /// The container as it is after the plan.
     fn target(&self) -> Target {
         Target {
-            id: self.old.filter(|_| !self.makes()).map(|old| old.id.clone()),
+            id: match self.one_off {
+                Some(one_off) => Some(one_off.id.clone()),
+                None => self.old.filter(|_| !self.makes()).map(|old| old.id.clone()),
+            },
             service: self.service.to_owned(),
             number: self.number,
             name: self.name.clone(),
@@ -200,10 +233,17 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Containers by service, each list sorted by number and age.
+/// The replicas of each service, each list sorted by number and age.
 fn by_service(observed: &Observed) -> BTreeMap<&str, Vec<&ObservedContainer>> {
+    grouped(observed.containers.iter().filter(|container| !container.one_off))
+}
+
+/// Containers by service, each list sorted by number and age.
+fn grouped<'a>(
+    containers: impl Iterator<Item = &'a ObservedContainer>,
+) -> BTreeMap<&'a str, Vec<&'a ObservedContainer>> {
     let mut services: BTreeMap<&str, Vec<&ObservedContainer>> = BTreeMap::new();
-    for container in &observed.containers {
+    for container in containers {
         services.entry(&container.service).or_default().push(container);
     }
     for containers in services.values_mut() {

@@ -4,7 +4,7 @@
 use super::super::draft::Draft;
 use super::super::{Cause, ContainerState, Observed, ObservedContainer, Operation, Plan, PlanError};
 use super::running::require_known;
-use super::teardown::{dependents_first, finish, in_scope};
+use super::teardown::{Which, dependents_first, finish, in_scope};
 use super::{hold, target};
 use crate::project::Project;
 
@@ -15,13 +15,14 @@ fn each(
     project: &Project,
     observed: &Observed,
     services: &[String],
+    which: Which,
     orphans: bool,
     verdict: impl Fn(&ObservedContainer) -> Verdict,
 ) -> Result<Plan, PlanError> {
     require_known(project, observed, services)?;
     let mut draft = Draft::default();
     let mut holds = Vec::new();
-    for service in dependents_first(project, observed) {
+    for service in dependents_first(project, observed, which) {
         for container in service.containers {
             match in_scope(project, services, orphans, container) {
                 Err(hold) => holds.push(hold),
@@ -51,7 +52,7 @@ pub(super) fn kill(
     signal: &str,
     orphans: bool,
 ) -> Result<Plan, PlanError> {
-    each(project, observed, services, orphans, |container| {
+    each(project, observed, services, Which::All, orphans, |container| {
         if container.state.is_running() {
             Ok(Operation::SignalContainer {
                 container: target(container),
@@ -70,7 +71,7 @@ pub(super) fn pause(
     services: &[String],
     freeze: bool,
 ) -> Result<Plan, PlanError> {
-    each(project, observed, services, false, |container| {
+    each(project, observed, services, Which::Replicas, false, |container| {
         let container_of = || target(container);
         match (container.state.is_running(), container.state.is_paused(), freeze) {
             (true, false, true) => Ok(Operation::PauseContainer {

@@ -9,7 +9,7 @@ use super::super::{
     Cause, ContainerState, Down, Hold, Observed, ObservedContainer, Operation, Plan, PlanError,
 };
 use super::running::require_known;
-use super::{by_service, hold, is_orphan, needs_stop, orphan_warning, recorded, target};
+use super::{grouped, hold, is_orphan, needs_stop, orphan_warning, recorded, target};
 use crate::graph::mounted;
 use crate::project::{NetworkMode, Project, Service};
 
@@ -46,7 +46,7 @@ pub(super) fn stop(
     let mut draft = Draft::default();
     let mut holds = Vec::new();
     let mut stops: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
-    for service in dependents_first(project, observed) {
+    for service in dependents_first(project, observed, Which::Replicas) {
         for container in service.containers {
             match in_scope(project, services, false, container) {
                 Err(hold) => holds.push(hold),
@@ -84,7 +84,7 @@ pub(super) fn remove(
     let mut draft = Draft::default();
     let mut holds = Vec::new();
     let mut stops: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
-    for service in dependents_first(project, observed) {
+    for service in dependents_first(project, observed, Which::Replicas) {
         for container in service.containers {
             if let Err(hold) = in_scope(project, services, false, container) {
                 holds.push(hold);
@@ -127,7 +127,7 @@ pub(super) fn down(project: &Project, observed: &Observed, down: &Down) -> Resul
     let mut stops: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
     let mut stays: Vec<&ObservedContainer> = Vec::new();
     let mut removes: Vec<(&ObservedContainer, Step)> = Vec::new();
-    for service in dependents_first(project, observed) {
+    for service in dependents_first(project, observed, Which::All) {
         for container in service.containers {
             let cause = match in_scope(project, &down.services, down.remove_orphans, container) {
                 Err(hold) => {
@@ -348,10 +348,24 @@ pub(super) struct Group<'a> {
     pub(super) containers: Vec<&'a ObservedContainer>,
 }
 
+/// Which containers of a service a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Its replicas.
+    Replicas,
+    /// Those that `run` made, too.
+    All,
+}
+
 /// Every service of the project or the host, dependents first.
-pub(super) fn dependents_first<'a>(project: &'a Project, observed: &'a Observed) -> Vec<Group<'a>> {
+pub(super) fn dependents_first<'a>(
+    project: &'a Project,
+    observed: &'a Observed,
+    which: Which,
+) -> Vec<Group<'a>> {
     let needs = needs(project, observed);
-    let mut existing = by_service(observed);
+    let all = observed.containers.iter();
+    let mut existing = grouped(all.filter(|container| which == Which::All || !container.one_off));
     let mut groups: Vec<Group<'a>> = sorted(&needs)
         .into_iter()
         .map(|name| Group {
@@ -370,7 +384,7 @@ fn needs<'a>(project: &'a Project, observed: &'a Observed) -> BTreeMap<&'a str, 
     for (name, service) in &project.services {
         needs.insert(name, dependencies(service));
     }
-    for (name, containers) in by_service(observed) {
+    for (name, containers) in grouped(observed.containers.iter()) {
         if let Some(newest) = containers.iter().max_by_key(|container| container.created) {
             needs.entry(name).or_insert_with(|| {
                 recorded(newest)

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
-    Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Up, diff,
+    Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Run, Up,
+    diff,
 };
 use super::network::{Fate as NetworkFate, Networks};
 use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
+use super::rollout::start_first;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
 use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
@@ -19,6 +21,8 @@ struct Decider<'a> {
     graph: &'a Graph,
     observed: &'a Observed,
     up: &'a Up,
+    /// A container to make beside those of its service.
+    run: Option<&'a Run>,
     /// Services that are brought up.
     selected: BTreeSet<String>,
     /// Services whose containers are replaced even when nothing changed.
@@ -33,11 +37,11 @@ struct Decider<'a> {
     warnings: Vec<String>,
 }
 
-pub(super) fn plan<'a>(
-    project: &'a Project,
-    graph: &'a Graph,
-    observed: &'a Observed,
-    up: &'a Up,
+pub(super) fn plan(
+    project: &Project,
+    graph: &Graph,
+    observed: &Observed,
+    up: &Up,
 ) -> Result<Plan, PlanError> {
     for service in up.scale.keys() {
         graph.select(std::slice::from_ref(service))?;
@@ -49,7 +53,7 @@ pub(super) fn plan<'a>(
         graph.closure(&up.services)?
     };
     let required = graph.reach(named.clone(), |link| link.required);
-    let forced = selected
+    let forced: BTreeSet<String> = selected
         .iter()
         .filter(|service| {
             if named.contains(*service) {
@@ -60,11 +64,72 @@ pub(super) fn plan<'a>(
         })
         .cloned()
         .collect();
+    let chosen = Chosen {
+        selected,
+        required,
+        forced,
+    };
+    decide(project, graph, observed, up, None, chosen)
+}
+
+/// `run`: what the service depends on as `up` has it, and one container beside
+/// those of the service.
+pub(super) fn run(
+    project: &Project,
+    graph: &Graph,
+    observed: &Observed,
+    run: &Run,
+) -> Result<Plan, PlanError> {
+    let service = std::slice::from_ref(&run.service);
+    graph.select(service)?;
+    if let Some(holder) = observed.containers.iter().find(|other| other.name == run.name) {
+        return Err(PlanError::NameTaken {
+            name: run.name.clone(),
+            service: holder.service.clone(),
+        });
+    }
+    let mut selected = BTreeSet::new();
+    if !run.up.no_deps {
+        selected = graph.closure(service)?;
+        selected.remove(&run.service);
+    }
+    let chosen = Chosen {
+        selected,
+        required: graph.reach(BTreeSet::from([run.service.clone()]), |link| link.required),
+        forced: BTreeSet::new(),
+    };
+    decide(project, graph, observed, &run.up, Some(run), chosen)
+}
+
+/// What a command is about.
+struct Chosen {
+    /// Services that are brought up.
+    selected: BTreeSet<String>,
+    /// Those without which it has failed.
+    required: BTreeSet<String>,
+    /// Services whose containers are replaced even when nothing changed.
+    forced: BTreeSet<String>,
+}
+
+fn decide<'a>(
+    project: &'a Project,
+    graph: &'a Graph,
+    observed: &'a Observed,
+    up: &'a Up,
+    run: Option<&'a Run>,
+    chosen: Chosen,
+) -> Result<Plan, PlanError> {
+    let Chosen {
+        selected,
+        required,
+        forced,
+    } = chosen;
     let mut decider = Decider {
         project,
         graph,
         observed,
         up,
+        run,
         selected,
         forced,
         networks: Networks::new(project, observed),
@@ -101,6 +166,11 @@ impl<'a> Decider<'a> {
         self.up.remove_orphans || self.up.reload
     }
 
+    /// Whether a container is made beside those of the service.
+    fn runs(&self, service: &str) -> bool {
+        self.run.is_some_and(|run| run.service == service)
+    }
+
     fn replicas(&self, service: &Service) -> u32 {
         self.up
             .scale
@@ -113,7 +183,7 @@ impl<'a> Decider<'a> {
         let project = self.project;
         let mut wanted: BTreeSet<&'a str> = BTreeSet::new();
         for (name, service) in &project.services {
-            if self.selected.contains(name) && self.replicas(service) > 0 {
+            if self.selected.contains(name) && self.replicas(service) > 0 || self.runs(name) {
                 wanted.extend(attached(service));
             }
         }
@@ -203,7 +273,8 @@ impl<'a> Decider<'a> {
         let mut stays: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for container in &self.observed.containers {
             let goes = self.removes_orphans() && is_orphan(self.project, &container.service);
-            if self.project.services.contains_key(&container.service) || goes {
+            let replaced = self.project.services.contains_key(&container.service) && !container.one_off;
+            if replaced || goes {
                 continue;
             }
             for id in container.networks.values() {
@@ -232,9 +303,23 @@ impl<'a> Decider<'a> {
                 };
                 containers.into_iter().map(affected).collect()
             };
+            slots.extend(
+                self.run
+                    .filter(|run| run.service == *name)
+                    .map(|run| Slot::one_off(service, run)),
+            );
             self.follow_dependencies(name, &mut slots)?;
             if slots.iter().any(Slot::makes) {
                 remove_duplicates(&mut slots);
+            }
+            if !self.up.no_start {
+                start_first(
+                    self.project,
+                    self.observed,
+                    service,
+                    &mut slots,
+                    &mut self.warnings,
+                );
             }
             let from = self.slots.len();
             if self.up.no_start {
@@ -274,6 +359,15 @@ impl<'a> Decider<'a> {
         }
         if !orphans.is_empty() {
             self.warnings.push(orphan_warning(&orphans));
+        }
+        for old in self.observed.containers.iter().filter(|old| old.one_off) {
+            let mut slot = Slot::keep(old, "made by `run`");
+            // It counts for no service.
+            slot.service = &old.name;
+            if self.up.remove_orphans && !old.state.is_running() {
+                slot.decide(Fate::Remove, Cause::Surplus);
+            }
+            self.slots.push(slot);
         }
     }
 
@@ -315,6 +409,8 @@ impl<'a> Decider<'a> {
                 start: true,
                 update: None,
                 hold: String::new(),
+                one_off: None,
+                successor: None,
             });
         }
         Ok(slots)
@@ -476,9 +572,9 @@ impl<'a> Decider<'a> {
             }
             let restarts = link.restart && !self.up.no_deps;
             if restarts
-                && theirs
-                    .iter()
-                    .any(|slot| matches!(slot.fate, Fate::Restart | Fate::Recreate))
+                && theirs.iter().any(|slot| {
+                    matches!(slot.fate, Fate::Restart | Fate::Recreate) || slot.successor.is_some()
+                })
             {
                 for slot in slots
                     .iter_mut()

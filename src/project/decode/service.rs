@@ -1,6 +1,7 @@
 //! Fields of a service that stand alone.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::connections::{
@@ -11,7 +12,9 @@ use super::limits::{resources, ulimits};
 use super::mounts::{grants, mounts, volumes_from};
 use super::reader::Reader;
 use super::{build, devices, known};
-use crate::project::model::{Condition, Dependency, HealthTest, Healthcheck, PullPolicy, Restart, Service};
+use crate::project::model::{
+    Condition, Dependency, HealthTest, Healthcheck, Probe, PullPolicy, Restart, Service,
+};
 use crate::stack::{Code, Entry, Node, parse_duration};
 
 pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, document: &Node) -> Service {
@@ -76,8 +79,8 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         expose: expose(reader),
         extra_hosts: hosts(reader),
         depends_on: depends_on(reader, document),
-        healthcheck: healthcheck(reader),
         restart: restart(reader),
+        healthcheck: healthcheck(reader),
         replicas,
         resources: resources(reader),
         read_only: reader.flag("read_only"),
@@ -245,6 +248,20 @@ fn healthcheck(reader: &mut Reader<'_>) -> Option<Healthcheck> {
             None,
         );
     }
+    let restarts = at("x-restart").filter(|node| node.as_bool() == Some(true));
+    if let Some(node) = restarts
+        && restart(reader) == Restart::No
+    {
+        let message = "an unhealthy container is ended, and nothing would start it again";
+        let hint = "write `restart: unless-stopped`, or take x-restart out";
+        reader.fail(
+            node.place,
+            Code::Conflict,
+            "healthcheck.x-restart",
+            message,
+            Some(hint),
+        );
+    }
     let check = Healthcheck {
         test,
         interval: time("interval"),
@@ -254,8 +271,67 @@ fn healthcheck(reader: &mut Reader<'_>) -> Option<Healthcheck> {
             .filter(|retries| *retries > 0),
         start_period,
         start_interval,
+        probe: at("x-probe").and_then(|node| probe(node, reader)),
+        restart: restarts.is_some(),
     };
     (check != Healthcheck::default()).then_some(check)
+}
+
+/// `x-probe`: one of `tcp`, `http`, `unix`, `file`, `log`.
+fn probe(node: &Node, reader: &mut Reader<'_>) -> Option<Probe> {
+    const KINDS: &str = "write one of tcp: PORT, http: PORT/PATH, unix: PATH, file: PATH, log: TEXT";
+    const AT: &str = "healthcheck.x-probe";
+    let mut entries = node.entries();
+    let (Some((kind, value)), None) = (entries.next(), entries.next()) else {
+        reader.fail(
+            node.place,
+            Code::Schema,
+            AT,
+            "a probe is one of five kinds",
+            Some(KINDS),
+        );
+        return None;
+    };
+    let text = value.scalar_text().unwrap_or_default();
+    let found = match kind {
+        "tcp" => address(&text).map(Probe::Tcp),
+        "http" => {
+            let text = text.strip_prefix("http://").unwrap_or(&text);
+            let (place, path) = text.split_once('/').unwrap_or((text, ""));
+            let plain = !path.contains(|c: char| c.is_whitespace() || c.is_control());
+            address(place).filter(|_| plain).map(|address| Probe::Http {
+                address,
+                path: format!("/{path}"),
+            })
+        }
+        "unix" | "file" if text.starts_with('/') && !text.ends_with('/') => Some(if kind == "unix" {
+            Probe::Unix(text)
+        } else {
+            Probe::File(text)
+        }),
+        "log" if !text.is_empty() => Some(Probe::Log(text)),
+        _ => None,
+    };
+    if found.is_none() {
+        let message = format!(
+            "no probe is described by {kind}: {}",
+            value.scalar_text().unwrap_or_default()
+        );
+        reader.fail(value.place, Code::Schema, AT, &message, Some(KINDS));
+    }
+    found
+}
+
+/// `80`, `:80`, `localhost:80`, `10.0.0.1:80`, `[::1]:80`; without an address,
+/// the container's loopback.
+fn address(text: &str) -> Option<SocketAddr> {
+    let local = |port: &str| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)));
+    let port = text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':'));
+    let found: SocketAddr = match port {
+        Some(port) => local(port)?,
+        None => local(text).or_else(|| text.parse().ok())?,
+    };
+    (found.port() != 0).then_some(found)
 }
 
 fn restart(reader: &mut Reader<'_>) -> Restart {

@@ -36,7 +36,8 @@ pub use mount::{
 };
 pub use resource::{Config, FileSource, IpamPool, Network, Secret, ServedModel, Volume};
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Logging, ModelUse, Provider, PullPolicy, Restart, Service,
+    Condition, Dependency, HealthTest, Healthcheck, Logging, ModelUse, Probe, Provider, PullPolicy, Restart,
+    Service,
 };
 
 pub use crate::stack::Origin;
@@ -85,6 +86,18 @@ pub struct Project {
 }
 
 impl Project {
+    /// Gives configs and secrets that come from the environment the values that
+    /// they have there; they are never stored with the project.
+    pub fn take_values(&mut self, environment: &BTreeMap<String, String>) {
+        let secrets = self.secrets.values_mut().map(|secret| &mut secret.source);
+        let configs = self.configs.values_mut().map(|config| &mut config.source);
+        for source in secrets.chain(configs) {
+            if let FileSource::Environment { variable, value } = source {
+                *value = environment.get(variable).cloned();
+            }
+        }
+    }
+
     /// Where the value at a dotted path is written; when that path has no
     /// place of its own, its nearest ancestor's.
     pub fn origin(&self, path: &str) -> Option<&Origin> {

@@ -1,7 +1,8 @@
 //! Services, and what stands alone in them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -269,6 +270,47 @@ pub struct Healthcheck {
     /// Time between probes in the start period; default 5 s.
     #[serde(with = "nanoseconds")]
     pub start_interval: Option<Duration>,
+    /// A probe of ours in place of a command (`x-probe`).
+    #[serde(skip_serializing_if = "unset")]
+    pub probe: Option<Probe>,
+    /// An unhealthy container is ended, for its restart policy to go on
+    /// (`x-restart`).
+    #[serde(skip_serializing_if = "unset")]
+    pub restart: bool,
+}
+
+/// A health probe that needs no tool in the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// Somebody accepts connections at this address inside the container.
+    Tcp(SocketAddr),
+    /// An HTTP server answers with a status from 200 to 399.
+    Http {
+        /// Where inside the container.
+        address: SocketAddr,
+        /// What is asked for: a path with its query.
+        path: String,
+    },
+    /// Somebody accepts connections at this UNIX socket, an absolute path
+    /// inside the container.
+    Unix(String),
+    /// The file is there, an absolute path inside the container.
+    File(String),
+    /// The container has printed a line with this text since it was started.
+    Log(String),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Http { address, path } => write!(f, "http://{address}{path}"),
+            Self::Unix(path) => write!(f, "unix {path}"),
+            Self::File(path) => write!(f, "file {path}"),
+            Self::Log(text) => write!(f, "log {text:?}"),
+        }
+    }
 }
 
 /// What a health check runs.

@@ -239,7 +239,7 @@ impl Work {
         for service in &mut self.services {
             service.list = all
                 .iter()
-                .filter(|record| record.config.name == service.name)
+                .filter(|record| record.config.name == service.name && record.one_off.is_none())
                 .cloned()
                 .collect();
             for record in &service.list {

@@ -39,24 +39,24 @@ pub(super) struct Options<'a> {
 
 /// The actions of one slot.
 #[derive(Clone, Copy, Debug, Default)]
-struct Steps {
-    stop: Option<Step>,
-    remove: Option<Step>,
-    create: Option<Step>,
+pub(super) struct Steps {
+    pub(super) stop: Option<Step>,
+    pub(super) remove: Option<Step>,
+    pub(super) create: Option<Step>,
     update: Option<Step>,
-    start: Option<Step>,
+    pub(super) start: Option<Step>,
 }
 
 /// Turns slots into a plan.
 pub(super) struct Schedule<'a> {
-    project: &'a Project,
+    pub(super) project: &'a Project,
     graph: &'a Graph,
     observed: &'a Observed,
     options: Options<'a>,
-    slots: Vec<Slot<'a>>,
+    pub(super) slots: Vec<Slot<'a>>,
     networks: Networks<'a>,
     volumes: Volumes<'a>,
-    draft: Draft,
+    pub(super) draft: Draft,
     steps: Vec<Steps>,
     /// Slots of each service.
     of: BTreeMap<&'a str, Vec<usize>>,
@@ -133,6 +133,7 @@ impl<'a> Schedule<'a> {
         self.order_networks();
         self.find_early();
         self.order_containers();
+        self.order_rollouts();
         self.add_waits();
         self.add_holds();
         self.warnings.sort_unstable();
@@ -142,6 +143,24 @@ impl<'a> Schedule<'a> {
             holds: self.holds,
             warnings: self.warnings,
         })
+    }
+
+    /// The slots of a service with their indices.
+    pub(super) fn numbered(&self, service: &str) -> impl Iterator<Item = (usize, &Slot<'a>)> {
+        let indices = self.of.get(service).map(Vec::as_slice).unwrap_or_default();
+        indices
+            .iter()
+            .filter_map(|&index| Some((index, self.slots.get(index)?)))
+    }
+
+    /// The actions of a slot.
+    pub(super) fn steps_of(&self, slot: usize) -> Steps {
+        self.steps.get(slot).copied().unwrap_or_default()
+    }
+
+    /// Whether a slot's container is stopped early.
+    pub(super) fn is_early(&self, slot: usize) -> bool {
+        self.early.get(slot).copied().unwrap_or_default()
     }
 
     fn slots_of(&self, service: &str) -> impl Iterator<Item = (&Slot<'a>, Steps)> {
@@ -157,6 +176,8 @@ impl<'a> Schedule<'a> {
     }
 
     fn is_up(&self, service: &str) -> bool {
-        self.options.selected.contains(service) && self.slots_of(service).any(|(slot, _)| slot.survives())
+        let selected = self.options.selected.contains(service);
+        self.slots_of(service)
+            .any(|(slot, _)| slot.one_off.is_some() || selected && slot.survives())
     }
 }

@@ -215,6 +215,8 @@ impl<'a> Schedule<'a> {
                     .after(create, self.provider(slot.service).and_then(|steps| steps.create));
             }
             if let Some(start) = steps.start {
+                let prepared = self.add_preparation(slot.service, Some(slot.number), &gate);
+                self.draft.after(start, prepared);
                 self.draft.after(start, steps.create.or(steps.stop));
                 self.draft.after(start, steps.update);
                 self.draft.after(start, gate);
@@ -238,14 +240,26 @@ impl<'a> Schedule<'a> {
     fn needs(&self, slot: &Slot<'a>) -> Vec<Step> {
         let mut needs = Vec::new();
         if let Some(service) = self.project.services.get(slot.service).filter(|_| slot.makes()) {
-            needs.extend(self.pulls.get(service.image.as_str()));
-            needs.extend(attached(service).filter_map(|key| self.made_networks.get(key)));
-            let volumes = mounted(service).filter_map(|key| self.volumes.name(key));
-            needs.extend(volumes.filter_map(|name| self.made_volumes.get(name)));
+            return self.needs_of(service, false);
         } else if slot.start {
             let keys = slot.old.iter().flat_map(|old| old.networks.keys());
             needs.extend(keys.filter_map(|key| self.made_networks.get(key.as_str())));
         }
+        needs
+    }
+
+    /// The fetches and creations that containers of a service wait for; with
+    /// `hooks`, those of its `pre_start` hooks.
+    pub(super) fn needs_of(&self, service: &'a Service, hooks: bool) -> Vec<Step> {
+        let mut needs = Vec::new();
+        needs.extend(self.pulls.get(service.image.as_str()));
+        if hooks {
+            let images = service.pre_start.iter().filter_map(|hook| hook.image.as_deref());
+            needs.extend(images.filter_map(|image| self.pulls.get(image)));
+        }
+        needs.extend(attached(service).filter_map(|key| self.made_networks.get(key)));
+        let volumes = mounted(service).filter_map(|key| self.volumes.name(key));
+        needs.extend(volumes.filter_map(|name| self.made_volumes.get(name)));
         needs
     }
 

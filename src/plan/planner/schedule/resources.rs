@@ -12,8 +12,9 @@ use crate::project::PullPolicy;
 impl<'a> Schedule<'a> {
     pub(super) fn add_pulls(&mut self, up: &Up) -> Result<(), PlanError> {
         // Image to (fetch even when it is here, failure fails the command).
-        let mut wanted: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
-        for (name, service) in &self.project.services {
+        let mut wanted: BTreeMap<&'a str, (bool, bool)> = BTreeMap::new();
+        let project = self.project;
+        for (name, service) in &project.services {
             let here = self.observed.images.contains_key(&service.image);
             let made = self.is_made(name);
             let policy = up.pull.unwrap_or(service.pull_policy);
@@ -37,6 +38,7 @@ impl<'a> Schedule<'a> {
             *forced |= always;
             *required |= self.options.required.contains(name) || !self.options.selected.contains(name);
         }
+        self.add_hook_images(&mut wanted);
         for (image, (always, required)) in wanted {
             let here = self.observed.images.contains_key(image);
             let operation = Operation::PullImage {
@@ -52,6 +54,21 @@ impl<'a> Schedule<'a> {
             self.pulls.insert(image, step);
         }
         Ok(())
+    }
+
+    /// The images of `pre_start` hooks that may be run.
+    fn add_hook_images(&self, wanted: &mut BTreeMap<&'a str, (bool, bool)>) {
+        let project = self.project;
+        for (name, service) in &project.services {
+            if service.pre_start.is_empty() || !self.slots_of(name).any(|(slot, _)| slot.start) {
+                continue;
+            }
+            for image in service.pre_start.iter().filter_map(|hook| hook.image.as_deref()) {
+                if !self.observed.images.contains_key(image) {
+                    wanted.entry(image).or_insert((false, true));
+                }
+            }
+        }
     }
 
     pub(super) fn add_networks(&mut self) -> Result<(), PlanError> {

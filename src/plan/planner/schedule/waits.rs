@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::draft::Step;
-use super::super::super::{Cause, Operation, Target, WAIT};
+use super::super::super::{Cause, Operation, Target, WAIT, preparation, prepared};
 use super::super::{Fate, Slot, hold, needs_stop, target};
 use super::{Schedule, Steps};
 use crate::graph::Link;
@@ -69,21 +69,15 @@ impl<'a> Schedule<'a> {
                 number: slot.number,
                 name: slot.name.clone(),
                 inherit: slot.old.map(|old| old.id.clone()).filter(|_| !renew),
+                one_off: slot.one_off.cloned(),
             };
             steps.create = Some(self.draft.add(operation, slot.cause.clone()));
         }
         if slot.start {
-            let planned = Target {
-                id: None,
-                service: slot.service.to_owned(),
-                number: slot.number,
-                name: slot.name.clone(),
+            let operation = Operation::StartContainer {
+                container: slot.target(),
             };
-            let container = existing.filter(|_| !slot.makes()).unwrap_or(planned);
-            steps.start = Some(
-                self.draft
-                    .add(Operation::StartContainer { container }, slot.cause.clone()),
-            );
+            steps.start = Some(self.draft.add(operation, slot.cause.clone()));
         }
         steps
     }
@@ -136,7 +130,41 @@ impl<'a> Schedule<'a> {
                 .after(wait, theirs.iter().filter_map(|(_, steps)| steps.update));
             gate.push(wait);
         }
+        if let Some(step) = self.add_preparation(service, None, &gate) {
+            gate.push(step);
+        }
         self.gates.insert(service, gate);
+    }
+
+    /// The `pre_start` hooks of a service, if they have not succeeded as they
+    /// are now.
+    pub(super) fn add_preparation(
+        &mut self,
+        name: &'a str,
+        number: Option<u32>,
+        gate: &[Step],
+    ) -> Option<Step> {
+        let service = self.project.services.get(name)?;
+        let wanted = prepared(service, number.is_some(), &self.observed.images)?;
+        // A service that is all new is prepared whatever was before it.
+        let known = self
+            .slots_of(name)
+            .any(|(slot, _)| slot.old.is_some() && number.is_none_or(|number| slot.number == number));
+        if known && self.observed.prepared.get(&preparation(name, number)) == Some(&wanted) {
+            return None;
+        }
+        let operation = Operation::Prepare {
+            service: name.to_owned(),
+            number,
+        };
+        let cause = Cause::NeededBy {
+            who: format!("service {name}"),
+        };
+        let step = self.draft.add(operation, cause);
+        let needs = self.needs_of(service, true);
+        self.draft.after(step, gate.iter().copied());
+        self.draft.after(step, needs);
+        Some(step)
     }
 
     /// The containers of a service that will be there; of several with the
@@ -225,9 +253,10 @@ impl<'a> Schedule<'a> {
             link.condition == Condition::ServiceCompletedSuccessfully
                 && self.options.selected.contains(dependent)
         });
-        let test = service.healthcheck.as_ref().and_then(|check| check.test.as_ref());
-        match test {
+        let check = service.healthcheck.as_ref();
+        match check.and_then(|check| check.test.as_ref()) {
             _ if ends => Condition::ServiceCompletedSuccessfully,
+            _ if check.is_some_and(|check| check.probe.is_some()) => Condition::ServiceHealthy,
             Some(HealthTest::Cmd(_) | HealthTest::CmdShell(_)) => Condition::ServiceHealthy,
             Some(HealthTest::None) | None => Condition::ServiceStarted,
         }
