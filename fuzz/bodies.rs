@@ -79,7 +79,7 @@ pub fn dotenv(text: &str) {
     if let Ok(found) = parse_env_file(text, &lookup, &mut |_| {}) {
         assert!(found.keys().all(|name| !name.contains(char::is_whitespace)));
     }
-    parse_raw_env_file(text, &lookup);
+    let _ = parse_raw_env_file(text, &lookup);
 }
 
 /// Any text as each of the short forms.

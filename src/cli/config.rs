@@ -55,13 +55,16 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
         load_model(request, rules, &DiskFiles).map_err(|failure| context.refused(failure.diagnostics))?;
     context.warn(&warnings);
     if typed.quiet {
+        std::mem::forget(model);
         return Ok(String::new());
     }
     if typed.variables {
         return variable_table(&model, typed.format);
     }
-    if !typed.select.is_empty() {
-        select(&mut model, &typed.select);
+    // Lists are of the whole stack, whatever services are named.
+    let lists = typed.services || typed.volumes || typed.networks || typed.profiles || typed.models;
+    if !typed.select.is_empty() && !lists && rules.interpolate {
+        select(&mut model, &typed.select, rules.all_resources);
     }
     if typed.environment {
         return Ok(environment(&model));
@@ -103,8 +106,8 @@ fn text(context: &Context, typed: &Config, request: &LoadRequest) -> Result<Stri
 }
 
 /// Leaves only these services and what they depend on, and of everything else
-/// only what those use.
-fn select(model: &mut Model, names: &[String]) {
+/// only what those use, or all of it.
+fn select(model: &mut Model, names: &[String], all_resources: bool) {
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     let mut left: Vec<String> = names.to_vec();
     while let Some(name) = left.pop() {
@@ -121,6 +124,9 @@ fn select(model: &mut Model, names: &[String]) {
         }
     }
     keep(&mut model.document, "services", &wanted);
+    if all_resources {
+        return;
+    }
     for section in ["networks", "volumes", "configs", "secrets", "models"] {
         let services = model.document.get("services").into_iter();
         let used: BTreeSet<String> = services
@@ -138,7 +144,7 @@ fn keep(document: &mut Node, section: &str, wanted: &BTreeSet<String>) {
         return;
     };
     if let Some(map) = node.as_map_mut() {
-        map.retain(|key, _| wanted.contains(key));
+        map.retain(|key, _| wanted.contains(key.as_str()));
     }
     if node.entries().next().is_none() {
         document.take(section);
@@ -166,7 +172,6 @@ fn uses(service: &Node, section: &str) -> Vec<String> {
 fn images(model: &Model) -> Vec<String> {
     let services = model.document.get("services").into_iter().flat_map(Node::entries);
     services
-        .filter(|(_, service)| service.get("provider").is_none())
         .map(|(name, service)| match service.text_of("image") {
             Some(image) => image.to_owned(),
             None => format!("{}-{name}", model.name),
@@ -243,9 +248,9 @@ fn variable_table(model: &Model, format: Option<ConfigFormat>) -> Result<String,
     }
 }
 
-/// Rows as aligned columns, three spaces apart.
+/// Rows as aligned columns, three spaces apart and twenty wide.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
+    let mut widths = [17; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -311,9 +316,9 @@ fn resolve_digests(context: &Context, model: &mut Model) -> Result<(), Failure> 
     let services = model.document.get_mut("services").and_then(Node::as_map_mut);
     for entry in services.into_iter().flat_map(|services| services.values_mut()) {
         if let Some(Value::Text(image)) = entry.node.get_mut("image").map(|image| &mut image.value)
-            && let Some(pinned) = resolved.get(image)
+            && let Some(pinned) = resolved.get(image.as_str())
         {
-            image.clone_from(pinned);
+            *image = pinned.as_str().into();
         }
     }
     Ok(())

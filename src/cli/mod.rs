@@ -18,6 +18,7 @@ mod arguments;
 mod attach;
 mod choose;
 mod config;
+mod container;
 mod context;
 mod copy;
 mod cp;
@@ -33,6 +34,7 @@ mod lifecycle;
 mod logs;
 mod ls;
 mod moment;
+mod network;
 mod plan;
 mod port;
 mod progress;
@@ -41,11 +43,13 @@ mod relay;
 mod request;
 mod run;
 mod stats;
+mod system;
 mod template;
 mod terminal;
 mod top;
 mod up;
 mod version;
+mod volume;
 mod volumes;
 mod wait;
 mod watch;
@@ -114,11 +118,13 @@ pub fn main() -> ExitCode {
             Command::Pull(typed) => image::pull(&context, typed),
             Command::Push(typed) => image::push(&context, typed),
             Command::Images(typed) => image::images(&context, typed),
-            Command::Commit(typed) => image::commit(&context, typed),
-            Command::Export(typed) => image::export(&context, typed),
+            Command::Commit(typed) => container::commit(&context, typed),
+            Command::Export(typed) => container::export(&context, typed),
             Command::Image { command } => image::image(&context, command),
-            Command::Container { command } => image::container(&context, command),
-            Command::System { command } => image::system(&context, command),
+            Command::Container { command } => container::container(&context, command),
+            Command::Network { command } => network::network(&context, command),
+            Command::Volume { command } => volume::volume(&context, command),
+            Command::System { command } => system::system(&context, command),
             Command::Login(typed) => image::login(&context, typed),
             Command::Logout(typed) => image::logout(&context, typed),
             Command::Version(typed) => version::version(&context, typed),

@@ -180,7 +180,7 @@ pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
         id,
         tty,
     };
-    super::block_on(running.to_its_end(intent))
+    super::block_on(running.follow(intent))
 }
 
 /// The project with what the command line says in it, and how that was loaded.
@@ -378,7 +378,7 @@ impl Meeting {
 }
 
 impl Running<'_> {
-    async fn to_its_end(self, intent: Intent) -> Outcome {
+    async fn follow(self, intent: Intent) -> Outcome {
         let io =
             |operation: &'static str| move |error: io::Error| Failure::new(format!("{operation}: {error}"));
         let context = self.context;

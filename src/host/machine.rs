@@ -226,7 +226,7 @@ impl Machine {
                 number: record.number,
                 name: record.name,
             };
-            if let Err(error) = machine.stop(&target, None, false).await {
+            if let Err(error) = machine.stop(&target, None, None, false).await {
                 tracing::error!(container = target.name, %error, "could not be stopped");
             }
         });
@@ -327,7 +327,7 @@ impl Machine {
             problems.extend(given::missing(project, service));
             let reserved = self
                 .traffic
-                .reserve(&container.name, &service.ports, Some(&afterwards));
+                .reserve(&container.name, &service.ports, Some(&afterwards), |_| false);
             if let Err(error) = reserved {
                 problems.push(format!("service \"{}\": {error}", service.name));
             }
@@ -359,6 +359,46 @@ impl Machine {
         }
         let kept: Vec<String> = records.into_iter().map(|record| record.name).collect();
         self.traffic.release_all_but(&kept);
+    }
+
+    /// Whether a container of this name is one of a service's.
+    pub(super) fn is_replica(&self, name: &str, service: &str) -> bool {
+        let records = containers(&self.world, &self.project).unwrap_or_default();
+        records
+            .iter()
+            .any(|record| record.name == name && record.config.name == service)
+    }
+
+    /// Leads what comes to the published ports of a container that is about to be
+    /// stopped to the one that takes its place, if there is one: nobody waits.
+    async fn hand_over(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        if record.config.ports.is_empty() || record.one_off.is_some() {
+            return Ok(());
+        }
+        for heir in containers(&self.world, &self.project)? {
+            let takes = heir.id != record.id
+                && heir.config.name == record.config.name
+                && heir.one_off.is_none()
+                && heir.created > record.created
+                && self.runs(&heir.id);
+            if takes
+                && self
+                    .traffic
+                    .hand_over(&record.name, &heir.name, &heir.config.ports)
+            {
+                self.republish(&heir).await?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leads ports and names to a container that runs, as its record has them.
+    async fn republish(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        let places = start::places(&self.world, record)?;
+        let published = self.traffic.publish(record, &places).await?;
+        let paths = self.world.container(&self.project, &record.id);
+        Ok(write_record(&view::ports_path(&paths), &published)?)
     }
 
     /// Starts a container that its restart policy wants running. A failure is
@@ -542,8 +582,15 @@ impl Machine {
         &self,
         target: &Target,
         timeout: Option<Duration>,
+        signal: Option<&str>,
         again: bool,
     ) -> Result<Vec<String>, HostError> {
+        let wanted = match signal {
+            Some(name) => Some(signal::number(name).ok_or_else(|| HostError::NoSignal {
+                name: name.to_owned(),
+            })?),
+            None => None,
+        };
         let Some(record) = self.record_of(target)? else {
             return Ok(vec![]);
         };
@@ -557,6 +604,9 @@ impl Machine {
             if let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await {
                 warnings.push(error.to_string());
             }
+        }
+        if !again {
+            self.hand_over(&record).await?;
         }
         let guard = self.lock(&record.id).await;
         let Some(mut record) = self.record(&record.id)? else {
@@ -586,7 +636,7 @@ impl Machine {
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
-            match runtime::signal(&running, start::stop_signal(&record)) {
+            match runtime::signal(&running, wanted.unwrap_or_else(|| start::stop_signal(&record))) {
                 // Just ended by itself.
                 Err(RuntimeError::NotRunning(_)) => {}
                 other => other?,
@@ -700,7 +750,7 @@ impl Machine {
             }
             // Its end is noted under the lock.
             drop(guard);
-            self.stop(target, Some(Duration::ZERO), false).await?;
+            self.stop(target, Some(Duration::ZERO), None, false).await?;
         };
         let (world, project) = (self.world.clone(), self.project.clone());
         let (id, key) = (record.id.clone(), record.lease_key());
@@ -795,6 +845,14 @@ impl Machine {
                     .map(|warning| format!("container {}: {warning}", record.name)),
             );
         }
+        let running = self.running(&record.id).is_some();
+        let ports = record.config.ports != service.ports;
+        let names = record.config.networks != service.networks;
+        let hosts = record.config.extra_hosts != service.extra_hosts;
+        if running && ports {
+            // First what may be refused.
+            self.traffic.change(&record.name, &service.ports)?;
+        }
         record.config = service.clone();
         record.check = create::check(service, image.as_ref());
         record.labels = create::labels(
@@ -808,6 +866,13 @@ impl Machine {
         let paths = self.world.container(&self.project, &record.id);
         given::write(&paths, &record.given)?;
         write_record(&paths.record(), &record)?;
+        if running && (ports || names) {
+            self.republish(&record).await?;
+        }
+        if running && hosts {
+            let (world, record) = (self.world.clone(), record.clone());
+            blocking(move || start::write_hosts(&world, &record)).await?;
+        }
         if state(&paths, &record)?.is_running() {
             // The keeper takes the new policy and check from here.
             self.hear(News::Changed(start::started(
@@ -890,8 +955,9 @@ impl Host for Machine {
             Operation::StopContainer {
                 container,
                 timeout,
+                signal,
                 again,
-            } => self.stop(container, *timeout, *again).await,
+            } => self.stop(container, *timeout, signal.as_deref(), *again).await,
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }

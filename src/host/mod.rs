@@ -22,6 +22,7 @@ mod files;
 pub mod given;
 mod hook;
 mod logging;
+pub mod inventory;
 mod look;
 mod machine;
 mod prepare;

@@ -94,9 +94,11 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         .ok_or_else(|| HostError::NoImage {
             image: record.config.image.clone(),
         })?;
+    // The container whose place it takes gives them up when it is stopped.
+    let yields = |other: &str| machine.is_replica(other, &record.config.name);
     machine
         .traffic
-        .reserve(&record.name, &record.config.ports, None)?;
+        .reserve(&record.name, &record.config.ports, None, yields)?;
     let (world, revive) = (machine.world.clone(), machine.revive());
     let wanted = record.clone();
     let mounted = layers_of_mounted(machine, &record)?;
@@ -329,26 +331,33 @@ fn present_run(paths: &ContainerPaths) -> Result<Option<(RunningRecord, Process)
     }
 }
 
-/// The files in `/etc` that are made for a container.
-fn write_files(
-    record: &ContainerRecord,
-    paths: &ContainerPaths,
-    endpoints: Option<&[Endpoint]>,
-    network: &Net,
-) -> Result<(), HostError> {
-    let write = |name: &str, text: &str| {
-        let path = paths.run.join(name);
-        std::fs::write(&path, text).map_err(HostError::io("write", &path))
-    };
-    let addresses: Vec<IpAddr> = endpoints
-        .unwrap_or_default()
+/// The static names of a container that runs are others now.
+pub(super) fn write_hosts(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
+    let paths = world.container(&record.project, &record.id);
+    let places = places(world, record)?;
+    let addresses: Vec<IpAddr> = places
         .iter()
-        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .map(|place| IpAddr::V4(place.lease.address))
         .collect();
-    let gateway = endpoints
-        .unwrap_or_default()
-        .iter()
-        .find_map(|endpoint| endpoint.gateway);
+    let mut gateway = None;
+    for id in record.networks.values() {
+        if let Some(network) = networks::read(world, id)?
+            && let Some(endpoint) = network.endpoint(&record.lease_key(), None, 0)?
+        {
+            gateway = gateway.or(endpoint.gateway);
+        }
+    }
+    let path = paths.run.join("hosts");
+    // Not another file: this one is mounted.
+    std::fs::write(&path, hosts(record, &addresses, gateway)?).map_err(HostError::io("write", &path))
+}
+
+/// The content of a container's `/etc/hosts`.
+fn hosts(
+    record: &ContainerRecord,
+    addresses: &[IpAddr],
+    gateway: Option<IpAddr>,
+) -> Result<String, HostError> {
     let mut own = vec![record.hostname().to_owned()];
     own.extend(
         record
@@ -372,7 +381,7 @@ fn write_files(
         // The machine's own names are in the machine's file.
         own.clear();
     }
-    let mut hosts = hosts_file(&own, &addresses, &extra).map_err(|error| HostError::Interrupted {
+    let mut hosts = hosts_file(&own, addresses, &extra).map_err(|error| HostError::Interrupted {
         reason: error.to_string(),
     })?;
     if on_host && let Ok(machine) = std::fs::read_to_string("/etc/hosts") {
@@ -384,7 +393,30 @@ fn write_files(
             hosts.push_str(&format!("{address}\t{name}\n"));
         }
     }
-    write("hosts", &hosts)?;
+    Ok(hosts)
+}
+
+/// The files in `/etc` that are made for a container.
+fn write_files(
+    record: &ContainerRecord,
+    paths: &ContainerPaths,
+    endpoints: Option<&[Endpoint]>,
+    network: &Net,
+) -> Result<(), HostError> {
+    let write = |name: &str, text: &str| {
+        let path = paths.run.join(name);
+        std::fs::write(&path, text).map_err(HostError::io("write", &path))
+    };
+    let addresses: Vec<IpAddr> = endpoints
+        .unwrap_or_default()
+        .iter()
+        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .collect();
+    let gateway = endpoints
+        .unwrap_or_default()
+        .iter()
+        .find_map(|endpoint| endpoint.gateway);
+    write("hosts", &hosts(record, &addresses, gateway)?)?;
     write("hostname", &format!("{}\n", record.hostname()))?;
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let named =
@@ -478,7 +510,7 @@ fn in_order(record: &ContainerRecord) -> Vec<&String> {
 }
 
 /// Where a container is on each of its networks, in the order of its interfaces.
-fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
+pub(super) fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
     let mut places = Vec::new();
     for key in in_order(record) {
         let Some(id) = record.networks.get(key) else {

@@ -5,6 +5,13 @@
 //! is replaced, so that a connection which arrives meanwhile waits in the
 //! backlog. Each is inherited by the container's monitor too, which does nothing
 //! with it: a new supervisor takes it over from there ([`Traffic::adopt`]).
+//!
+//! The ports of a container that runs may change ([`Traffic::change`]), and go
+//! over to the container that takes its place ([`Traffic::hand_over`]).
+//!
+//! Weak: a port that came after the start of its container is not kept by the
+//! monitor, so connections to it are refused while a supervisor that was killed is
+//! away.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +67,29 @@ struct Held {
     tasks: Vec<AbortHandle>,
 }
 
+impl Held {
+    /// Binds a port.
+    fn new(wanted: &Port) -> Result<Self, HostError> {
+        let bound = ports::bind(wanted.host_ip, wanted.published, transport(wanted.protocol)?)?;
+        let (target, _) = watch::channel(None);
+        Ok(Self {
+            wanted: wanted.clone(),
+            port: bound.port,
+            sockets: bound.sockets,
+            target,
+            tasks: vec![],
+        })
+    }
+
+    /// Refuses connections from now on, whoever else has the sockets open: a
+    /// monitor does until its container ends.
+    fn shut(&self) {
+        for socket in &self.sockets {
+            let _ = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
@@ -102,12 +132,13 @@ impl Traffic {
 
     /// Binds the ports of a container, those it does not hold already. With
     /// `afterwards`, a port that another container of ours holds and is about
-    /// to give up is left for later.
+    /// to give up is left for later; so is one of a container that `yields`.
     pub(super) fn reserve(
         &self,
         name: &str,
         ports: &[Port],
         afterwards: Option<&Afterwards>,
+        yields: impl Fn(&str) -> bool,
     ) -> Result<(), HostError> {
         let mut held = self.held();
         for (index, port) in ports.iter().enumerate() {
@@ -122,7 +153,7 @@ impl Traffic {
                 let gives_up = afterwards
                     .and_then(|afterwards| afterwards.get(other))
                     .is_some_and(|ports| !ports.contains(&rival.wanted));
-                if gives_up {
+                if gives_up || yields(other) {
                     continue;
                 }
                 return Err(HostError::PortTaken {
@@ -139,20 +170,9 @@ impl Traffic {
             if !checking {
                 held.remove(&key);
             }
-            let bound = ports::bind(port.host_ip, port.published, transport(port.protocol)?)?;
+            let bound = Held::new(port)?;
             if !checking {
-                let (target, _) = watch::channel(None);
-                let wanted = port.clone();
-                held.insert(
-                    key,
-                    Held {
-                        wanted,
-                        port: bound.port,
-                        sockets: bound.sockets,
-                        target,
-                        tasks: vec![],
-                    },
-                );
+                held.insert(key, bound);
             }
         }
         Ok(())
@@ -249,7 +269,8 @@ impl Traffic {
                 });
             }
         }
-        if !rules.is_empty() {
+        // None at all takes those back that were there before.
+        if !rules.is_empty() || firewall::has_published(&self.world, &record.id) {
             let (world, id) = (self.world.clone(), record.id.clone());
             // Without the kernel's rewriting the proxy serves all.
             let warning = blocking(move || Ok(firewall::add_published(&world, &id, &rules)?)).await?;
@@ -259,6 +280,91 @@ impl Traffic {
         }
         published.sort_by_key(|(index, _)| *index);
         Ok(published.into_iter().map(|(_, published)| published).collect())
+    }
+
+    /// Binds the ports that a running container is to have from now on, and gives
+    /// up the others: those that stay are not touched. [`Traffic::publish`] leads
+    /// them to it.
+    ///
+    /// # Errors
+    /// When one cannot be bound: nothing has changed then.
+    pub(super) fn change(&self, name: &str, ports: &[Port]) -> Result<(), HostError> {
+        let mut held = self.held();
+        let mut before: Vec<(Key, Held)> = held.extract_if(|(owner, _), _| owner == name).collect();
+        let mut after: Vec<(usize, Held)> = Vec::new();
+        let mut missing: Vec<usize> = Vec::new();
+        for (index, port) in ports.iter().enumerate() {
+            let same = |held: &Held| {
+                let wanted = &held.wanted;
+                (wanted.host_ip, wanted.published, wanted.protocol)
+                    == (port.host_ip, port.published, port.protocol)
+            };
+            match before.iter().position(|(_, held)| same(held)) {
+                Some(at) => {
+                    let (_, mut stays) = before.swap_remove(at);
+                    stays.wanted = port.clone();
+                    after.push((index, stays));
+                }
+                None => missing.push(index),
+            }
+        }
+        let bound = missing
+            .iter()
+            .filter_map(|index| Some((*index, ports.get(*index)?)));
+        let bound = bound.map(|(index, port)| {
+            let rival = held.iter().find(|(_, held)| collide(&held.wanted, port));
+            if let Some(((container, _), _)) = rival {
+                return Err(HostError::PortTaken {
+                    port: port.clone(),
+                    container: container.clone(),
+                });
+            }
+            Ok((index, Held::new(port)?))
+        });
+        match bound.collect::<Result<Vec<_>, HostError>>() {
+            Ok(bound) => {
+                let all = after.into_iter().chain(bound);
+                held.extend(all.map(|(index, one)| ((name.to_owned(), index), one)));
+                for (_, gone) in &before {
+                    gone.shut();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Their numbers count from now on, which is what was wanted.
+                held.extend(before);
+                held.extend(
+                    after
+                        .into_iter()
+                        .map(|(index, one)| ((name.to_owned(), index), one)),
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the ports of one container to the one that takes its place, as far
+    /// as that wants them and has none yet. Whether there were any.
+    pub(super) fn hand_over(&self, from: &str, to: &str, ports: &[Port]) -> bool {
+        let mut held = self.held();
+        let mut any = false;
+        for (index, port) in ports.iter().enumerate() {
+            let key = (to.to_owned(), index);
+            if held.contains_key(&key) {
+                continue;
+            }
+            let found = held
+                .iter()
+                .find(|((owner, _), held)| owner == from && held.wanted == *port);
+            let Some(place) = found.map(|(key, _)| key.clone()) else {
+                continue;
+            };
+            if let Some(one) = held.remove(&place) {
+                held.insert(key, one);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Answers a container's questions for names, until it is unpublished.
@@ -323,26 +429,35 @@ impl Traffic {
         running: &RunningRecord,
         places: &[Place],
     ) -> Result<(), HostError> {
-        for (index, port) in record.config.ports.iter().enumerate() {
-            let mut sockets = Vec::new();
-            for number in 0.. {
-                let Ok(fd) = runtime::retrieve_kept(running, &format!("port-{index}-{number}")) else {
-                    break;
-                };
-                sockets
-                    .push(BoundSocket::adopt(fd).map_err(HostError::io("take over", Path::new("socket")))?);
-            }
-            if let Some(first) = sockets.first() {
-                let (target, _) = watch::channel(None);
-                let held = Held {
-                    wanted: port.clone(),
-                    port: first.address.port(),
-                    sockets,
-                    target,
-                    tasks: vec![],
-                };
-                self.held().insert((record.name.clone(), index), held);
-            }
+        // By what they are bound to: its ports may have changed since it was started.
+        let mut kept = kept_sockets(running);
+        let mut ports: Vec<(usize, &Port)> = record.config.ports.iter().enumerate().collect();
+        // The one that only one fits comes first.
+        ports.sort_by_key(|(_, port)| port.published.map_or(u16::MAX, |(first, last)| last - first));
+        for (index, port) in ports {
+            let fitting = |sockets: &Vec<BoundSocket>| sockets.iter().all(|socket| fits(socket, port));
+            let found = kept.iter().position(fitting).map(|at| kept.remove(at));
+            let sockets = found.unwrap_or_default();
+            let held = match sockets.first() {
+                Some(first) => {
+                    let (target, _) = watch::channel(None);
+                    Held {
+                        wanted: port.clone(),
+                        port: first.address.port(),
+                        sockets,
+                        target,
+                        tasks: vec![],
+                    }
+                }
+                None => match Held::new(port) {
+                    Ok(held) => held,
+                    Err(error) => {
+                        tracing::error!(container = record.name, %error, "a port is not published any more");
+                        continue;
+                    }
+                },
+            };
+            self.held().insert((record.name.clone(), index), held);
         }
         let kept = |name| runtime::retrieve_kept(running, name);
         if let (Ok(udp), Ok(tcp)) = (kept("dns-udp"), kept("dns-tcp")) {
@@ -383,6 +498,38 @@ fn transport(protocol: Protocol) -> Result<Transport, HostError> {
             what: "publishing SCTP ports".to_owned(),
         }),
     }
+}
+
+/// The sockets of published ports that a monitor keeps and that still listen,
+/// those of one port together.
+fn kept_sockets(running: &RunningRecord) -> Vec<Vec<BoundSocket>> {
+    let mut ports = Vec::new();
+    for index in 0.. {
+        let of_port =
+            (0..).map_while(|number| runtime::retrieve_kept(running, &format!("port-{index}-{number}")).ok());
+        let of_port: Vec<OwnedFd> = of_port.collect();
+        if of_port.is_empty() {
+            break;
+        }
+        let listening = of_port.into_iter().filter_map(|fd| BoundSocket::adopt(fd).ok());
+        ports.push(listening.collect::<Vec<_>>());
+    }
+    ports.retain(|sockets| !sockets.is_empty());
+    ports
+}
+
+/// Whether a socket is bound to what a port says.
+fn fits(socket: &BoundSocket, port: &Port) -> bool {
+    let number = socket.address.port();
+    let same = transport(port.protocol).is_ok_and(|transport| transport == socket.transport);
+    let ip = match port.host_ip {
+        Some(ip) => socket.address.ip() == ip,
+        None => socket.address.ip().is_unspecified(),
+    };
+    same && ip
+        && port
+            .published
+            .is_none_or(|(first, last)| (first..=last).contains(&number))
 }
 
 /// Whether two fixed ports cannot be had at the same time.

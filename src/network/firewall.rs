@@ -605,6 +605,11 @@ pub fn add_published(
     commit_or_rebuild(world, &change, &mut connection)
 }
 
+/// Whether `owner` has published anything.
+pub fn has_published(world: &World, owner: &str) -> bool {
+    path(world, owner).exists()
+}
+
 /// Takes back all that `owner` has published; fine when that is nothing.
 ///
 /// # Errors

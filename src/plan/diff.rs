@@ -24,12 +24,13 @@ const NOT_COMPARED: [&str; 8] = [
 ];
 
 /// Fields that are read from the record when they are needed, so that changing
-/// the record is enough: the supervisor reads `restart`,
+/// the record (and what is made of it: `/etc/hosts`) is enough: the supervisor reads `restart`,
 /// `deploy.restart_policy` and `healthcheck`, a
 /// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 8] = [
+const IN_PLACE: [&str; 9] = [
     "deploy",
     "expose",
+    "extra_hosts",
     "healthcheck",
     "labels",
     "pre_stop",
@@ -66,11 +67,21 @@ const LIMITS: [&str; 7] = [
 ];
 
 /// Whether a change of a service can be applied to a container as it is; all
-/// others need a new one.
-pub fn in_place(change: &Change) -> bool {
+/// others need a new one. `ports`: so can changes of published ports.
+pub fn in_place(change: &Change, ports: bool) -> bool {
     let field = change.field.as_str();
     let top = field.split(['.', '[']).next().unwrap_or(field);
-    IN_PLACE.contains(&top) || LIMITS.contains(&field) && change.new.is_some()
+    // `networks.KEY.aliases`, or one of them.
+    let alias = top == "networks"
+        && field.matches('.').count() > 1
+        && field
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.starts_with("aliases"));
+    IN_PLACE.contains(&top)
+        || alias
+        || ports && top == "ports"
+        || LIMITS.contains(&field) && change.new.is_some()
 }
 
 /// How a change of content is shown: what it is may be secret.
@@ -475,12 +486,23 @@ mod tests {
             "expose[0]",
             "resources.memory",
         ] {
-            assert!(in_place(&to(field, Some("1"))), "{field}");
+            assert!(in_place(&to(field, Some("1")), false), "{field}");
         }
         for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
-            assert!(!in_place(&to(field, Some("1"))), "{field}");
+            assert!(!in_place(&to(field, Some("1")), false), "{field}");
         }
-        assert!(!in_place(&to("resources.memory", None)), "a limit taken away");
+        assert!(!in_place(&to("resources.memory", None), false), "a limit taken away");
+        for (field, expected) in [
+            ("networks.front.aliases[0]", true),
+            ("networks.front.aliases", true),
+            ("networks.aliases", false),
+            ("networks.front", false),
+            ("extra_hosts.db[0]", true),
+        ] {
+            assert_eq!(in_place(&to(field, Some("1")), false), expected, "{field}");
+        }
+        let port = to("ports[1]", Some("{}"));
+        assert!(in_place(&port, true) && !in_place(&port, false));
     }
 
     #[test]

@@ -15,8 +15,14 @@ pub(super) struct Context<'a> {
     pub(super) disabled: &'a std::collections::BTreeMap<String, Vec<String>>,
 }
 
-/// Checks that resources are well formed on their own.
+/// Checks that resources, and the long forms of services, are well formed on
+/// their own.
 pub(super) fn resources(document: &Node, report: &mut Report) {
+    for (name, service) in section(document, "services") {
+        if !report.is_poisoned(name) {
+            long_forms(name, service, report);
+        }
+    }
     for (key, volume) in section(document, "volumes") {
         if volume.get("external").and_then(Node::as_bool) != Some(true) {
             continue;
@@ -52,6 +58,30 @@ pub(super) fn resources(document: &Node, report: &mut Report) {
                     format!("{path}: one of {list} must be set"),
                 );
             }
+        }
+    }
+}
+
+/// Checks that what is written in long form says where it leads to.
+fn long_forms(name: &str, service: &Node, report: &mut Report) {
+    for (list, what, target) in [
+        ("ports", "port", "target port"),
+        ("volumes", "volume", "mount target"),
+        ("devices", "device", "mount target"),
+    ] {
+        let items = service.get(list).into_iter().flat_map(Node::items).enumerate();
+        for (index, item) in items.filter(|(_, item)| item.as_map().is_some()) {
+            let negative = |node: &Node| node.as_int().is_some_and(|number| number < 0);
+            let target_node = item.get("target").filter(|node| !node.is_null());
+            let message = match target_node {
+                None => format!("service {what} services.{name}.{list}.[{index}] is missing a {target}"),
+                Some(node) if negative(node) => {
+                    format!("services.{name}.{list}.{index}.target must be greater than or equal to 0")
+                }
+                Some(_) => continue,
+            };
+            report.poison(name);
+            report.error(item.place, Code::Schema, message);
         }
     }
 }
@@ -206,9 +236,12 @@ fn references(name: &str, node: &Node, context: Context<'_>, problems: &mut Vec<
     }
     for (section_name, kind) in [("configs", "config"), ("secrets", "secret")] {
         for grant in node.get(section_name).into_iter().flat_map(Node::items) {
-            if let Some(source) = grant.text_of("source") {
-                undefined(kind, section_name, source, grant.place);
-            }
+            undefined(
+                kind,
+                section_name,
+                grant.text_of("source").unwrap_or_default(),
+                grant.place,
+            );
         }
     }
     if let Some(secrets) = node.get("build").and_then(|build| build.get("secrets")) {
@@ -262,7 +295,7 @@ fn dependencies(name: &str, node: &Node, context: Context<'_>, problems: &mut Ve
             continue;
         }
         let required = entry.node.get("required").and_then(Node::as_bool) != Some(false);
-        match context.disabled.get(wanted) {
+        match context.disabled.get(wanted.as_str()) {
             Some(_) if !required => {}
             Some(profiles) => problems.push((
                 entry.key,
@@ -405,27 +438,27 @@ fn amounts(name: &str, node: &Node, problems: &mut Vec<Problem>) {
 }
 
 fn targets(name: &str, node: &Node, problems: &mut Vec<Problem>) {
-    let mut taken: HashMap<String, String> = HashMap::new();
     let tmpfs = node.get("tmpfs").into_iter().flat_map(Node::items).enumerate();
     let tmpfs = tmpfs.filter_map(|(index, item)| {
         let text = item.as_text()?;
         let target = text.split_once(':').map_or(text, |(target, _)| target);
-        Some((format!("services.{name}.tmpfs[{index}]"), target.to_owned(), item))
+        Some(("tmpfs", index, target, item))
     });
     let mounts = node.get("volumes").into_iter().flat_map(Node::items).enumerate();
-    let mounts = mounts.filter_map(|(index, item)| {
-        let target = item.text_of("target")?.to_owned();
-        Some((format!("services.{name}.volumes[{index}]"), target, item))
-    });
-    for (path, target, item) in tmpfs.chain(mounts) {
-        if let Some(earlier) = taken.get(&target) {
+    let mounts = mounts.filter_map(|(index, item)| Some(("volumes", index, item.text_of("target")?, item)));
+    let mut taken: HashMap<&str, (&str, usize), foldhash::fast::RandomState> = HashMap::default();
+    for (list, index, target, item) in tmpfs.chain(mounts) {
+        if let Some((earlier, at)) = taken.get(target) {
             problems.push(error(
                 item.place,
                 Code::Conflict,
-                format!("{path}: target {target} already mounted as {earlier}"),
+                format!(
+                    "services.{name}.{list}[{index}]: target {target} already mounted as \
+                     services.{name}.{earlier}[{at}]"
+                ),
             ));
         } else {
-            taken.insert(target, path);
+            taken.insert(target, (list, index));
         }
     }
     for (index, mount) in node.get("volumes").into_iter().flat_map(Node::items).enumerate() {
@@ -458,11 +491,13 @@ fn targets(name: &str, node: &Node, problems: &mut Vec<Problem>) {
 /// as docker compose does.
 pub(super) fn secrets(document: &Node, report: &mut Report) {
     for (key, secret) in section(document, "secrets") {
-        let filled = ["file", "environment", "external"]
-            .iter()
-            .any(|source| given(secret, source).is_some());
-        // Without a driver it has been reported as a resource already.
-        if !filled && given(secret, "driver").is_some() {
+        let named = |source: &str| secret.text_of(source).is_some_and(|text| !text.is_empty());
+        let filled = named("file")
+            || named("environment")
+            || secret.get("external").and_then(Node::as_bool) == Some(true);
+        // With none of these it has been reported as a resource already.
+        let seen = ["file", "environment", "external", "driver"];
+        if !filled && seen.iter().any(|key| secret.get(key).is_some()) {
             report.error(
                 secret.place,
                 Code::Schema,

@@ -278,7 +278,12 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
         document.set("name", Node::text(name.clone(), place));
     }
 
-    let profiles = active_profiles(request, &environment);
+    // What is not interpolated is not asked what it means.
+    let profiles = if rules.interpolate {
+        active_profiles(request, &environment)
+    } else {
+        BTreeSet::from(["*".to_owned()])
+    };
     let (disabled, all_profiles) = select(&mut document, &profiles, &request.services, report);
     if rules.consistency {
         check_consistency(&document, &disabled, report);
@@ -299,7 +304,7 @@ fn build(request: &LoadRequest, rules: Rules, files: &dyn Files, report: &mut Re
             }
         }
     }
-    if !rules.all_resources && rules.normalize {
+    if !rules.all_resources && rules.interpolate {
         drop_unused(&mut document);
     }
     Some(Model {
@@ -377,12 +382,9 @@ fn active_profiles(request: &LoadRequest, environment: &Environment) -> BTreeSet
     if !request.profiles.is_empty() {
         return request.profiles.iter().cloned().collect();
     }
+    // Without one, a profile without a name is active, as in docker compose.
     let list = environment.get("COMPOSE_PROFILES").map_or("", String::as_str);
-    list.split(',')
-        .map(str::trim)
-        .filter(|profile| !profile.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list.split(',').map(|profile| profile.trim().to_owned()).collect()
 }
 
 /// What to name in place of a service that is not there.
@@ -417,7 +419,7 @@ fn select(
     if let Some(services) = services {
         for name in named {
             if !services.contains_key(name) {
-                let known: Vec<&str> = services.keys().map(String::as_str).collect();
+                let known: Vec<&str> = services.keys().map(|key| key.as_str()).collect();
                 report.push(
                     Diagnostic::error(Code::Reference, format!("no such service: {name}"))
                         .hint(suggestion(name, &known)),
@@ -436,9 +438,9 @@ fn select(
             let enabled = profiles.is_empty()
                 || active.contains("*")
                 || profiles.iter().any(|profile| active.contains(profile))
-                || named.contains(name);
+                || named.iter().any(|named| named == name);
             if !enabled {
-                disabled.insert(name.clone(), profiles);
+                disabled.insert(name.to_string(), profiles);
             }
             enabled
         });
@@ -469,7 +471,7 @@ fn drop_optional_dependencies(document: &mut Node, disabled: &BTreeMap<String, V
             continue;
         };
         named.retain(|name, dependency| {
-            !disabled.contains_key(name)
+            !disabled.contains_key(name.as_str())
                 || dependency.node.get("required").and_then(Node::as_bool) != Some(false)
         });
     }
@@ -489,7 +491,9 @@ fn drop_unused(document: &mut Node) {
             add("models", model);
         }
         for mount in service.get("volumes").into_iter().flat_map(Node::items) {
-            if let Some(source) = mount.text_of("source") {
+            if mount.text_of("type") == Some("volume")
+                && let Some(source) = mount.text_of("source")
+            {
                 add("volumes", source);
             }
         }
@@ -511,7 +515,7 @@ fn drop_unused(document: &mut Node) {
     for section in ["networks", "volumes", "configs", "secrets", "models"] {
         let names = used.remove(section).unwrap_or_default();
         if let Some(resources) = document.get_mut(section).and_then(Node::as_map_mut) {
-            resources.retain(|name, _| names.contains(name));
+            resources.retain(|name, _| names.contains(name.as_str()));
         }
     }
 }

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use crate::stack::{
-    Entry, EnvFileRequest, Environment, Files, Mapping, Node, Place, Report, Value, clean_path, read_env_file,
+    Entry, EnvFileRequest, Environment, Files, Mapping, Node, Place, Report, Value, clean_path, is_clean,
+    read_env_file,
 };
 
 /// Fills in what the document leaves unsaid. Environment files are not read yet.
@@ -30,7 +31,7 @@ pub(super) fn normalise(document: &mut Node, name: &str, environment: Option<&En
             if entry.node.get("name").is_none_or(Node::is_null) {
                 let external = entry.node.get("external").and_then(Node::as_bool) == Some(true);
                 let full = if external {
-                    key.clone()
+                    key.to_string()
                 } else {
                     format!("{name}_{key}")
                 };
@@ -56,7 +57,7 @@ fn default_network(document: &mut Node, report: &Report) {
             let named = service.get("networks").and_then(Node::as_map);
             if named.is_none_or(Mapping::is_empty) {
                 let place = entry.key;
-                let mut networks = Node::map(place);
+                let mut networks = Node::map_for(1, place);
                 networks.set("default", Node::null(place));
                 service.set("networks", networks);
                 used = true;
@@ -85,14 +86,14 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
     if service.text_of("pull_policy") == Some("if_not_present")
         && let Some(policy) = service.get_mut("pull_policy")
     {
-        policy.value = Value::Text("missing".to_owned());
+        policy.value = Value::Text("missing".into());
     }
     if let Some(build) = service.get_mut("build")
         && build.as_map().is_some()
     {
         let place = build.place;
         if build.get("dockerfile").is_none() && build.get("dockerfile_inline").is_none() {
-            build.set("dockerfile", Node::text("Dockerfile", place));
+            build.set("dockerfile", Node::word("Dockerfile", place));
         }
         if let (Some(args), Some(environment)) = (build.get_mut("args"), environment) {
             from_outside(args, environment);
@@ -110,8 +111,9 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
         for mount in mounts {
             if let Some(Value::Text(target)) = mount.get_mut("target").map(|node| &mut node.value)
                 && !target.is_empty()
+                && !is_clean(target)
             {
-                *target = clean_path(target);
+                *target = clean_path(target).into();
             }
         }
     }
@@ -136,7 +138,7 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
             let place = port.place;
             for (key, default) in [("mode", "ingress"), ("protocol", "tcp")] {
                 if port.as_map().is_some() && port.get(key).is_none() {
-                    port.set(key, Node::text(default, place));
+                    port.set(key, Node::word(default, place));
                 }
             }
         }
@@ -148,9 +150,9 @@ fn service(service: &mut Node, environment: Option<&Environment>) {
 fn from_outside(variables: &mut Node, environment: &Environment) {
     for (name, entry) in variables.as_map_mut().into_iter().flatten() {
         if entry.node.is_null()
-            && let Some(value) = environment.get(name)
+            && let Some(value) = environment.get(name.as_str())
         {
-            entry.node.value = Value::Text(value.clone());
+            entry.node.value = Value::Text(value.into());
         }
     }
 }
@@ -169,7 +171,11 @@ fn dependencies(service: &mut Node) {
     if let Some(links) = service.get("links") {
         for link in links.items() {
             if let Some(text) = link.as_text() {
-                let name = text.split_once(':').map_or(text, |(name, _)| name);
+                // `SERVICE:ALIAS`; anything longer is one name.
+                let name = match text.split_once(':') {
+                    Some((name, alias)) if !alias.contains(':') => name,
+                    _ => text,
+                };
                 implied.push((name.to_owned(), true, link.place));
             }
         }
@@ -197,8 +203,8 @@ fn dependencies(service: &mut Node) {
             continue;
         };
         if named.get(&name).is_none() {
-            let mut dependency = Node::map(place);
-            dependency.set("condition", Node::text("service_started", place));
+            let mut dependency = Node::map_for(3, place);
+            dependency.set("condition", Node::word("service_started", place));
             if restart {
                 dependency.set("restart", Node::new(Value::Bool(true), place));
             }
@@ -248,13 +254,12 @@ pub(super) fn read_env_files(
             &request,
             &|variable| {
                 let own = || own.as_ref()?.text_of(variable);
-                let earlier = || variables.get(variable).and_then(|entry| entry.node.as_text());
-                environment
-                    .get(variable)
-                    .map(String::as_str)
-                    .or_else(own)
-                    .or_else(earlier)
-                    .map(str::to_owned)
+                let outside = environment.get(variable).map(String::as_str);
+                outside.or_else(own).map(str::to_owned)
+            },
+            &|variable| {
+                let earlier = variables.get(variable)?;
+                earlier.node.as_text().map(str::to_owned)
             },
             files,
             report,
@@ -267,7 +272,7 @@ pub(super) fn read_env_files(
         for (variable, value) in found {
             let node = Node::text(value, file.place);
             variables.insert(
-                variable,
+                variable.into(),
                 Entry {
                     key: file.place,
                     node,
@@ -311,6 +316,7 @@ pub(super) fn read_label_files(
         let earlier = |label: &str| labels.get(label).and_then(|entry| entry.node.as_text());
         let found = read_env_file(
             &request,
+            &|_| None,
             &|label| earlier(label).map(str::to_owned),
             files,
             report,
@@ -322,7 +328,7 @@ pub(super) fn read_label_files(
         for (label, value) in found {
             let node = Node::text(value, file.place);
             labels.insert(
-                label,
+                label.into(),
                 Entry {
                     key: file.place,
                     node,

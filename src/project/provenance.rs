@@ -374,7 +374,7 @@ fn missing(
         };
     }
     let mut known: Vec<String> = match &at.node.value {
-        Value::Map(map) => map.keys().cloned().collect(),
+        Value::Map(map) => map.keys().map(ToString::to_string).collect(),
         Value::List(list) => (0..list.len()).map(|index| index.to_string()).collect(),
         _ => Vec::new(),
     };

@@ -289,6 +289,8 @@ volumes:
             retries: Some(2),
             start_period: Some(Duration::from_mins(1)),
             start_interval: Some(Duration::from_secs(1)),
+            probe: None,
+            restart: false,
         }),
         restart: Restart::OnFailure { max_retries: Some(3) },
         replicas: 1,
@@ -607,7 +609,7 @@ fn values_are_checked() {
         ("ports: [{target: 0}]", "a target port from 1 to 65535 is needed"),
         ("ports: [{target: 80, host_ip: x}]", "invalid ip address: x"),
         ("ports: ['8080:80']\nscale: 2", "2 containers cannot share"),
-        ("volumes: ['a:b:c:d']", "too many colons"),
+        ("volumes: ['aa:bb:cc:dd']", "too many colons"),
         ("volumes: ['/x:rel']", "must be an absolute path"),
         (
             "volumes: [{type: bind, target: /x}]",
@@ -618,8 +620,8 @@ fn values_are_checked() {
             "target /x already mounted as services.a.tmpfs[0]",
         ),
         ("environment: [\"A =b\"]", "declared with a trailing space"),
-        ("container_name: '-x'", "must match"),
-        ("container_name: x\nscale: 2", "container name must be unique"),
+        ("container_name: '-x'", "does not match pattern"),
+        ("container_name: xx\nscale: 2", "container name must be unique"),
         (
             "scale: 2\ndeploy: {replicas: 3}",
             "can't set distinct values on 'scale' and 'deploy.replicas'",
@@ -730,21 +732,21 @@ fn resources_are_checked() {
             "conflicting parameters \"external\" and \"internal\"",
         ),
         ("networks: {n: {name: ../x}}", "invalid name \"../x\""),
-        ("volumes: {v: {driver: nfs}}", "\"nfs\" is not supported"),
+        ("volumes: {vol: {driver: nfs}}", "\"nfs\" is not supported"),
         (
-            "volumes: {v: {driver_opts: {o: x}}}",
-            "volumes.v.driver_opts is not supported",
+            "volumes: {vol: {driver_opts: {o: x}}}",
+            "volumes.vol.driver_opts is not supported",
         ),
         (
-            "volumes: {v: {external: true, driver: local}}",
+            "volumes: {vol: {external: true, driver: local}}",
             "conflicting parameters \"external\" and \"driver\"",
         ),
-        ("volumes: {v: {name: a/b}}", "invalid name"),
+        ("volumes: {vol: {name: a/b}}", "invalid name"),
         ("volumes: {'a b': {}}", "additional properties 'a b' not allowed"),
     ] {
-        let base = "services: {a: {image: i, networks: [n], volumes: ['v:/v']}}\n";
+        let base = "services: {a: {image: i, networks: [n], volumes: ['vol:/v']}}\n";
         let other = if text.starts_with("networks") {
-            "volumes: {v: }"
+            "volumes: {vol: }"
         } else {
             "networks: {n: }"
         };
@@ -829,7 +831,7 @@ fn env_files_fill_the_environment() {
     ];
     let a = try_load(&list).unwrap().project.services["a"].environment.clone();
     let a: Vec<_> = a.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    assert_eq!(a, ["A=own", "B=2", "C=ownx", "D=1", "R='$A'"]);
+    assert_eq!(a, ["A=own", "B=2", "C=ownx", "D=2", "R='$A'"]);
     let inputs = try_load(&list).unwrap().project.inputs;
     for file in ["one.env", "two.env", "raw.env", "gone.env"] {
         assert!(inputs.contains(&Path::new("/p").join(file)), "{file}");
@@ -1080,21 +1082,21 @@ fn config_prints_what_it_can_load_again() {
 services:
   a:
     command:
-    - echo
-    - $$HOME
+      - echo
+      - $$HOME
     deploy:
       replicas: 0
     environment:
-      A: '1'
+      A: \"1\"
       Z: null
     image: i
     networks:
       default: null
     ports:
-    - mode: ingress
-      target: 80
-      published: '8080'
-      protocol: tcp
+      - mode: ingress
+        target: 80
+        published: \"8080\"
+        protocol: tcp
     x-own:
       b: 1
 networks:

@@ -86,16 +86,23 @@ impl Assembly<'_> {
                     continue;
                 };
                 self.include(&mut document, &file.path, &context);
-                self.extend(&mut document, &file.path, &mut context);
+                let extended = self.extend(&mut document, &file.path, &mut context);
+                // A document that stands alone is in order already.
+                let mut joined = extended || self.report.has_marks();
                 let merged = match &mut merged {
                     None => merged.insert(document),
                     Some(merged) => {
                         merge(merged, document, Some(&STACK_FORM), &Trail::Root, self.report);
+                        joined = true;
                         merged
                     }
                 };
-                merged.settle();
-                unify(merged, &STACK_FORM, &Trail::Root, self.report);
+                if self.report.has_marks() {
+                    merged.settle();
+                }
+                if joined {
+                    unify(merged, &STACK_FORM, &Trail::Root, self.report);
+                }
             }
         }
         let mut merged = merged.unwrap_or_else(|| Node::map(Place::NOWHERE));
@@ -127,6 +134,12 @@ impl Assembly<'_> {
             );
         }
         check(&mut document, &STACK_FORM, &Trail::Root, self.report);
+        if document.get("version").is_some_and(Node::is_null) {
+            let place = document
+                .get("version")
+                .map_or(document.place, |version| version.place);
+            self.report.error(place, Code::Schema, "version must be a string");
+        }
         if let Some(version) = document.take("version") {
             self.report.warning(
                 version.place,
@@ -148,7 +161,7 @@ fn defaults(document: &mut Node) {
         let service = &mut entry.node;
         if let Some(build) = service.get_mut("build")
             && build.as_map().is_some()
-            && build.get("context").is_none_or(Node::is_null)
+            && build.get("context").is_none()
         {
             let place = build.place;
             build.set("context", Node::text(".", place));

@@ -2,12 +2,14 @@
 //! in one way only. Values that fit no form are reported and taken out.
 
 use super::diagnostic::Code;
-use super::form::{Form, Format};
+use super::form::{Cast, Form, Format, Kind};
 use super::short::{
-    clean_path, format_duration, parse_amount, parse_duration, parse_mount, parse_ports, split_words,
+    clean_path, format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_ports,
+    split_words,
 };
 use super::source::{Place, Report};
 use super::tree::{Entry, Mapping, Node, Tag, Trail, Value};
+use smol_str::{SmolStr, format_smolstr};
 
 /// Brings a checked document into its long form.
 pub(super) fn canonicalise(
@@ -50,8 +52,8 @@ fn take(node: &mut Node) -> Value {
     std::mem::replace(&mut node.value, Value::Null)
 }
 
-fn wrap(text: String, key: &str, place: Place) -> Value {
-    let mut map = Node::map(place);
+fn wrap(text: SmolStr, key: &str, place: Place) -> Value {
+    let mut map = Node::map_for(2, place);
     map.set(key, Node::text(text, place));
     map.value
 }
@@ -67,13 +69,28 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
     {
         return true;
     }
+    let tmpfs = form.format == Format::Texts && matches!(trail, Trail::Key(_, "tmpfs"));
+    if !report.options().interpolate && (is_left(form.format) || tmpfs) {
+        return true;
+    }
     match form.format {
-        Format::Plain => {}
+        Format::Plain => {
+            // Fractions of what is counted are dropped, as docker compose does.
+            if form.cast == Cast::Int
+                && form.allows(Kind::Number)
+                && let Value::Float(number) = node.value
+                && number.abs() < 9e15
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "small, as just checked")]
+                let whole = number as i64;
+                node.value = Value::Int(whole);
+            }
+        }
         Format::Bytes => return bytes(node, form, trail, report),
         Format::Duration => {
             if let Value::Text(text) = &node.value {
                 match parse_duration(text) {
-                    Ok(duration) => node.value = Value::Text(format_duration(duration)),
+                    Ok(duration) => node.value = Value::Text(format_duration(duration).into()),
                     Err(error) => {
                         report.error_hint(
                             place,
@@ -111,17 +128,23 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
                 node.value = Value::List(vec![Node::new(text, place)]);
             }
         }
+        Format::AnyTexts => {
+            if let Some(text) = node.scalar() {
+                node.value = Value::List(vec![Node::text(text, place)]);
+            }
+        }
         Format::Text | Format::BoolText => {
-            if let Some(text) = node.scalar_text() {
+            if let Some(text) = node.scalar() {
                 node.value = Value::Text(text);
             }
         }
         Format::Assignments => return assignments(node, false, trail, report),
         Format::Labels => return assignments(node, true, trail, report),
         Format::Options => {
+            let no_null = form.values.is_some_and(|values| !values.allows(Kind::Null));
             if let Value::Map(map) = &mut node.value {
                 for entry in map.values_mut() {
-                    if let Some(text) = entry.node.scalar_text() {
+                    if let Some(text) = entry.node.scalar().filter(|_| !(no_null && entry.node.is_null())) {
                         entry.node.value = Value::Text(text);
                     }
                 }
@@ -136,8 +159,8 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Dependencies => {
             if let Value::List(list) = take_list(node) {
                 node.value = Value::Map(keyed(list, |place| {
-                    let mut dependency = Node::map(place);
-                    dependency.set("condition", Node::text("service_started", place));
+                    let mut dependency = Node::map_for(2, place);
+                    dependency.set("condition", Node::word("service_started", place));
                     dependency.set("required", Node::new(Value::Bool(true), place));
                     dependency
                 }));
@@ -198,7 +221,7 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::HealthTest => {
             if let Value::Text(_) = node.value {
                 let text = take(node);
-                node.value = Value::List(vec![Node::text("CMD-SHELL", place), Node::new(text, place)]);
+                node.value = Value::List(vec![Node::word("CMD-SHELL", place), Node::new(text, place)]);
             }
         }
         Format::Build => {
@@ -215,6 +238,53 @@ fn lengthen(node: &mut Node, form: &'static Form, trail: &Trail<'_>, report: &mu
         Format::Resource => return resource(node, trail, report),
     }
     true
+}
+
+/// Brings two values that are to be merged into one form, when they were left as
+/// they are written.
+pub(super) fn align(
+    one: &mut Node,
+    other: &mut Node,
+    form: &'static Form,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) {
+    for node in [one, other] {
+        match form.format {
+            Format::Assignments => assignments(node, false, trail, report),
+            Format::Labels => assignments(node, true, trail, report),
+            Format::Hosts => hosts(node, trail, report),
+            Format::Texts if node.as_text().is_some() => {
+                let text = take(node);
+                node.value = Value::List(vec![Node::new(text, node.place)]);
+                true
+            }
+            _ => true,
+        };
+    }
+}
+
+/// What docker compose leaves as it is written when variables are not replaced:
+/// everything that is not needed to merge.
+fn is_left(format: Format) -> bool {
+    matches!(
+        format,
+        Format::Plain
+            | Format::Bytes
+            | Format::Duration
+            | Format::Words
+            | Format::Assignments
+            | Format::Labels
+            | Format::Options
+            | Format::Hosts
+            | Format::HealthTest
+            | Format::Text
+            | Format::BoolText
+            | Format::AnyTexts
+            | Format::Mode
+            | Format::TmpfsMode
+            | Format::Count
+    )
 }
 
 /// The list of a node, taken out; any other value stays.
@@ -280,7 +350,7 @@ fn bytes(node: &mut Node, form: &Form, trail: &Trail<'_>, report: &mut Report) -
         );
         return false;
     }
-    node.value = Value::Text(amount.to_string());
+    node.value = Value::Text(format_smolstr!("{amount}"));
     true
 }
 
@@ -294,14 +364,14 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
         }
     };
     if let Value::List(list) = take_list(node) {
-        let mut map = Mapping::with_capacity_and_hasher(list.len(), Default::default());
+        let mut map = Mapping::with_capacity(list.len());
         for item in list {
             let (place, tag) = (item.place, item.tag);
             let Value::Text(text) = item.value else {
                 continue;
             };
             let (key, mut value) = match text.split_once('=') {
-                Some((key, value)) => (key.to_owned(), Node::text(value, place)),
+                Some((key, value)) => (key.into(), Node::text(value, place)),
                 None => (text, nothing(place)),
             };
             value.tag = tag;
@@ -324,7 +394,7 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
             let tag = entry.node.tag;
             entry.node = nothing(entry.node.place);
             entry.node.tag = tag;
-        } else if let Some(text) = entry.node.scalar_text() {
+        } else if let Some(text) = entry.node.scalar() {
             entry.node.value = Value::Text(text);
         }
         if key.ends_with(char::is_whitespace) && !empty {
@@ -335,11 +405,11 @@ fn assignments(node: &mut Node, empty: bool, trail: &Trail<'_>, report: &mut Rep
             );
             valid = false;
         }
-        if key.is_empty() || key.contains('\0') {
+        if key.contains('\0') {
             report.error(
                 entry.key,
                 Code::Schema,
-                format!("{trail}: a name must not be empty"),
+                format!("{trail}: a name must not have a NUL in it"),
             );
             valid = false;
         }
@@ -382,12 +452,15 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             for (host, entry) in map {
                 let place = entry.node.place;
                 match entry.node.value {
-                    Value::Text(address) => pairs.push((host, address, place)),
+                    Value::Text(address) => pairs.push((host.into(), address.into(), place)),
                     Value::List(list) => pairs.extend(list.into_iter().filter_map(|item| match item.value {
-                        Value::Text(address) => Some((host.clone(), address, item.place)),
+                        Value::Text(address) => Some((host.to_string(), address.into(), item.place)),
                         _ => None,
                     })),
-                    _ => pairs.push((host, String::new(), place)),
+                    _ => {
+                        report.error(place, Code::Schema, format!("{trail}.{host} must be a string"));
+                        return false;
+                    }
                 }
             }
         }
@@ -420,7 +493,7 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             long.push(item);
             continue;
         }
-        let Some(text) = item.scalar_text() else {
+        let Some(text) = item.scalar() else {
             continue;
         };
         if report.keeps(&text) {
@@ -429,8 +502,8 @@ fn ports(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         }
         match parse_ports(&text) {
             Ok(ports) => long.extend(ports.into_iter().map(|port| {
-                let mut map = Node::map(place);
-                map.set("mode", Node::text("ingress", place));
+                let mut map = Node::map_for(5, place);
+                map.set("mode", Node::word("ingress", place));
                 if let Some(address) = port.host_ip {
                     map.set("host_ip", Node::text(address, place));
                 }
@@ -462,8 +535,9 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
     if let Some(target) = node.get_mut("target") {
         if let Value::Text(text) = &mut target.value
             && !text.is_empty()
+            && !is_clean(text)
         {
-            *text = clean_path(text);
+            *text = clean_path(text).into();
         }
         return true;
     }
@@ -483,37 +557,53 @@ fn mount(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
         }
     };
     let is_bind = short.is_bind();
-    let mut options = Node::map(place);
+    let mut options = Node::map_for(1, place);
+    let mut other = Node::map(place);
+    let (bind, volume) = if is_bind {
+        (&mut options, &mut other)
+    } else {
+        (&mut other, &mut options)
+    };
     if is_bind {
-        options.set("create_host_path", Node::new(Value::Bool(true), place));
-        if let Some(propagation) = short.propagation {
-            options.set("propagation", Node::text(propagation, place));
-        }
+        bind.set("create_host_path", Node::new(Value::Bool(true), place));
     }
-    if short.nocopy {
-        options.set("nocopy", Node::new(Value::Bool(true), place));
+    if let Some(propagation) = short.propagation {
+        bind.set("propagation", Node::text(propagation, place));
     }
     if let Some(label) = &short.selinux {
-        if is_bind {
-            options.set("selinux", Node::text(label.clone(), place));
-        } else {
-            report.warning(
-                place,
-                format!("{trail}: `{label}` has no effect: SELinux labels are not changed"),
-            );
-        }
+        bind.set("selinux", Node::text(label, place));
     }
-    let kind = if is_bind { "bind" } else { "volume" };
-    let mut map = Node::map(place);
-    map.set("type", Node::text(kind, place));
+    if short.nocopy {
+        volume.set("nocopy", Node::new(Value::Bool(true), place));
+    }
+    for option in &short.unknown {
+        report.warning(
+            place,
+            format!("{trail}: the mount option {option:?} is not known and has no effect"),
+        );
+    }
+    let (kind, other_kind) = if is_bind {
+        ("bind", "volume")
+    } else {
+        ("volume", "bind")
+    };
+    // As docker compose has it: nothing is said of the shortest ones.
+    let brief = text.len() <= 2;
+    let mut map = Node::map_for(5, place);
+    map.set("type", Node::word(kind, place));
     if let Some(source) = short.source {
         map.set("source", Node::text(source, place));
     }
-    map.set("target", Node::text(short.target, place));
+    map.set("target", Node::text(clean_path(&short.target), place));
     if short.read_only {
         map.set("read_only", Node::new(Value::Bool(true), place));
     }
-    map.set(kind, options);
+    if !brief {
+        map.set(kind, options);
+    }
+    if other.entries().next().is_some() {
+        map.set(other_kind, other);
+    }
     node.value = map.value;
     true
 }
@@ -535,7 +625,7 @@ fn mode(node: &mut Node, format: Format, trail: &Trail<'_>, report: &mut Report)
         return false;
     };
     node.value = if format == Format::Mode {
-        Value::Text(format!("0{number:o}"))
+        Value::Text(format_smolstr!("0{number:o}"))
     } else {
         Value::Int(i64::from(number))
     };
@@ -561,7 +651,7 @@ fn device(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             return false;
         }
     };
-    let mut map = Node::map(place);
+    let mut map = Node::map_for(3, place);
     map.set("source", Node::text(source, place));
     map.set(
         "target",
@@ -591,7 +681,7 @@ fn ssh(node: &mut Node, trail: &Trail<'_>, report: &mut Report) -> bool {
             }
         };
         map.insert(
-            id.to_owned(),
+            id.into(),
             Entry {
                 key: place,
                 node: value,

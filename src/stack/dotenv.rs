@@ -20,6 +20,12 @@ pub enum DotenvError {
         /// The line.
         line: usize,
     },
+    /// A value without a name.
+    #[error("line {line}: no variable name")]
+    Nameless {
+        /// The line.
+        line: usize,
+    },
     /// A name with another strange character in it.
     #[error("line {line}: unexpected character {character:?} in variable name {text:?}")]
     StrangeKey {
@@ -53,6 +59,7 @@ impl DotenvError {
     pub fn line(&self) -> usize {
         match self {
             Self::SpaceInKey { line }
+            | Self::Nameless { line }
             | Self::StrangeKey { line, .. }
             | Self::Unterminated { line, .. }
             | Self::Interpolation { line, .. } => *line,
@@ -72,30 +79,56 @@ pub fn parse(
     lookup: &dyn Fn(&str) -> Option<String>,
     unset: &mut dyn FnMut(&str),
 ) -> Result<IndexMap<String, String>, DotenvError> {
+    parse_after(text, lookup, &|_| None, unset)
+}
+
+/// As [`parse`]; `earlier` answers for variables that neither `lookup` nor the
+/// file itself has: those of the files before it.
+///
+/// # Errors
+/// [`DotenvError`], as said there.
+pub(super) fn parse_after(
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    earlier: &dyn Fn(&str) -> Option<String>,
+    unset: &mut dyn FnMut(&str),
+) -> Result<IndexMap<String, String>, DotenvError> {
     let mut parser = Parser {
         rest: text.strip_prefix('\u{feff}').unwrap_or(text),
         line: 1,
         found: IndexMap::new(),
         lookup,
+        earlier,
         unset,
     };
     while parser.find_statement() {
         parser.statement()?;
     }
-    parser
-        .found
-        .retain(|name, _| !name.starts_with(|first: char| first.is_ascii_digit()));
     Ok(parser.found)
 }
 
 /// The variables of a file in `format: raw`: everything after the first `=` is
 /// the value, nothing is unquoted or interpolated.
-pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> IndexMap<String, String> {
+///
+/// # Errors
+/// [`DotenvError::SpaceInKey`] and [`DotenvError::Nameless`].
+pub fn parse_raw(
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<IndexMap<String, String>, DotenvError> {
     let mut found = IndexMap::new();
-    for line in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
+    for (number, line) in lines.enumerate() {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
+        }
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        if name.is_empty() {
+            return Err(DotenvError::Nameless { line: number + 1 });
+        }
+        if name.contains(char::is_whitespace) {
+            return Err(DotenvError::SpaceInKey { line: number + 1 });
         }
         match line.split_once('=') {
             Some((name, value)) => {
@@ -108,7 +141,7 @@ pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> IndexMa
             }
         }
     }
-    found
+    Ok(found)
 }
 
 struct Parser<'a> {
@@ -116,6 +149,7 @@ struct Parser<'a> {
     line: usize,
     found: IndexMap<String, String>,
     lookup: &'a dyn Fn(&str) -> Option<String>,
+    earlier: &'a dyn Fn(&str) -> Option<String>,
     unset: &'a mut dyn FnMut(&str),
 }
 
@@ -166,7 +200,7 @@ impl Parser<'_> {
         }
         let after = &text[end..];
         if !after.starts_with(['=', ':']) {
-            if let Some(value) = (self.lookup)(name) {
+            if let Some(value) = (self.lookup)(name).or_else(|| (self.earlier)(name)) {
                 self.found.insert(name.to_owned(), value);
             }
             self.rest = after;
@@ -216,13 +250,14 @@ impl Parser<'_> {
     }
 
     fn expand(&mut self, text: &str, line: usize) -> Result<String, DotenvError> {
-        let (found, lookup) = (&self.found, self.lookup);
+        let (found, lookup, earlier) = (&self.found, self.lookup, self.earlier);
         substitute(
             text,
             &|name| {
                 lookup(name)
                     .map(Cow::Owned)
                     .or_else(|| found.get(name).map(|value| Cow::Borrowed(value.as_str())))
+                    .or_else(|| earlier(name).map(Cow::Owned))
             },
             self.unset,
         )
@@ -341,7 +376,7 @@ mod tests {
     fn names() {
         let pairs = run("B=1\nA=$B$OUTSIDE\nOUTSIDE\nGONE\n1X=y\n").unwrap();
         let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(pairs, [("B", "1"), ("A", "1o"), ("OUTSIDE", "o")]);
+        assert_eq!(pairs, [("B", "1"), ("A", "1o"), ("OUTSIDE", "o"), ("1X", "y")]);
     }
 
     #[test]
@@ -363,7 +398,8 @@ mod tests {
     fn raw_values_are_left_alone() {
         let found = parse_raw("A='$B' # c\n#d\nOUTSIDE\nNO\n", &|name| {
             (name == "OUTSIDE").then(|| "o".to_owned())
-        });
+        })
+        .unwrap();
         let found: Vec<_> = found.into_iter().collect();
         assert_eq!(
             found,

@@ -24,20 +24,20 @@ struct Chain<'a> {
 }
 
 impl Assembly<'_> {
-    /// Resolves `extends` in every service of a document.
-    pub(super) fn extend(&mut self, document: &mut Node, file: &Path, context: &mut Context<'_>) {
+    /// Resolves `extends` in every service of a document; whether there was one.
+    pub(super) fn extend(&mut self, document: &mut Node, file: &Path, context: &mut Context<'_>) -> bool {
         let Some(services) = document.get("services").and_then(Node::as_map) else {
-            return;
+            return false;
         };
         if !services.values().any(|entry| entry.node.get("extends").is_some()) {
-            return;
+            return false;
         }
         let chain = Chain {
             file,
             base: context.working_dir,
             services,
         };
-        let names: Vec<String> = services.keys().cloned().collect();
+        let names: Vec<String> = services.keys().map(ToString::to_string).collect();
         let mut done = HashMap::new();
         for name in &names {
             self.extended_service(name, &chain, &mut Vec::new(), &mut done, context);
@@ -49,6 +49,7 @@ impl Assembly<'_> {
                 }
             }
         }
+        true
     }
 
     /// A service with what it extends merged below it; `None` when that failed

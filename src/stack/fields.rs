@@ -3,7 +3,7 @@
 //! Order within a shape is the order in which docker compose prints it. What
 //! cannot be run yet is no matter of this table (see `project::unsupported`).
 
-use super::form::{Cast, Field, Form, Format, Identity, Kind, Merge, Print, Shape, field};
+use super::form::{Cast, Field, Form, Format, Identity, Kind, Merge, Pattern, Print, Shape, field};
 
 const TEXT: Form = Form::of(&[Kind::Text]);
 const BOOL: Form = Form::of(&[Kind::Bool, Kind::Text]).cast(Cast::Bool);
@@ -41,6 +41,44 @@ const HOSTS: Form = Form::of(&[Kind::Map, Kind::List])
     .values(&HOST)
     .items(&TEXT)
     .unique();
+
+/// Two characters that may follow each other in the name of a container: the
+/// specification asks for no more.
+const CONTAINER_NAME: Pattern = Pattern {
+    text: "[a-zA-Z0-9][a-zA-Z0-9_.-]+",
+    fits: |text| {
+        let bytes = text.as_bytes();
+        bytes.windows(2).any(|pair| {
+            matches!(pair, [first, second] if first.is_ascii_alphanumeric()
+                && (second.is_ascii_alphanumeric() || b"_.-".contains(second)))
+        })
+    },
+};
+
+const PULL_POLICY: Pattern = Pattern {
+    text: "always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+",
+    fits: |text| {
+        const WORDS: [&str; 8] = [
+            "always",
+            "never",
+            "build",
+            "if_not_present",
+            "missing",
+            "refresh",
+            "daily",
+            "weekly",
+        ];
+        let every = |rest: &str| {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            digits > 0
+                && rest
+                    .as_bytes()
+                    .get(digits)
+                    .is_some_and(|unit| b"wdhms".contains(unit))
+        };
+        WORDS.iter().any(|word| text.contains(word)) || text.split("every_").skip(1).any(every)
+    },
+};
 
 const ULIMIT: Shape = Shape::new(
     "ulimit",
@@ -120,11 +158,11 @@ const BUILD: Shape = Shape::new(
         field("isolation", &TEXT, "Isolation technology."),
         field("network", &TEXT, "Network of RUN instructions."),
         field("target", &TEXT, "Stage that is built."),
-        field("secrets", &GRANTS, "Secrets of the build.").identity(Identity::GrantTarget("/run/secrets")),
+        field("secrets", &GRANTS, "Secrets of the build."),
         field("shm_size", &BYTES, "Size of /dev/shm."),
         field("tags", &TEXT_SET, "Further image tags.").identity(Identity::BeforeEquals),
         field("ulimits", &ULIMITS, "Resource limits of the build.").merge(Merge::Assign),
-        field("platforms", &TEXT_SET, "Target platforms."),
+        field("platforms", &TEXT_LIST, "Target platforms."),
         field("privileged", &BOOL, "Build with elevated privileges."),
     ],
 );
@@ -179,8 +217,8 @@ const WATCH: Shape = Shape::new(
 const THROTTLE: Form = Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
     "blkio_throttle",
     &[
-        field("path", &TEXT, "Device."),
-        field("rate", &BYTES, "Bytes or operations a second."),
+        field("path", &TEXT, "Device.").in_json("Path"),
+        field("rate", &BYTES, "Bytes or operations a second.").in_json("Rate"),
     ],
 )));
 
@@ -193,8 +231,8 @@ const BLKIO: Shape = Shape::new(
             &Form::of(&[Kind::List]).items(&Form::of(&[Kind::Map]).shape(&Shape::new(
                 "blkio_weight",
                 &[
-                    field("path", &TEXT, "Device."),
-                    field("weight", &INT, "Relative weight."),
+                    field("path", &TEXT, "Device.").in_json("Path"),
+                    field("weight", &INT, "Relative weight.").in_json("Weight"),
                 ],
             ))),
             "Weight a device.",
@@ -399,7 +437,38 @@ const HEALTHCHECK: Shape = Shape::new(
         .print(Print::Present),
         field("disable", &BOOL, "Switches the image's check off."),
     ],
-);
+)
+.extended(&[
+    field(
+        "x-probe",
+        &Form::of(&[Kind::Map]).shape(&Shape::new(
+            "probe",
+            &[
+                field("tcp", &PORT_OR_TEXT, "Connections are accepted at this port."),
+                field(
+                    "http",
+                    &PORT_OR_TEXT,
+                    "PORT/PATH is answered with a status from 200 to 399.",
+                ),
+                field("unix", &TEXT, "Connections are accepted at this socket."),
+                field("file", &TEXT, "The file is there."),
+                field(
+                    "log",
+                    &TEXT,
+                    "A line with this text has been printed since the start.",
+                ),
+            ],
+        )),
+        "A probe that needs no tool in the image, in place of `test`: one of its kinds (rcompose).",
+    ),
+    field(
+        "x-restart",
+        &BOOL,
+        "An unhealthy container is ended, for its restart policy to go on (rcompose).",
+    ),
+]);
+
+const PORT_OR_TEXT: Form = Form::of(&[Kind::Int, Kind::Text]);
 
 const ATTACHMENT: Shape = Shape::new(
     "attachment",
@@ -598,7 +667,11 @@ pub(super) static SERVICE: Shape = Shape::new(
             .merge(Merge::Replace)
             .print(Print::OrNull),
         field("configs", &GRANTS, "Configs mounted.").identity(Identity::GrantTarget("")),
-        field("container_name", &TEXT, "A fixed container name."),
+        field(
+            "container_name",
+            &TEXT.pattern(&CONTAINER_NAME),
+            "A fixed container name.",
+        ),
         field(
             "credential_spec",
             &Form::of(&[Kind::Map]).shape(&Shape::new(
@@ -661,7 +734,10 @@ pub(super) static SERVICE: Shape = Shape::new(
                         "options",
                         &Form::of(&[Kind::Map]).values(
                             &Form::of(&[Kind::Text, Kind::Bool, Kind::Number, Kind::List])
-                                .items(&Form::of(&[Kind::Text, Kind::Bool, Kind::Number])),
+                                .format(Format::AnyTexts)
+                                .items(
+                                    &Form::of(&[Kind::Text, Kind::Bool, Kind::Number]).format(Format::Text),
+                                ),
                         ),
                         "Its options.",
                     ),
@@ -728,7 +804,7 @@ pub(super) static SERVICE: Shape = Shape::new(
         field("ipc", &TEXT, "IPC namespace."),
         field("isolation", &TEXT, "Isolation technology."),
         field("labels", &LABELS, "Labels of the container.").merge(Merge::Assign),
-        field("label_file", &TEXTS, "Files with labels."),
+        field("label_file", &TEXTS, "Files with labels.").identity(Identity::Whole),
         field("links", &TEXT_SET, "Links to other services.").identity(Identity::BeforeEquals),
         field(
             "logging",
@@ -814,7 +890,11 @@ pub(super) static SERVICE: Shape = Shape::new(
         )
         .identity(Identity::Port),
         field("privileged", &BOOL, "All privileges."),
-        field("pull_policy", &TEXT, "When the image is fetched."),
+        field(
+            "pull_policy",
+            &TEXT.pattern(&PULL_POLICY),
+            "When the image is fetched.",
+        ),
         field(
             "pull_refresh_after",
             &TEXT,

@@ -87,6 +87,8 @@ pub enum Format {
     Extends,
     /// SSH agents of a build; long: a mapping.
     Ssh,
+    /// A scalar, or several; long: a list of texts.
+    AnyTexts,
     /// A boolean or text; long: text.
     BoolText,
     /// A scalar; long: text.
@@ -156,6 +158,8 @@ pub struct Field {
     pub identity: Identity,
     /// When it is printed.
     pub print: Print,
+    /// Its key in JSON, where that is another one.
+    pub in_json: Option<&'static str>,
     /// It must be there.
     pub required: bool,
     /// What it is, for the JSON schema.
@@ -169,6 +173,9 @@ pub struct Shape {
     pub name: &'static str,
     /// Its fields in the order in which they are printed.
     pub fields: &'static [Field],
+    /// Extensions (`x-…`) of ours, for the JSON schema: as all extensions they are
+    /// carried along as they are written, and checked by who reads them.
+    pub extensions: &'static [Field],
     /// Where each is, by [`slot`]; [`NO_FIELD`] is nowhere.
     index: [u8; SLOTS],
 }
@@ -180,13 +187,17 @@ const NO_FIELD: u8 = u8::MAX;
 
 /// The slot in which the search for a key begins.
 const fn slot(name: &[u8]) -> usize {
-    let mut hash = name.len();
-    let mut at = 0;
-    while at < name.len() {
-        hash = hash.wrapping_mul(31).wrapping_add(name[at] as usize);
-        at += 1;
+    // Four letters tell the names of a shape apart well enough.
+    let length = name.len();
+    if length == 0 {
+        return 0;
     }
-    hash % SLOTS
+    let mut hash = length;
+    hash = hash * 31 + name[0] as usize;
+    hash = hash * 31 + name[length / 2] as usize;
+    hash = hash * 31 + name[length * 3 / 4] as usize;
+    hash = hash * 31 + name[length - 1] as usize;
+    (hash ^ (hash >> 8)) % SLOTS
 }
 
 impl Shape {
@@ -203,7 +214,17 @@ impl Shape {
             index[at] = number as u8;
             number += 1;
         }
-        Self { name, fields, index }
+        Self {
+            name,
+            fields,
+            extensions: &[],
+            index,
+        }
+    }
+
+    /// The same with these extensions of ours.
+    pub(super) const fn extended(self, extensions: &'static [Field]) -> Self {
+        Self { extensions, ..self }
     }
 
     /// The field of a key.
@@ -226,6 +247,16 @@ impl Shape {
     }
 }
 
+/// What a text must look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    /// As a regular expression, for messages and the JSON schema; it may be
+    /// found anywhere in the text.
+    pub text: &'static str,
+    /// Whether a text looks so.
+    pub fits: fn(&str) -> bool,
+}
+
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
@@ -245,6 +276,8 @@ pub struct Form {
     pub unique: bool,
     /// The texts it may be; empty for any.
     pub one_of: &'static [&'static str],
+    /// What its text must look like.
+    pub pattern: Option<&'static Pattern>,
     /// Smallest number.
     pub least: Option<i64>,
     /// Greatest number.
@@ -265,6 +298,7 @@ impl Form {
             items: None,
             unique: false,
             one_of: &[],
+            pattern: None,
             least: None,
             most: None,
             names: false,
@@ -313,6 +347,12 @@ impl Form {
         self
     }
 
+    /// With text that looks so.
+    pub const fn pattern(mut self, pattern: &'static Pattern) -> Self {
+        self.pattern = Some(pattern);
+        self
+    }
+
     /// Not less than this.
     pub const fn least(mut self, least: i64) -> Self {
         self.least = Some(least);
@@ -358,6 +398,7 @@ pub(super) const fn field(name: &'static str, form: &'static Form, about: &'stat
         merge: Merge::Deep,
         identity: Identity::None,
         print: Print::Filled,
+        in_json: None,
         required: false,
         about,
     }
@@ -380,6 +421,20 @@ impl Field {
     pub(super) const fn print(mut self, print: Print) -> Self {
         self.print = print;
         self
+    }
+
+    /// With another key in JSON: that of docker compose's type.
+    pub(super) const fn in_json(mut self, name: &'static str) -> Self {
+        self.in_json = Some(name);
+        self
+    }
+
+    /// Its key in JSON.
+    pub fn json_name(&self) -> &'static str {
+        match self.in_json {
+            Some(name) => name,
+            None => self.name,
+        }
     }
 
     /// That must be there.

@@ -33,7 +33,7 @@ impl Assembly<'_> {
         let at = |path: &str, base: &Path| paths::absolute(path, base, home);
         let texts = |node: Option<&Node>| -> Vec<String> {
             match node.map(|node| &node.value) {
-                Some(Value::Text(text)) => vec![text.clone()],
+                Some(Value::Text(text)) => vec![text.to_string()],
                 Some(Value::List(list)) => list
                     .iter()
                     .filter_map(|item| item.as_text().map(str::to_owned))

@@ -11,6 +11,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use smol_str::SmolStr;
+
 use super::diagnostic::{Code, Diagnostic};
 use super::form::{Cast, Form};
 use super::source::{Place, Report};
@@ -277,25 +279,26 @@ pub(super) fn interpolate(
     match &mut node.value {
         Value::Text(text) => {
             let place = node.place;
-            if text.contains('$')
-                && let Some(trace) = report.trace()
-            {
+            let cast = form.map_or(Cast::None, |form| form.cast);
+            if !text.contains('$') {
+                if cast != Cast::None {
+                    node.value = cast_text(cast, text.clone(), trail, place, report);
+                }
+                return;
+            }
+            if let Some(trace) = report.trace() {
                 trace.add_text(place, text, environment);
             }
             let lookup = |name: &str| environment.get(name).map(|value| Cow::Borrowed(value.as_str()));
-            let substituted =
-                substitute(text, &lookup, &mut |name| report.warn_unset(place, name)).map(Cow::into_owned);
+            let substituted = substitute(text, &lookup, &mut |name| report.warn_unset(place, name));
             let text = match substituted {
-                Ok(text) => text,
+                Ok(text) => SmolStr::from(text),
                 Err(error) => {
                     interpolation_error(&error, trail, place, report);
                     return;
                 }
             };
-            node.value = match form.map_or(Cast::None, |form| form.cast) {
-                Cast::None => Value::Text(text),
-                cast => cast_text(cast, text, trail, place, report),
-            };
+            node.value = cast_text(cast, text, trail, place, report);
         }
         Value::List(list) => {
             let items = form.and_then(|form| form.items);
@@ -335,7 +338,7 @@ fn interpolation_error(error: &InterpolationError, trail: &Trail<'_>, place: Pla
     }
 }
 
-fn cast_text(cast: Cast, text: String, trail: &Trail<'_>, place: Place, report: &mut Report) -> Value {
+fn cast_text(cast: Cast, text: SmolStr, trail: &Trail<'_>, place: Place, report: &mut Report) -> Value {
     let mut failed = |what: &str| {
         if let Some(service) = trail.service() {
             report.poison(service);

@@ -7,6 +7,9 @@
 
 use std::collections::HashMap;
 
+use smol_str::{SmolStr, format_smolstr};
+
+use super::canonical::align;
 use super::diagnostic::Code;
 use super::form::{Form, Identity, Merge};
 use super::source::Report;
@@ -25,7 +28,7 @@ pub(super) fn merge(
 
 fn merge_as(
     base: &mut Node,
-    over: Node,
+    mut over: Node,
     form: Option<&'static Form>,
     rule: Merge,
     trail: &Trail<'_>,
@@ -48,6 +51,22 @@ fn merge_as(
         && let (Some(one), Some(other)) = (base.text_of("driver"), over.text_of("driver"))
         && one != other
     {
+        replaced(base, trail, report);
+        *base = over;
+        return;
+    }
+    if !report.options().interpolate
+        && let Some(form) = form
+    {
+        align(base, &mut over, form, trail, report);
+    }
+    let are_of_a_kind = match (&base.value, &over.value) {
+        (Value::Map(_), other) => matches!(other, Value::Map(_)),
+        (Value::List(_), other) => matches!(other, Value::List(_)),
+        (_, other) => !matches!(other, Value::Map(_) | Value::List(_)),
+    };
+    if form.is_none() && !are_of_a_kind {
+        // An extension may be anything.
         replaced(base, trail, report);
         *base = over;
         return;
@@ -157,11 +176,18 @@ pub(super) fn unify(node: &mut Node, form: &'static Form, trail: &Trail<'_>, rep
     }
 }
 
+/// Lists up to this length are compared item by item.
+const SHORT: usize = 16;
+
 fn unify_list(list: &mut Vec<Node>, identity: Identity, trail: &Trail<'_>, report: &mut Report) {
-    if list.len() < 2 {
+    let repeats = |(at, item): (usize, &Node)| {
+        let earlier = list.get(..at).unwrap_or_default();
+        earlier.iter().any(|earlier| is_same(earlier, item, identity))
+    };
+    if list.len() < 2 || list.len() <= SHORT && !list.iter().enumerate().any(repeats) {
         return;
     }
-    let mut seen: HashMap<String, usize> = HashMap::with_capacity(list.len());
+    let mut seen: HashMap<SmolStr, usize> = HashMap::with_capacity(list.len());
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());
     for item in list.drain(..) {
         let Some(key) = key_of(&item, identity) else {
@@ -185,26 +211,48 @@ fn unify_list(list: &mut Vec<Node>, identity: Identity, trail: &Trail<'_>, repor
     *list = kept;
 }
 
-fn key_of(item: &Node, identity: Identity) -> Option<String> {
+/// Whether two items have the same key.
+fn is_same(one: &Node, other: &Node, identity: Identity) -> bool {
+    // Most differ in the first thing that is looked at: no key is made of them.
+    let differ = |field: &str| match (one.text_of(field), other.text_of(field)) {
+        (Some(one), Some(other)) => one != other,
+        _ => match (one.get(field), other.get(field)) {
+            (Some(one), Some(other)) => {
+                matches!((one.as_int(), other.as_int()), (Some(a), Some(b)) if a != b)
+            }
+            _ => false,
+        },
+    };
+    let differ = match identity {
+        Identity::None => true,
+        Identity::Port => differ("target"),
+        Identity::Target | Identity::GrantTarget(_) => differ("target"),
+        Identity::FilePath => differ("path"),
+        Identity::Whole | Identity::BeforeEquals => false,
+    };
+    !differ && key_of(one, identity).is_some_and(|key| key_of(other, identity) == Some(key))
+}
+
+fn key_of(item: &Node, identity: Identity) -> Option<SmolStr> {
     match identity {
         Identity::None => None,
-        Identity::Whole => item.scalar_text(),
-        Identity::BeforeEquals => item.scalar_text().map(|text| match text.split_once('=') {
-            Some((key, _)) => key.to_owned(),
+        Identity::Whole => item.scalar(),
+        Identity::BeforeEquals => item.scalar().map(|text| match text.split_once('=') {
+            Some((key, _)) => key.into(),
             None => text,
         }),
-        Identity::Port => Some(format!(
+        Identity::Port => Some(format_smolstr!(
             "{}:{}:{}/{}",
             item.text_of("host_ip").unwrap_or("0.0.0.0"),
             item.text_of("published").unwrap_or_default(),
-            item.get("target")?.scalar_text()?,
+            item.get("target")?.scalar()?,
             item.text_of("protocol").unwrap_or("tcp")
         )),
-        Identity::Target => item.text_of("target").map(str::to_owned),
+        Identity::Target => item.text_of("target").map(Into::into),
         Identity::GrantTarget(folder) => Some(match item.text_of("target") {
-            Some(target) => target.to_owned(),
-            None => format!("{folder}/{}", item.text_of("source")?),
+            Some(target) => target.into(),
+            None => format_smolstr!("{folder}/{}", item.text_of("source")?),
         }),
-        Identity::FilePath => item.text_of("path").map(str::to_owned),
+        Identity::FilePath => item.text_of("path").map(Into::into),
     }
 }

@@ -39,6 +39,7 @@ mod fields;
 mod form;
 mod include;
 mod interpolate;
+mod mapping;
 mod merge;
 mod parse;
 mod paths;
@@ -59,17 +60,19 @@ pub use fields::STACK_FORM;
 pub use form::{Field, Form, Format, Kind, Print, Shape};
 pub use interpolate::{Environment, InterpolationError, Variable, substitute, variables};
 pub use read::{EnvFileRequest, ParsedFile, parse_file, read_env_file, read_file};
+pub use scalar::is_plain_text;
 pub use schema::json_schema;
 pub use short::{
     AmountError, MountError, PortError, ShortMount, ShortPort, TimeError, WordsError, clean_path,
-    format_duration, parse_amount, parse_duration, parse_mount, parse_port_range, parse_ports, split_words,
+    format_duration, is_clean, parse_amount, parse_duration, parse_mount, parse_port_range, parse_ports,
+    split_words,
 };
 pub use source::{DiskFiles, FileKind, Files, History, LONGEST_FILE, Options, Place, Report};
 pub use trace::{Replaced, Trace, UsedVariable, VariableSource, Via};
 pub use tree::{Entry, Mapping, Node, Tag, Trail, Value};
 
 /// Checks the merged document for what a single file need not have: required
-/// fields, values that are nothing, items that repeat.
+/// fields, values that are nothing.
 pub fn check_complete(document: &Node, report: &mut Report) {
     validate::check_merged(document, &STACK_FORM, &Trail::Root, report);
 }

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use smol_str::SmolStr;
 
 use super::diagnostic::Code;
 use super::scalar;
@@ -71,7 +72,7 @@ enum Inside {
 
 /// A key whose value has not come yet.
 struct Key {
-    text: String,
+    text: SmolStr,
     place: Place,
     merge: bool,
 }
@@ -156,10 +157,10 @@ impl Builder<'_> {
                 let is_merge_key = plain && tag.is_none() && text == "<<";
                 let (merge_tag, core) = self.tag(tag, place)?;
                 let value = match core {
-                    Some("str") => Value::Text(text.into_owned()),
+                    Some("str") => Value::Text(text.into()),
                     Some(_) => scalar::resolve(&text),
                     None if plain => scalar::resolve(&text),
-                    None => Value::Text(text.into_owned()),
+                    None => Value::Text(text.into()),
                 };
                 let node = Node {
                     value,
@@ -277,8 +278,14 @@ impl Builder<'_> {
             return Some((Tag::None, Some(tag.suffix.as_str())));
         }
         match (tag.handle.as_str(), tag.suffix.as_str()) {
-            ("!", "reset") => Some((Tag::Reset, None)),
-            ("!", "override") => Some((Tag::Override, None)),
+            ("!", "reset") => {
+                self.report.note_mark();
+                Some((Tag::Reset, None))
+            }
+            ("!", "override") => {
+                self.report.note_mark();
+                Some((Tag::Override, None))
+            }
             ("" | "!", "" | "!") => Some((Tag::None, Some("str"))),
             _ => {
                 self.report
@@ -308,7 +315,7 @@ impl Builder<'_> {
         {
             earlier = merge_line.replace(place.line);
             *key = Some(Key {
-                text: "<<".to_owned(),
+                text: SmolStr::new_static("<<"),
                 place,
                 merge: true,
             });
@@ -391,7 +398,7 @@ impl Builder<'_> {
                         // A missing value has no place of its own.
                         node.place = place;
                     }
-                    map.insert(text, Entry { key: place, node });
+                    map.push(text, Entry { key: place, node });
                 }
             },
         }
@@ -405,7 +412,7 @@ impl Builder<'_> {
         } else {
             format!("in {path}")
         };
-        match node.scalar_text() {
+        match node.scalar() {
             Some(text) => self.fail(
                 node.place,
                 &format!("non-string key {place}: {text}"),
@@ -424,7 +431,9 @@ impl Builder<'_> {
         match merged.value {
             Value::Map(map) => {
                 for (key, entry) in map {
-                    into.entry(key).or_insert(entry);
+                    if !into.contains_key(&key) {
+                        into.push(key, entry);
+                    }
                 }
                 Some(())
             }
@@ -449,7 +458,7 @@ impl Builder<'_> {
             let step = match &frame.inside {
                 Inside::List(items) => items.len().to_string(),
                 Inside::Map { key, .. } => match key {
-                    Some(key) if !key.merge => key.text.clone(),
+                    Some(key) if !key.merge => key.text.to_string(),
                     _ => continue,
                 },
             };

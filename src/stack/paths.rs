@@ -3,6 +3,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use smol_str::SmolStr;
+
+use super::short::{clean_path, is_windows_path};
 use super::tree::{Node, Value};
 
 /// `path` against `base`, without `.` and `..`, by its text alone. `~` is the
@@ -73,7 +76,7 @@ pub(super) fn resolve(document: &mut Node, base: &Path, home: Option<&str>) {
         if let Some(Value::Map(files)) = document.get_mut(section).map(|node| &mut node.value) {
             files
                 .values_mut()
-                .for_each(|entry| at(entry.node.get_mut("file")));
+                .for_each(|entry| resolve_file(entry.node.get_mut("file"), base, home));
         }
     }
     if let Some(Value::Map(volumes)) = document.get_mut("volumes").map(|node| &mut node.value) {
@@ -92,9 +95,31 @@ pub(super) fn resolve(document: &mut Node, base: &Path, home: Option<&str>) {
 fn resolve_text(node: Option<&mut Node>, base: &Path, home: Option<&str>) {
     if let Some(Value::Text(text)) = node.map(|node| &mut node.value)
         && !text.is_empty()
-        && !text.starts_with('/')
     {
-        *text = absolute(text, base, home).display().to_string();
+        resolve_path(text, base, home);
+    }
+}
+
+fn resolve_path(text: &mut SmolStr, base: &Path, home: Option<&str>) {
+    if !text.starts_with('/') {
+        *text = match base.to_str() {
+            Some(base) if !text.starts_with('~') && base.starts_with('/') => {
+                clean_path(&format!("{base}/{text}")).into()
+            }
+            _ => absolute(text, base, home).display().to_string().into(),
+        };
+    }
+}
+
+/// As [`resolve_text`]; no path at all is the folder itself, and a path of
+/// Windows is left alone.
+fn resolve_file(node: Option<&mut Node>, base: &Path, home: Option<&str>) {
+    if let Some(Value::Text(text)) = node.map(|node| &mut node.value) {
+        if text.is_empty() {
+            *text = base.display().to_string().into();
+        } else if !is_windows_path(text) {
+            resolve_path(text, base, home);
+        }
     }
 }
 
@@ -104,7 +129,7 @@ fn resolve_service(service: &mut Node, base: &Path, home: Option<&str>) {
         && let Value::Text(text) = &mut image.value
         && let Some(resolved) = absolute_image(text, base, home)
     {
-        *text = resolved;
+        *text = resolved.into();
     }
     if let Some(build) = service.get_mut("build") {
         if let Some(context) = build.get_mut("context") {
@@ -145,7 +170,7 @@ fn resolve_service(service: &mut Node, base: &Path, home: Option<&str>) {
             .iter_mut()
             .filter(|mount| mount.text_of("type") == Some("bind"))
         {
-            at(mount.get_mut("source"));
+            resolve_file(mount.get_mut("source"), base, home);
         }
     }
 }

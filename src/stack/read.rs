@@ -127,7 +127,8 @@ pub(super) fn read_environment(
         }
         let text = read_text(path, cwd, files, report)?;
         let lookup = |name: &str| environment.get(name).or_else(|| found.get(name)).cloned();
-        let variables = parse_dotenv(path, &text, &lookup, cwd, report)?;
+        let mut variables = parse_dotenv(path, &text, &lookup, &|_| None, cwd, report)?;
+        variables.retain(|name, _| !name.starts_with(|first: char| first.is_ascii_digit()));
         if let Some(trace) = report.trace() {
             for name in variables.keys().filter(|name| !environment.contains_key(*name)) {
                 trace.add_variable(name, display_name(path, cwd), &text);
@@ -139,11 +140,13 @@ pub(super) fn read_environment(
 }
 
 /// The variables of a service's environment or label file, in order. `place` is where
-/// the file is named. `None` when it cannot be read; the report has the reason.
+/// the file is named. `lookup` comes before the file's own variables, `earlier`
+/// after them. `None` when it cannot be read; the report has the reason.
 /// A file that is not `required` may be missing.
 pub fn read_env_file(
     request: &EnvFileRequest<'_>,
     lookup: &dyn Fn(&str) -> Option<String>,
+    earlier: &dyn Fn(&str) -> Option<String>,
     files: &dyn Files,
     report: &mut Report,
 ) -> Option<IndexMap<String, String>> {
@@ -163,8 +166,11 @@ pub fn read_env_file(
     }
     let text = read_text(path, request.cwd, files, report)?;
     match request.format {
-        None | Some("") => parse_dotenv(path, &text, lookup, request.cwd, report),
-        Some("raw") => Some(dotenv::parse_raw(&text, lookup)),
+        None | Some("") => parse_dotenv(path, &text, lookup, earlier, request.cwd, report),
+        Some("raw") => {
+            let variables = dotenv::parse_raw(&text, &|name| lookup(name).or_else(|| earlier(name)));
+            dotenv_result(variables, path, &text, request.cwd, report)
+        }
         Some(other) => {
             report.error(
                 request.place,
@@ -199,22 +205,36 @@ pub(super) fn parse_dotenv(
     path: &Path,
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
+    earlier: &dyn Fn(&str) -> Option<String>,
     cwd: &Path,
     report: &mut Report,
 ) -> Option<IndexMap<String, String>> {
-    let name = display_name(path, cwd);
     let mut unset = Vec::new();
-    let result = dotenv::parse(text, lookup, &mut |variable| unset.push(variable.to_owned()));
-    if unset.is_empty() && result.is_ok() {
-        return result.ok();
+    let result = dotenv::parse_after(text, lookup, earlier, &mut |variable| {
+        unset.push(variable.to_owned());
+    });
+    if !unset.is_empty() {
+        let source = report.add_source(display_name(path, cwd), text);
+        for variable in unset {
+            report.warn_unset(Place::new(source, 1, 1), &variable);
+        }
     }
-    let source = report.add_source(name, text);
-    for variable in unset {
-        report.warn_unset(Place::new(source, 1, 1), &variable);
-    }
+    dotenv_result(result, path, text, cwd, report)
+}
+
+/// The variables, or what is wrong with the file said.
+fn dotenv_result(
+    result: Result<IndexMap<String, String>, dotenv::DotenvError>,
+    path: &Path,
+    text: &str,
+    cwd: &Path,
+    report: &mut Report,
+) -> Option<IndexMap<String, String>> {
     match result {
         Ok(variables) => Some(variables),
         Err(error) => {
+            let name = display_name(path, cwd);
+            let source = report.add_source(name, text);
             report.error(
                 Place::new(source, error.line(), 1),
                 Code::Syntax,

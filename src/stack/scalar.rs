@@ -17,17 +17,54 @@ pub(super) fn resolve(text: &str) -> Value {
     }
     let first = text.as_bytes().first().copied().unwrap_or_default();
     if first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.') {
+        if let Some(number) = decimal(text) {
+            return Value::Int(number);
+        }
+        // Every byte of a number; most texts that begin like one have another.
+        let numeric = |byte: u8| byte.is_ascii_hexdigit() || b"xXoO_+-.".contains(&byte);
+        if !text.bytes().all(numeric) {
+            return Value::Text(text.into());
+        }
         let plain = text.replace('_', "");
         if let Some(number) = integer(&plain) {
             return Value::Int(number);
         }
         if is_float(&plain)
             && let Ok(number) = plain.parse::<f64>()
+            && number.is_finite()
         {
-            return Value::Float(number);
+            // A number that neither kind can hold is text where text is asked
+            // for, digit by digit.
+            return match plain.parse::<u64>() {
+                Ok(whole) if i64::try_from(whole).is_err() => Value::Text(text.into()),
+                _ => Value::Float(number),
+            };
         }
     }
-    Value::Text(text.to_owned())
+    Value::Text(text.into())
+}
+
+/// Whether an unquoted text is text to every reader of YAML: no other value,
+/// and no date.
+pub fn is_plain_text(text: &str) -> bool {
+    let date = text.get(..5).is_some_and(|start| {
+        let (year, dash) = start.split_at_checked(4).unwrap_or(("", ""));
+        dash == "-" && year.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    !date && matches!(resolve(text), Value::Text(_))
+}
+
+/// A short decimal number as nearly all are written.
+fn decimal(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let leading_zero = bytes.len() > 1 && bytes.first() == Some(&b'0');
+    if bytes.len() > 18 || leading_zero {
+        return None;
+    }
+    bytes.iter().try_fold(0, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
+        Some(number * 10 + digit)
+    })
 }
 
 /// A whole number: decimal, `0x`, `0o`, `0b`, or octal by a leading zero.
@@ -101,7 +138,9 @@ mod tests {
             (".5", Value::Float(0.5)),
             ("1e3", Value::Float(1000.0)),
             ("9223372036854775807", Value::Int(i64::MAX)),
-            ("9223372036854775808", Value::Float(9_223_372_036_854_775_808.0)),
+            ("9223372036854775808", Value::Text("9223372036854775808".into())),
+            ("1e400", Value::Text("1e400".into())),
+            ("98765432109876543210", Value::Float(98_765_432_109_876_543_210.0)),
             ("22:22", Value::Text("22:22".into())),
             ("1.2.3", Value::Text("1.2.3".into())),
             ("-", Value::Text("-".into())),

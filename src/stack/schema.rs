@@ -29,7 +29,7 @@ pub fn json_schema() -> Json {
 fn object(shape: &'static Shape, definitions: &mut Map<String, Json>) -> Json {
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for field in shape.fields {
+    for field in shape.fields.iter().chain(shape.extensions) {
         let mut value = of(field.form, definitions);
         if let Json::Object(map) = &mut value {
             map.insert("description".into(), json!(field.about));
@@ -76,6 +76,9 @@ fn of(form: &'static Form, definitions: &mut Map<String, Json>) -> Json {
         );
         if !form.one_of.is_empty() {
             map.insert("enum".into(), json!(form.one_of));
+        }
+        if let Some(pattern) = form.pattern {
+            map.insert("pattern".into(), json!(pattern.text));
         }
         if let Some(least) = form.least {
             map.insert("minimum".into(), json!(least));

@@ -139,6 +139,8 @@ pub struct Report {
     poisoned: BTreeSet<String>,
     incomplete: BTreeSet<String>,
     unset: BTreeSet<String>,
+    /// A value is marked with `!reset` or `!override`.
+    marked: bool,
     options: Options,
     via: Via,
     trace: Trace,
@@ -161,6 +163,16 @@ impl Report {
     /// Whether a text is to be left as it is written.
     pub(crate) fn keeps(&self, text: &str) -> bool {
         !self.options.interpolate && text.contains('$')
+    }
+
+    /// Notes that a value is marked with `!reset` or `!override`.
+    pub(super) fn note_mark(&mut self) {
+        self.marked = true;
+    }
+
+    /// Whether a value of any text was marked so.
+    pub(super) fn has_marks(&self) -> bool {
+        self.marked
     }
 
     /// Sets how the next sources come; returns how the last ones came.

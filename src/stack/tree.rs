@@ -1,7 +1,8 @@
 //! The document as a tree whose every value knows where it is written.
 
-use indexmap::IndexMap;
+use smol_str::SmolStr;
 
+pub use super::mapping::Mapping;
 use super::source::Place;
 
 /// One value of a document.
@@ -26,8 +27,8 @@ pub enum Value {
     Int(i64),
     /// Another number.
     Float(f64),
-    /// Text.
-    Text(String),
+    /// Text. Most is short: it is kept in place, or shared with its copies.
+    Text(SmolStr),
     /// A sequence.
     List(Vec<Node>),
     /// A mapping.
@@ -55,9 +56,6 @@ pub struct Entry {
     pub node: Node,
 }
 
-/// A mapping in the order it is written.
-pub type Mapping = IndexMap<String, Entry, foldhash::fast::RandomState>;
-
 impl Node {
     /// A value at a place.
     pub fn new(value: Value, place: Place) -> Self {
@@ -69,13 +67,23 @@ impl Node {
     }
 
     /// Text at a place.
-    pub fn text(text: impl Into<String>, place: Place) -> Self {
+    pub fn text(text: impl Into<SmolStr>, place: Place) -> Self {
         Self::new(Value::Text(text.into()), place)
+    }
+
+    /// Text that is part of the program, at a place.
+    pub fn word(text: &'static str, place: Place) -> Self {
+        Self::new(Value::Text(SmolStr::new_static(text)), place)
     }
 
     /// An empty mapping at a place.
     pub fn map(place: Place) -> Self {
         Self::new(Value::Map(Mapping::default()), place)
+    }
+
+    /// An empty mapping at a place, with room for so many keys.
+    pub fn map_for(keys: usize, place: Place) -> Self {
+        Self::new(Value::Map(Mapping::with_capacity(keys)), place)
     }
 
     /// Nothing, at a place.
@@ -155,7 +163,7 @@ impl Node {
     pub fn set(&mut self, key: &str, node: Self) {
         if let Some(map) = self.as_map_mut() {
             map.insert(
-                key.to_owned(),
+                SmolStr::new(key),
                 Entry {
                     key: node.place,
                     node,
@@ -166,7 +174,7 @@ impl Node {
 
     /// Takes a key out of a mapping.
     pub fn take(&mut self, key: &str) -> Option<Self> {
-        self.as_map_mut()?.shift_remove(key).map(|entry| entry.node)
+        self.as_map_mut()?.remove(key).map(|entry| entry.node)
     }
 
     /// The keys and values of a mapping; none when this is none.
@@ -184,15 +192,20 @@ impl Node {
 
     /// A scalar as the text it stands for where text is asked for; `None` for
     /// collections. Floats print as Go's `%v` does.
-    pub fn scalar_text(&self) -> Option<String> {
+    pub fn scalar(&self) -> Option<SmolStr> {
         Some(match &self.value {
-            Value::Null => String::new(),
-            Value::Bool(value) => value.to_string(),
-            Value::Int(value) => value.to_string(),
-            Value::Float(value) => float_text(*value),
+            Value::Null => SmolStr::default(),
+            Value::Bool(value) => SmolStr::new_static(if *value { "true" } else { "false" }),
+            Value::Int(value) => smol_str::format_smolstr!("{value}"),
+            Value::Float(value) => float_text(*value).into(),
             Value::Text(text) => text.clone(),
             Value::List(_) | Value::Map(_) => return None,
         })
+    }
+
+    /// As [`Self::scalar`], to keep.
+    pub fn scalar_text(&self) -> Option<String> {
+        self.scalar().map(Into::into)
     }
 
     /// Takes out what `!reset` marks, and the marks of `!override`.
@@ -212,8 +225,8 @@ impl Node {
     }
 }
 
-/// A float as Go prints it with `%v`: shortest digits, an exponent from 1e21
-/// on and below 1e-4.
+/// A float as Go prints it with `%v`: shortest digits, an exponent from a
+/// million on and below 1e-4.
 pub(crate) fn float_text(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -222,7 +235,7 @@ pub(crate) fn float_text(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let magnitude = value.abs();
-    if value == 0.0 || (1e-4..1e21).contains(&magnitude) {
+    if value == 0.0 || (1e-4..1e6).contains(&magnitude) {
         return format!("{value}");
     }
     let text = format!("{value:e}");
@@ -296,7 +309,9 @@ mod tests {
             (0.00001, "1e-05"),
             (1e21, "1e+21"),
             (1.25e-7, "1.25e-07"),
-            (123_456_789.0, "123456789"),
+            (123_456.5, "123456.5"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
         ] {
             assert_eq!(float_text(value), text);
         }

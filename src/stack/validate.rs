@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::diagnostic::{Code, Diagnostic};
-use super::form::{Form, Format, Kind, Shape};
+use super::form::{Field, Form, Format, Identity, Kind, Shape};
 use super::source::{Place, Report};
 use super::tree::{Mapping, Node, Tag, Trail, Value};
 
@@ -43,6 +43,11 @@ pub(super) fn check(node: &mut Node, form: &'static Form, trail: &Trail<'_>, rep
             map.retain(|key, entry| {
                 let below = trail.key(key);
                 if let Some(field) = form.field(key) {
+                    if let Value::List(list) = &entry.node.value
+                        && repeats_are_wrong(field)
+                    {
+                        check_unique(list, &below, report);
+                    }
                     return check(&mut entry.node, field.form, &below, report);
                 }
                 if key.starts_with("x-") && !form.names {
@@ -75,6 +80,16 @@ pub(super) fn check(node: &mut Node, form: &'static Form, trail: &Trail<'_>, rep
         _ => {}
     }
     true
+}
+
+/// Whether items of one file's list must not repeat. Where items take each
+/// other's place they may, but for hosts.
+fn repeats_are_wrong(field: &Field) -> bool {
+    match field.form.format {
+        Format::Assignments | Format::Labels => false,
+        Format::Hosts => field.form.unique,
+        _ => field.form.unique && field.identity == Identity::None,
+    }
 }
 
 /// Checks the merged document for what single files need not have.
@@ -127,12 +142,22 @@ fn check_required(map: &Mapping, shape: &Shape, place: Place, trail: &Trail<'_>,
 }
 
 fn check_unique(list: &[Node], trail: &Trail<'_>, report: &mut Report) {
+    let mut texts = list.iter().enumerate();
+    let short = list.len() <= 16;
+    let repeats = |(at, item): (usize, &Node)| {
+        let earlier = list.get(..at).unwrap_or_default();
+        earlier.iter().any(|earlier| earlier.value == item.value)
+    };
+    if list.len() < 2 || short && !texts.any(repeats) {
+        return;
+    }
     let mut seen = HashMap::new();
     for (index, item) in list.iter().enumerate() {
-        let Some(text) = item.scalar_text() else {
+        let Some(text) = item.scalar() else {
             continue;
         };
-        if let Some(earlier) = seen.insert(text, index) {
+        let kind = std::mem::discriminant(&item.value);
+        if let Some(earlier) = seen.insert((kind, text), index) {
             fail(
                 item.place,
                 format!("{trail} items at {earlier} and {index} are equal"),
@@ -205,6 +230,13 @@ fn check_kind(node: &Node, form: &Form, trail: &Trail<'_>, report: &mut Report) 
             trail,
             report,
         );
+        return false;
+    }
+    if let (Value::Text(text), Some(pattern)) = (&node.value, form.pattern)
+        && !(pattern.fits)(text)
+    {
+        let message = format!("{trail} '{text}' does not match pattern '{}'", pattern.text);
+        fail(node.place, message, None, trail, report);
         return false;
     }
     #[expect(clippy::cast_precision_loss, reason = "bounds are small")]

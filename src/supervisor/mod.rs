@@ -436,16 +436,20 @@ impl Supervisor {
                 self.watch_as_needed();
                 self.follow_sources(None);
             }
-            Incoming::Asked(id, Request::Cancel) => self.cancel(id),
-            Incoming::Asked(
-                id,
-                Request::Follow {
-                    load,
-                    services,
-                    always,
-                    explain,
-                },
-            ) => {
+            Incoming::Asked(id, request) => self.asked(id, *request),
+        }
+    }
+
+    /// Does what a client asks for, or sees to it that its turn comes.
+    fn asked(&mut self, id: ClientId, request: Request) {
+        match request {
+            Request::Cancel => self.cancel(id),
+            Request::Follow {
+                load,
+                services,
+                always,
+                explain,
+            } => {
                 if always {
                     self.standing.sources = Some(services);
                 } else if let Some(peer) = self.peers.get_mut(&id) {
@@ -455,7 +459,7 @@ impl Supervisor {
                 self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
-            Incoming::Asked(id, Request::Apply(wanted)) => {
+            Request::Apply(wanted) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;
                     let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));

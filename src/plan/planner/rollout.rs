@@ -30,9 +30,6 @@ fn obstacle(service: &Service, observed: &Observed, slots: &[Slot<'_>]) -> Optio
     if service.container_name.is_some() {
         return Some("of its container_name".to_owned());
     }
-    if let Some((port, _)) = service.ports.iter().find_map(|port| port.published) {
-        return Some(format!("it publishes port {port}"));
-    }
     let fixed = service.networks.values().any(|attachment| {
         attachment.ipv4_address.is_some()
             || attachment.ipv6_address.is_some()

@@ -98,6 +98,7 @@ pub(super) fn start(
         required,
         up: None,
         timeout: None,
+        signal: None,
         starts_after: |_| true,
         follow_restart: false,
     };
@@ -148,7 +149,7 @@ fn first<'s, 'a>(slots: &'s [Slot<'a>], service: &str) -> Option<&'s Slot<'a>> {
 }
 
 /// What shares the network of a container that is started afresh is restarted.
-fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [Slot<'_>]) {
+pub(super) fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [Slot<'_>]) {
     for (provider, _) in graph
         .dependencies(name)
         .into_iter()
@@ -170,7 +171,7 @@ fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [
     }
 }
 
-fn require_provider(
+pub(super) fn require_provider(
     project: &Project,
     graph: &Graph,
     name: &str,
@@ -264,6 +265,7 @@ pub(super) fn restart(
         selected,
         up: None,
         timeout,
+        signal: None,
         // As docker compose: only what restarts with its dependency waits for it.
         starts_after: |link| link.restart || link.namespace,
         follow_restart: !no_deps,
@@ -271,7 +273,7 @@ pub(super) fn restart(
     finish(project, graph, observed, options, slots, Vec::new())
 }
 
-fn again(old: &ObservedContainer, cause: Cause) -> Slot<'_> {
+pub(super) fn again(old: &ObservedContainer, cause: Cause) -> Slot<'_> {
     match old.state {
         ContainerState::Running { .. } => Slot::keep(old, "").with(Fate::Restart, cause),
         ContainerState::Created | ContainerState::Exited { .. } => {
@@ -291,7 +293,7 @@ fn followed(graph: &Graph, name: &str, selected: &BTreeSet<String>) -> Cause {
     }
 }
 
-fn finish(
+pub(super) fn finish(
     project: &Project,
     graph: &Graph,
     observed: &Observed,

@@ -11,9 +11,9 @@ use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
 use super::rollout::start_first;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
-use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
+use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning, recorded};
 use crate::graph::{Graph, attached, mounted};
-use crate::project::{Project, Service};
+use crate::project::{Port, Project, Protocol, Service};
 
 /// Decides about containers, in dependency order.
 struct Decider<'a> {
@@ -150,6 +150,7 @@ fn decide<'a>(
             required,
             up: Some(up),
             timeout: up.timeout,
+            signal: None,
             starts_after: |_| true,
             follow_restart: !up.no_deps,
         },
@@ -419,7 +420,12 @@ impl<'a> Decider<'a> {
     /// One existing container of a service that is asked for, on its own.
     fn judge(&mut self, service: &'a Service, old: &'a ObservedContainer) -> Slot<'a> {
         let changes = diff::service_changes(self.project, service, &old.config);
-        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(diff::in_place);
+        let ports = changes.iter().any(|change| change.field.starts_with("ports"))
+            && self.moves_ports_in_place(service, old);
+        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes
+            .iter()
+            .cloned()
+            .partition(|change| diff::in_place(change, ports));
         let image = self.observed.images.get(&service.image);
         let mut slot = Slot::keep(old, "up to date");
         let recreate = if !needs_new.is_empty() {
@@ -467,6 +473,34 @@ impl<'a> Decider<'a> {
         }
         self.run(&mut slot, old);
         slot
+    }
+
+    /// Whether the published ports of a container can change while it runs: only
+    /// TCP ports can be given up, and none may go from one container to another,
+    /// which takes its turn.
+    fn moves_ports_in_place(&self, service: &Service, old: &ObservedContainer) -> bool {
+        let Some(before) = recorded(old) else { return false };
+        let tcp = |ports: &[Port]| ports.iter().all(|port| port.protocol == Protocol::Tcp);
+        let fixed =
+            |ports: &[Port]| -> Vec<(u16, u16)> { ports.iter().filter_map(|port| port.published).collect() };
+        let mut own = fixed(&before.ports);
+        own.extend(fixed(&service.ports));
+        let meets = |ports: &[Port]| {
+            let theirs = fixed(ports);
+            theirs
+                .iter()
+                .any(|(first, last)| own.iter().any(|(from, to)| first <= to && from <= last))
+        };
+        let others = self
+            .project
+            .services
+            .values()
+            .filter(|other| other.name != service.name);
+        let there = self.observed.containers.iter().filter(|other| other.id != old.id);
+        tcp(&before.ports)
+            && tcp(&service.ports)
+            && !others.into_iter().any(|other| meets(&other.ports))
+            && !there.filter_map(recorded).any(|other| meets(&other.ports))
     }
 
     /// Configs and secrets whose content is another one now.

@@ -1,7 +1,10 @@
 //! A printed model as YAML text, as serde_yaml writes it, but without a value
 //! of the whole: a stack of ten thousand services is written service by service.
 
-use serde_json::Value as Json;
+use std::fmt::Write as _;
+
+use super::Printed;
+use crate::stack;
 
 /// Bytes of a key that needs no mark; YAML allows 1024 characters.
 const LONGEST_KEY: usize = 512;
@@ -9,7 +12,7 @@ const LONGEST_KEY: usize = 512;
 /// Writes the entry of a mapping whose keys stand at an indentation.
 pub(super) fn entry(
     key: &str,
-    value: &Json,
+    value: &Printed<'_>,
     indentation: usize,
     out: &mut String,
 ) -> Result<(), serde_yaml::Error> {
@@ -19,8 +22,12 @@ pub(super) fn entry(
 }
 
 fn pad(indentation: usize, out: &mut String) {
-    for _ in 0..indentation {
-        out.push(' ');
+    const SPACES: &str = "                                ";
+    let mut left = indentation;
+    while left > 0 {
+        let now = left.min(SPACES.len());
+        out.push_str(&SPACES[..now]);
+        left -= now;
     }
 }
 
@@ -41,17 +48,17 @@ fn key(key: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml
 }
 
 /// What follows `key:`.
-fn below_key(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+fn below_key(value: &Printed<'_>, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     match value {
-        Json::Object(map) if !map.is_empty() => {
+        Printed::Map(map) if !map.is_empty() => {
             out.push('\n');
             for (key, value) in map {
                 entry(key, value, indentation + 2, out)?;
             }
         }
-        Json::Array(list) if !list.is_empty() => {
+        Printed::List(list) if !list.is_empty() => {
             out.push('\n');
-            items(list, indentation, out)?;
+            items(list, indentation + 2, out)?;
         }
         scalar => {
             out.push(' ');
@@ -62,7 +69,7 @@ fn below_key(value: &Json, indentation: usize, out: &mut String) -> Result<(), s
     Ok(())
 }
 
-fn items(list: &[Json], indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+fn items(list: &[Printed<'_>], indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     for item in list {
         pad(indentation, out);
         self::item(item, indentation, out)?;
@@ -71,10 +78,10 @@ fn items(list: &[Json], indentation: usize, out: &mut String) -> Result<(), serd
 }
 
 /// An item of a list, after its indentation.
-fn item(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+fn item(value: &Printed<'_>, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     out.push_str("- ");
     match value {
-        Json::Object(map) if !map.is_empty() => {
+        Printed::Map(map) if !map.is_empty() => {
             let mut first = true;
             for (key, value) in map {
                 if !std::mem::take(&mut first) {
@@ -84,7 +91,7 @@ fn item(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_
                 below_key(value, indentation + 2, out)?;
             }
         }
-        Json::Array(list) if !list.is_empty() => {
+        Printed::List(list) if !list.is_empty() => {
             let mut first = true;
             for value in list {
                 if !std::mem::take(&mut first) {
@@ -101,15 +108,17 @@ fn item(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_
     Ok(())
 }
 
-fn scalar(value: &Json, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
+fn scalar(value: &Printed<'_>, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
     match value {
-        Json::String(value) => return text(value, indentation, out),
-        Json::Null => out.push_str("null"),
-        Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Json::Array(_) => out.push_str("[]"),
-        Json::Object(_) => out.push_str("{}"),
-        Json::Number(number) if number.is_i64() || number.is_u64() => out.push_str(&number.to_string()),
-        other => return foreign(other, indentation, out),
+        Printed::Text(value) => return text(value, indentation, out),
+        Printed::Null => out.push_str("null"),
+        Printed::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Printed::List(_) => out.push_str("[]"),
+        Printed::Map(_) => out.push_str("{}"),
+        Printed::Int(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Printed::Float(number) => return foreign(number, indentation, out),
     }
     Ok(())
 }
@@ -117,7 +126,12 @@ fn scalar(value: &Json, indentation: usize, out: &mut String) -> Result<(), serd
 /// Text that is plain and is no other value for whoever reads it.
 fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let starts = matches!(bytes.first(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'$'));
+    let starts = match bytes.first() {
+        Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'$') => true,
+        // With one of these letters it is neither a number nor a date.
+        Some(b'0'..=b'9') => bytes.iter().any(|byte| b"ghjklmpqrsuvwy".contains(byte)),
+        _ => false,
+    };
     let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./-$:@=+,".contains(byte);
     // A colon at the end would make a key of it.
     starts && bytes.iter().all(safe) && bytes.last() != Some(&b':') && !is_word(text)
@@ -129,12 +143,39 @@ fn is_word(text: &str) -> bool {
     text.len() <= 5 && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Text that reads as a whole number and has to be marked as text.
+/// Text without anything to escape that somebody would read as another value:
+/// a number, a date, a time, a word. It is quoted as docker compose does.
+fn is_ambiguous(text: &str) -> bool {
+    let numeric = |byte: u8| byte.is_ascii_hexdigit() || b"xXoO_+-.:".contains(&byte);
+    let first = text.bytes().next().unwrap_or_default();
+    let like_a_number = (first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
+        && text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().all(numeric)
+        && (is_number(text) || !stack::is_plain_text(text) || is_sixties(text));
+    text.is_empty() || is_word(text) || like_a_number
+}
+
+/// A number of base sixty, as YAML 1.1 has them: `80:22`.
+fn is_sixties(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let mut parts = unsigned.split(':');
+    let first = parts.next().unwrap_or_default();
+    let small = |part: &str| {
+        let (whole, fraction) = part.split_once('.').unwrap_or((part, "0"));
+        digits(whole)
+            && whole.len() <= 2
+            && whole.parse::<u8>().is_ok_and(|number| number < 60)
+            && digits(fraction)
+    };
+    let mut rest = 0;
+    digits(first) && parts.inspect(|_| rest += 1).all(small) && rest > 0
+}
+
+/// Text that reads as a short whole number.
 fn is_number(text: &str) -> bool {
     let bytes = text.as_bytes();
-    (1..=18).contains(&bytes.len())
-        && bytes.iter().all(u8::is_ascii_digit)
-        && (bytes[0] != b'0' || bytes.len() == 1)
+    (1..=18).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit)
 }
 
 fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_yaml::Error> {
@@ -142,10 +183,10 @@ fn text(value: &str, indentation: usize, out: &mut String) -> Result<(), serde_y
         out.push_str(value);
         return Ok(());
     }
-    if is_number(value) {
-        out.push('\'');
+    if is_ambiguous(value) {
+        out.push('"');
         out.push_str(value);
-        out.push('\'');
+        out.push('"');
         return Ok(());
     }
     foreign(value, indentation, out)
@@ -174,29 +215,83 @@ fn foreign<T: serde::Serialize + ?Sized>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
+
+    fn printed(value: &Json) -> Printed<'_> {
+        match value {
+            Json::Null => Printed::Null,
+            Json::Bool(value) => Printed::Bool(*value),
+            Json::Number(number) => match number.as_i64() {
+                Some(number) => Printed::Int(number),
+                None => Printed::Float(number.as_f64().unwrap()),
+            },
+            Json::String(text) => Printed::Text(text.into()),
+            Json::Array(list) => Printed::List(list.iter().map(printed).collect()),
+            Json::Object(map) => Printed::Map(
+                map.iter()
+                    .map(|(key, value)| (key.as_str().into(), printed(value)))
+                    .collect(),
+            ),
+        }
+    }
 
     fn ours(value: &Json) -> String {
         let mut out = String::new();
         for (key, value) in value.as_object().unwrap() {
-            entry(key, value, 0, &mut out).unwrap();
+            entry(key, &printed(value), 0, &mut out).unwrap();
         }
         out
     }
 
     #[test]
-    fn it_is_what_serde_yaml_writes() {
+    fn it_reads_as_what_serde_yaml_writes() {
         let value = json!({
             "services": {"a": {"image": "nginx:1", "list": ["a", ["b", ["c"]], {"k": {"l": [1, {"m": "n\no"}]}}, {}, []]}},
             "texts": ["true", "null", "~", "", " ", "a\nb", "a\nb\n", "\na", "  x\ny", "é", "a: b", "a #b", "- x", "0x1f", "1e3",
-                "no", "y", "2001-01-01", "key: |", "\t", "\u{1b}", "'", "\"", "x".repeat(200), "a\n\n\nb", "trail \n x"],
+                "no", "y", "2001-01-01", "5s", "1m30s", "10.0.0.1", "80:80", "1k:2", "0b1", "1.5g", "1:", "12:30:45s", "key: |", "\t", "\u{1b}", "'", "\"", "x".repeat(200), "a\n\n\nb", "trail \n x"],
             "numbers": [1, -1, 1.5, 0, 1e300],
             "block": {"command": "one\ntwo\n", "nested": {"deep": "x\n  y\n"}},
             "odd key: x": {"# y": 1}, "empty": {}, "none": null, "flag": false,
         });
-        assert_eq!(ours(&value), serde_yaml::to_string(&value).unwrap());
+        let ours = ours(&value);
+        assert_eq!(serde_yaml::from_str::<Json>(&ours).unwrap(), value, "{ours}");
+    }
+
+    #[test]
+    fn it_is_what_docker_compose_writes() {
+        let value = json!({
+            "a": {"restart": "no", "ports": ["80:80", "80:22", {"target": 80, "published": "80"}], "Y": "y", "list": [["b"]]},
+            "b": ["1.5", "5s", "2001-01-01", "1e3", "0x1f", "", "it's: x", "true", "~", "one\ntwo\n", "1.2.3", "127.0.0.1"],
+        });
+        insta::assert_snapshot!(ours(&value), @r#"
+        a:
+          restart: "no"
+          ports:
+            - 80:80
+            - "80:22"
+            - target: 80
+              published: "80"
+          "Y": "y"
+          list:
+            - - b
+        b:
+          - "1.5"
+          - 5s
+          - "2001-01-01"
+          - "1e3"
+          - "0x1f"
+          - ""
+          - 'it''s: x'
+          - "true"
+          - '~'
+          - |
+            one
+            two
+          - 1.2.3
+          - 127.0.0.1
+        "#);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
                 origins.insert(format!("services.{name}.{path}"), origin);
             }
         }
-        services.insert(name.clone(), service);
+        services.insert(name.to_string(), service);
     }
     let mut networks = BTreeMap::new();
     for (key, node) in check::section(document, "networks") {

@@ -31,7 +31,11 @@ fn target(node: &Node, text: Option<&str>, path: &str, reader: &mut Reader<'_>) 
                 "invalid mount path {:?}: it must be an absolute path, and not /",
                 text.unwrap_or_default()
             );
-            reader.fail(node.place, Code::Schema, path, &message, None);
+            let drive = text.is_some_and(|text| text.get(1..3) == Some(":/"));
+            let hint = drive.then_some(
+                "a lone letter before a colon is a drive of Windows: give the volume a longer name",
+            );
+            reader.fail(node.place, Code::Schema, path, &message, hint);
             None
         }
     }
@@ -49,7 +53,7 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
     for other in ["bind", "volume", "tmpfs", "image"] {
         if other != kind
             && let Some(options) = node.get(other)
-            && options.as_map().is_some_and(|map| !map.is_empty())
+            && options.entries().any(|(key, _)| key != "selinux")
         {
             let message = format!("`{other}` options are of no use to a mount of type `{kind}`");
             reader.fail(options.place, Code::Conflict, path, &message, None);

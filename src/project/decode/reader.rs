@@ -216,7 +216,7 @@ pub(in crate::project) fn plain(node: &Node) -> serde_json::Value {
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(number) => Json::from(*number),
         Value::Float(number) => Json::from(*number),
-        Value::Text(text) => Json::String(text.clone()),
+        Value::Text(text) => Json::String(text.to_string()),
         Value::List(list) => list.iter().map(plain).collect(),
         Value::Map(map) => map
             .iter()

@@ -60,6 +60,19 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
     if image.is_empty() && !own && !reader.is_incomplete(name) {
         reader.fail(entry.key, Code::Schema, "image", "an image is needed", None);
     }
+    if let Some((_, nameless)) = reader
+        .get("environment")
+        .and_then(|node| node.entries().find(|(key, _)| key.is_empty()))
+    {
+        let place = nameless.place;
+        reader.fail(
+            place,
+            Code::Schema,
+            "environment",
+            "a variable needs a name",
+            None,
+        );
+    }
     Service {
         name: name.to_owned(),
         image,

@@ -8,7 +8,8 @@ mod time;
 mod words;
 
 pub use amount::{AmountError, parse_amount};
-pub use mount::{MountError, ShortMount, clean_path, parse_mount};
+pub(crate) use mount::is_windows_path;
+pub use mount::{MountError, ShortMount, clean_path, is_clean, parse_mount};
 pub use port::{PortError, ShortPort, parse_port_range, parse_ports};
 pub use time::{TimeError, format_duration, parse_duration};
 pub use words::{WordsError, split_words};

@@ -56,7 +56,8 @@ pub fn parse_port_range(text: &str) -> Option<(u16, u16)> {
 /// [`PortError`], as said there.
 pub fn parse_ports(text: &str) -> Result<Vec<ShortPort>, PortError> {
     let (numbers, protocol) = match text.split_once('/') {
-        Some((numbers, protocol)) => (numbers, protocol.to_ascii_lowercase()),
+        Some((numbers, protocol)) if !protocol.is_empty() => (numbers, protocol.to_ascii_lowercase()),
+        Some((numbers, _)) => (numbers, "tcp".to_owned()),
         None => (text, "tcp".to_owned()),
     };
     let (rest, container) = numbers.rsplit_once(':').unwrap_or(("", numbers));
@@ -64,12 +65,15 @@ pub fn parse_ports(text: &str) -> Result<Vec<ShortPort>, PortError> {
     let host_ip = if address.is_empty() {
         None
     } else {
-        let bare = address
+        let bracketed = address
             .strip_prefix('[')
-            .and_then(|inner| inner.strip_suffix(']'))
-            .unwrap_or(address);
+            .and_then(|inner| inner.strip_suffix(']'));
+        let bare = bracketed.unwrap_or(address);
         bare.parse::<IpAddr>()
-            .map_err(|_| PortError::Address(address.to_owned()))?;
+            .ok()
+            // An address with colons of its own has to be in brackets.
+            .filter(|found| found.is_ipv4() || bracketed.is_some())
+            .ok_or_else(|| PortError::Address(address.to_owned()))?;
         Some(bare.to_owned())
     };
     if container.is_empty() {
@@ -145,7 +149,8 @@ mod tests {
             ("127.0.0.1:8080:80", "127.0.0.1|8080|80|tcp"),
             ("127.0.0.1::80", "127.0.0.1||80|tcp"),
             ("[::1]:6001:6001", "::1|6001|6001|tcp"),
-            ("::1:6000:6000", "::1|6000|6000|tcp"),
+            ("::1:6000:6000", "invalid IP address: ::1"),
+            ("80:80/", "|80|80|tcp"),
             ("8000-8010:80", "|8000-8010|80|tcp"),
             ("80-82:8080-8082", "|80|8080|tcp |81|8081|tcp |82|8082|tcp"),
             ("9-10", "||10|tcp ||9|tcp"),

@@ -149,11 +149,10 @@ impl<'a> Schedule<'a> {
                 for (protocol, (first, last)) in published(service) {
                     // Of a range any free port will do.
                     if first == last {
-                        edges.extend(
-                            others(ports.get(&(protocol, first)))
-                                .into_iter()
-                                .map(|holder| (start, holder, false)),
-                        );
+                        let holders = others(ports.get(&(protocol, first)));
+                        // Whose place it takes hands them over when it runs.
+                        let waits = holders.into_iter().filter(|&holder| !self.succeeds(slot, holder));
+                        edges.extend(waits.map(|holder| (start, holder, false)));
                     }
                 }
             }
@@ -166,6 +165,13 @@ impl<'a> Schedule<'a> {
             self.draft.after(step, release);
             mark(&mut self.early, holder);
         }
+    }
+
+    /// Whether a slot takes the place of another one while that still runs.
+    fn succeeds(&self, slot: &Slot<'_>, of: usize) -> bool {
+        self.slots
+            .get(of)
+            .is_some_and(|of| of.service == slot.service && of.successor == Some(slot.number))
     }
 
     pub(super) fn order_containers(&mut self) {
