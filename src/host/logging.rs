@@ -124,10 +124,7 @@ fn fields(record: &ContainerRecord, tag: String, values: &BTreeMap<String, Strin
         ("CONTAINER_ID_FULL".into(), record.id.clone()),
         ("CONTAINER_NAME".into(), record.name.clone()),
         ("CONTAINER_TAG".into(), tag.clone()),
-        (
-            "IMAGE_NAME".into(),
-            record.config.image.clone(),
-        ),
+        ("IMAGE_NAME".into(), record.config.image.clone()),
         ("SYSLOG_IDENTIFIER".into(), tag),
     ];
     for (name, value) in values {

@@ -337,7 +337,6 @@ fn wrong_log_options(options: &Node, logging: &Node) -> bool {
         .is_err()
 }
 
-
 fn all_with_numbers(text: &str) -> bool {
     let mut words = text.split_ascii_whitespace();
     words.next() == Some("a") && words.next() != Some("*:*")

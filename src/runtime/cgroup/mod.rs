@@ -10,7 +10,8 @@
 //! The folder is made below the root of what is mounted, not below our own
 //! cgroup: the limits of the session that happened to start us are not the
 //! container's. Where that root is not ours to write (a delegated subtree), our
-//! own cgroup is the base.
+//! own cgroup is the base. Processes that live in a base keep version 2 from
+//! switching controllers on below it: they are moved to a folder `init`.
 //!
 //! Joining is the caller's: on version 1 a single-threaded process writes `0`
 //! to `tasks` itself, which costs microseconds, where writing another's pid to

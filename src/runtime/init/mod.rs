@@ -26,8 +26,8 @@ mod reaper;
 pub(crate) mod report;
 mod rootfs;
 
-pub(super) use self::identity::check_user;
 pub(super) use self::apply::set_oom_score;
+pub(super) use self::identity::check_user;
 pub(super) use self::notify::Notifier;
 pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
