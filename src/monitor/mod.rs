@@ -28,7 +28,7 @@
 //! Small on purpose: one of it is there for each container. Buffers grow only
 //! when a container prints. After a second without anything to do it gives the
 //! pages of its executable back that it has run through: some 90 KiB of its own
-//! and 400 KiB of the file's stay resident.
+//! and 270 KiB of the file's stay resident.
 //!
 //! Weak: killed with SIGKILL it takes the container with it (the kernel sends
 //! process 1 SIGKILL), and at most a twentieth of a second of an unfinished line
