@@ -6,8 +6,9 @@
 //! exit status ([`failure`]); only [`terminal`] prints.
 //!
 //! Exit statuses are docker compose's: 0; 1 for any failure; 130 after Ctrl-C;
-//! that of the command for `exec`, of the service for `up --exit-code-from`.
-//! `plan` ends with 2 when there is something to do.
+//! that of the command for `exec` and `run`, of the service for `up
+//! --exit-code-from`. `plan` ends with 2 when there is something to do, `diff`
+//! when there is a difference.
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -19,13 +19,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 
-use super::arguments::Pull;
+use super::arguments::{NoBuild, Pull};
 use super::attach::{Keys, Left, Session};
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
-use super::terminal::Terminal;
 use crate::host::{client_path, containers, last_exit, running};
 use crate::plan::{self, Intent, OneOff};
 use crate::project::{LoadRequest, Project, Service};
@@ -86,9 +85,8 @@ pub(super) struct Run {
     /// Print nothing but what the container prints
     #[arg(short, long)]
     quiet: bool,
-    /// Accepted for scripts: nothing is built
-    #[arg(long, hide = true)]
-    quiet_build: bool,
+    #[command(flatten)]
+    build: NoBuild,
     /// Show nothing of fetching images
     #[arg(long)]
     quiet_pull: bool,
@@ -125,14 +123,7 @@ pub(super) struct Run {
 }
 
 pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
-    let context = &Context {
-        global: context.global.clone(),
-        world: context.world.clone(),
-        terminal: Terminal {
-            quiet_pull: typed.quiet_pull || typed.quiet,
-            ..context.terminal.clone()
-        },
-    };
+    let context = &context.quiet_pull(typed.quiet_pull || typed.quiet);
     let services = std::slice::from_ref(&typed.service);
     let loaded = context.load(services)?;
     known_services(&loaded.project, services)?;
@@ -200,23 +191,16 @@ fn overlaid(context: &Context, typed: &Run, loaded: Loaded, tty: bool) -> Result
 
 /// The request that loads the same files, and `overlay` last.
 fn with_overlay(request: LoadRequest, project: &Project, overlay: &str) -> LoadRequest {
-    let standard = PathBuf::from("-");
-    let mut files: Vec<PathBuf> = project
-        .config_files
-        .iter()
-        .map(|file| {
-            if file.as_os_str().is_empty() {
-                standard.clone()
-            } else {
-                file.clone()
-            }
-        })
-        .collect();
-    // A file may hold several documents, which are merged in their order.
-    let stdin = match &request.stdin {
+    let (mut files, stdin) = (request.files.clone(), &request.stdin);
+    let stdin = match stdin {
+        // A file may hold several documents, which are merged in their order.
         Some(text) => format!("{text}\n---\n{overlay}"),
         None => {
-            files.push(standard);
+            if files.is_empty() {
+                // What was found, or what COMPOSE_FILE names.
+                files.clone_from(&project.config_files);
+            }
+            files.push(PathBuf::from("-"));
             overlay.to_owned()
         }
     };
@@ -281,7 +265,8 @@ fn overlay(typed: &Run, service: &Service, tty: bool) -> Result<String, Failure>
         say("ports", INSTEAD, typed.publish.clone().into());
     }
     if !typed.volume.is_empty() {
-        say("volumes", "", typed.volume.clone().into());
+        let volumes: Vec<String> = typed.volume.iter().map(|volume| from_here(volume)).collect();
+        say("volumes", "", volumes.into());
     }
     for (key, value) in [("user", &typed.user), ("working_dir", &typed.workdir)] {
         if let Some(value) = value {
@@ -304,6 +289,23 @@ fn overlay(typed: &Run, service: &Service, tty: bool) -> Result<String, Failure>
     }
     let name = serde_json::Value::from(typed.service.as_str());
     Ok(format!("services:\n  {name}:\n{text}"))
+}
+
+/// A mount whose source is a path relative to the current folder, where it is
+/// typed, with that folder.
+fn from_here(volume: &str) -> String {
+    let relative = [".", "./", "../"].iter().any(|start| {
+        let rest = volume.strip_prefix(start);
+        rest.is_some_and(|rest| start.ends_with('/') || rest.is_empty() || rest.starts_with(':'))
+    });
+    let Ok(here) = std::env::current_dir() else {
+        return volume.to_owned();
+    };
+    if relative {
+        format!("{}/{volume}", here.display())
+    } else {
+        volume.to_owned()
+    }
 }
 
 /// The variables of a file, `NAME=value` each.

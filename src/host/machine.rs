@@ -139,6 +139,16 @@ impl Holders {
         }
     }
 
+    /// The replicas of a service.
+    fn of_service(&self, project: &str, service: &str) -> Vec<String> {
+        let prefix = format!("{}{service}-", lease_prefix(project));
+        let of = self.0.iter().filter(|(key, _)| {
+            let number = key.strip_prefix(&prefix);
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        });
+        of.flat_map(|(_, ids)| ids).cloned().collect()
+    }
+
     pub(super) fn of(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
     }
@@ -375,12 +385,10 @@ impl Machine {
         if record.config.ports.is_empty() || record.one_off.is_some() {
             return Ok(());
         }
-        for heir in containers(&self.world, &self.project)? {
-            let takes = heir.id != record.id
-                && heir.config.name == record.config.name
-                && heir.one_off.is_none()
-                && heir.created > record.created
-                && self.runs(&heir.id);
+        let siblings = self.holders().of_service(&self.project, &record.config.name);
+        let running = siblings.into_iter().filter(|id| *id != record.id && self.runs(id));
+        for heir in running.filter_map(|id| self.record_by_id(&id)) {
+            let takes = heir.config.name == record.config.name && heir.created > record.created;
             if takes
                 && self
                     .traffic

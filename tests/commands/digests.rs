@@ -35,7 +35,7 @@ services:
         &world,
         &["-f", "compose.yaml", "-f", "lock.yaml", "config", "--images"],
     );
-    assert_eq!(locked, format!("{image}\n"), "one for both");
+    assert_eq!(locked, format!("{image}\n{image}\n"));
 
     world.write(
         "compose.yaml",

@@ -110,6 +110,33 @@ fn a_one_off_has_our_streams_its_own_definition_and_its_status() {
     let one = ps.iter().find(|one| one["Name"] == published.trim()).unwrap();
     assert_eq!(one["Publishers"][0]["PublishedPort"], 18091);
 
+    // The stack file may come from standard input, and paths from where they are typed.
+    std::fs::create_dir_all(world.work().join("deep")).unwrap();
+    std::fs::write(world.work().join("deep/file"), "x").unwrap();
+    let mut piped = world.rcompose(&[
+        "-f",
+        "-",
+        "-p",
+        "shop",
+        "run",
+        "--rm",
+        "-T",
+        "--no-deps",
+        "-v",
+        "./deep:/here",
+        "web",
+        "ls",
+        "/here",
+    ]);
+    let mut child = piped
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = std::fs::read(world.work().join("compose.yaml")).unwrap();
+    child.stdin.take().unwrap().write_all(&text).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"file\n");
+
     // Neither `up` nor `stop` mind it; what has ended goes with orphans.
     world.run(&["run", "web", "true"]).ok();
     world.run(&["up", "-d"]).ok();
@@ -197,4 +224,41 @@ fn a_one_off_outlives_who_asked_and_who_made_it() {
         (names(&world) == ["shop-db-1"]).then_some(())
     });
     down(&world);
+}
+
+#[test]
+fn start_waits_and_down_takes_images_along() {
+    let Some(world) = stack("name: rmi\nservices: {web: {image: x}}\n") else {
+        return;
+    };
+    let host = world.registry(&["busybox"]);
+    world.write(
+        "compose.yaml",
+        format!(
+            "name: rmi
+services:
+  web:
+    image: {host}/busybox
+    command: [sh, -c, 'sleep 0.3; touch /ready; sleep 1000']
+    stop_signal: SIGKILL
+    healthcheck: {{x-probe: {{file: /ready}}, interval: 1s}}
+"
+        ),
+    );
+    world.run(&["create", "--pull", "missing", "--quiet-pull"]).ok();
+    world.run(&["start", "--wait", "--wait-timeout", "60"]).ok();
+    assert!(out(&world, &["ps"]).contains("(healthy)"));
+    world.run(&["down", "--rmi", "local"]).ok();
+    assert_eq!(out(&world, &["image", "ls", "-q"]).lines().count(), 1);
+    world.run(&["up", "-d", "--build", "--quiet-build"]).ok();
+    let removed = world.run(&["down", "--rmi", "all"]).ok();
+    assert!(removed.stderr.contains("busybox  Removed"), "{}", removed.stderr);
+    assert_eq!(out(&world, &["image", "ls", "-q"]), "");
+    let again = world.run(&["down", "--rmi", "all"]).ok();
+    assert!(
+        again.stderr.contains("no resource found to remove for image"),
+        "{}",
+        again.stderr
+    );
+    world.assert_nothing_left();
 }
