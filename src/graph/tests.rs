@@ -40,7 +40,7 @@ fn project(services: &[(&str, &[&str])]) -> Project {
     }
 }
 
-fn at(line: usize) -> Origin {
+fn at(line: u32) -> Origin {
     Origin {
         file: PathBuf::from("compose.yaml"),
         line,

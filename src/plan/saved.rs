@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::project::Origin;
 
-    fn plan(names: &[&str], line: usize) -> Plan {
+    fn plan(names: &[&str], line: u32) -> Plan {
         let action = |name: &&str| Action {
             operation: Operation::RemoveVolume {
                 name: (*name).to_owned(),

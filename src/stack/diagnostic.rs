@@ -11,9 +11,9 @@ pub struct Origin {
     /// The file, as the user named it.
     pub file: PathBuf,
     /// Line, from 1.
-    pub line: usize,
+    pub line: u32,
     /// Column in characters, from 1.
-    pub column: usize,
+    pub column: u32,
     /// The `include` or `extends` that brought the file in, where that was asked
     /// for ([`Report::origin_with_way`](super::Report::origin_with_way)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +153,8 @@ impl Diagnostic {
             let bar = paint("1;34", "|");
             let _ = writeln!(out, "{margin}{} {origin}", paint("1;34", "-->"));
             if let Some(line) = &self.source_line {
-                let before: String = line.chars().take(origin.column.saturating_sub(1)).collect();
+                let before = origin.column.saturating_sub(1) as usize;
+                let before: String = line.chars().take(before).collect();
                 let caret = unicode_width::UnicodeWidthStr::width(visible(&before).as_str());
                 let _ = writeln!(out, "{margin} {bar}");
                 let _ = writeln!(out, " {} {bar} {}", paint("1;34", &number), visible(line));

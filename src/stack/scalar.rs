@@ -59,7 +59,7 @@ pub fn is_plain_text(text: &str) -> bool {
 pub(super) fn binary(text: &str) -> Option<String> {
     let bare: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let padding = bare.iter().rev().take_while(|byte| **byte == b'=').count();
-    if bare.len() % 4 != 0 || padding > 2 {
+    if !bare.len().is_multiple_of(4) || padding > 2 {
         return None;
     }
     let mut bytes = Vec::with_capacity(bare.len() / 4 * 3);

@@ -286,8 +286,8 @@ impl Report {
         let source = self.sources.get(place.source as usize)?;
         Some(Origin {
             file: source.name.clone(),
-            line: place.line as usize,
-            column: place.column as usize,
+            line: place.line,
+            column: place.column,
             by: None,
         })
     }
@@ -441,8 +441,8 @@ impl History {
         let source = self.sources.get(place.source as usize)?;
         Some(Origin {
             file: source.name.clone(),
-            line: place.line as usize,
-            column: place.column as usize,
+            line: place.line,
+            column: place.column,
             by: None,
         })
     }

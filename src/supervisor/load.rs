@@ -48,5 +48,6 @@ fn line_of(origin: &Origin, request: &LoadRequest) -> Option<String> {
         Some(text) if origin.file.as_os_str() == "-" => text.clone(),
         _ => std::fs::read_to_string(request.cwd.join(&origin.file)).ok()?,
     };
-    text.lines().nth(origin.line.checked_sub(1)?).map(str::to_owned)
+    let before = origin.line.checked_sub(1)?;
+    text.lines().nth(before as usize).map(str::to_owned)
 }

@@ -305,8 +305,8 @@ fn origins(text: &str) -> BTreeMap<String, Origin> {
         let dotted: Vec<&str> = path.iter().map(|(_, key)| key.as_str()).collect();
         let origin = Origin {
             file: PathBuf::from("compose.yaml"),
-            line: index + 1,
-            column: column + 1,
+            line: u32::try_from(index + 1).unwrap(),
+            column: u32::try_from(column + 1).unwrap(),
             by: None,
         };
         origins.insert(dotted.join("."), origin);

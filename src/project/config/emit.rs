@@ -134,7 +134,7 @@ fn float(number: f64) -> String {
     let text = format!("{number:e}");
     match text.split_once('e') {
         Some((mantissa, exponent)) => match exponent.parse::<i32>() {
-            Ok(exponent) if exponent < -4 || exponent >= 21 => {
+            Ok(exponent) if !(-4..21).contains(&exponent) => {
                 let sign = if exponent < 0 { '-' } else { '+' };
                 format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
             }
