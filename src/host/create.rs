@@ -77,20 +77,13 @@ pub(super) async fn volume(
     Ok(vec![])
 }
 
-/// The ids of the images that a service mounts, by target path; those that are
-/// not here are pulled.
-async fn mounted_images(
-    machine: &Arc<Machine>,
-    config: &Service,
-) -> Result<BTreeMap<String, String>, HostError> {
+/// The ids of the images that a service mounts, by target path.
+fn mounted_images(machine: &Machine, config: &Service) -> Result<BTreeMap<String, String>, HostError> {
     let mut found = BTreeMap::new();
     for mount in &config.volumes {
         let MountSource::Image { image, .. } = &mount.source else {
             continue;
         };
-        if machine.images.resolve(image)?.is_none() {
-            machine.images.pull(image, |_| {}).await?;
-        }
         let missing = || HostError::NoImage { image: image.clone() };
         let here = machine.images.resolve(image)?.ok_or_else(missing)?;
         found.insert(mount.target.clone(), here.id);
@@ -183,7 +176,7 @@ pub(super) async fn container(
         networks,
         volumes,
         anonymous,
-        images: mounted_images(machine, &config).await?,
+        images: mounted_images(machine, &config)?,
         given: given::of(project, &config)?,
         seccomp: seccomp_profile(project, &config)?,
         labels: labels(project, &config, number, &image.id, one_off),

@@ -81,6 +81,11 @@ impl ContainerRecord {
         }
     }
 
+    /// The ids of all images that it needs: its own, and those it mounts.
+    pub fn images_used(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.image).chain(self.images.values())
+    }
+
     /// Whether it is removed when it has ended.
     pub fn is_fleeting(&self) -> bool {
         self.one_off.as_ref().is_some_and(|one_off| one_off.remove)
