@@ -102,6 +102,7 @@ pub(super) enum Progress {
     /// A JSON object for each change
     Json,
     /// Nothing
+    #[value(alias = "none")]
     Quiet,
 }
 

@@ -30,6 +30,7 @@ mod graph;
 mod history;
 mod image;
 mod lifecycle;
+mod live;
 mod logs;
 mod ls;
 mod moment;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
     };
     let terminal = terminal::Terminal::new(&typed.global);
     let run = || -> Outcome {
+        terminal::check(&typed.global)?;
         let context = Context::new(typed.global)?;
         match &typed.command {
             Command::Up(typed) => up::up(&context, typed),

@@ -25,7 +25,7 @@ mod event;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Phase};
+pub use event::{Event, Phase, resource};
 
 /// Most actions in progress at once. Actions mostly wait (for a pull, a grace
 /// period, a health check), so this bounds memory and descriptors rather than

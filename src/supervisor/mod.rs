@@ -162,6 +162,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
     crate::sys::fd::reserve(DESCRIPTORS);
+    crate::sys::process::spare_memory();
     let first = connection::from_stdin();
     let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
         return Ok(());
@@ -623,6 +624,8 @@ impl Supervisor {
         }
         self.settle();
         self.tell_if_idle();
+        // A walk has had the project, what was observed and the plan several times.
+        crate::sys::process::give_back_memory();
     }
 
     /// Watches when somebody wants it: a session, or `--watch`.
