@@ -21,6 +21,7 @@ mod config;
 mod context;
 mod copy;
 mod cp;
+mod drawing;
 mod events;
 mod exec;
 mod explain;
