@@ -200,7 +200,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: image::Container,
     },
-    /// Room on the disk: show it, make it
+    /// Room on the disk: show it, make it; stacks that come back after a boot
     System {
         /// What to do.
         #[command(subcommand)]

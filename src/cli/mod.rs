@@ -16,6 +16,7 @@ use clap::Parser as _;
 
 mod arguments;
 mod attach;
+mod boot;
 mod choose;
 mod config;
 mod context;

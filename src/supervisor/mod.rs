@@ -608,6 +608,10 @@ impl Supervisor {
             {
                 tracing::warn!(%error, "the stack file is not watched");
             }
+        } else if self.standing.watch && self.watch.is_none() {
+            // Nothing ran when this supervisor came (after a boot, say): the one
+            // before it watched.
+            self.watch_as_needed();
         }
         // Other rules, other containers.
         self.follow_sources(None);

@@ -377,6 +377,13 @@ pub(in crate::cli) enum System {
     Df(Df),
     /// Remove images that nobody uses and what killed processes left
     Prune(Prune),
+    /// Have the stacks come back when the machine does: writes and enables a systemd unit
+    Install(crate::cli::boot::Install),
+    /// Take that back
+    Uninstall(crate::cli::boot::Uninstall),
+    /// Start what the restart policies want after a boot
+    #[command(hide = true)]
+    Resume,
 }
 
 /// `system df`.

@@ -216,6 +216,9 @@ fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
 /// `system …`.
 pub(in crate::cli) fn system(context: &Context, typed: &System) -> Outcome {
     match typed {
+        System::Install(typed) => crate::cli::boot::install(context, typed),
+        System::Uninstall(typed) => crate::cli::boot::uninstall(context, typed),
+        System::Resume => crate::cli::boot::resume(context),
         System::Df(typed) => df(context, typed),
         System::Prune(typed) => {
             let what = if typed.all {

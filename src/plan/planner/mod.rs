@@ -76,6 +76,9 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
         Intent::Up(up) => up::plan(project, &Graph::new(project)?, observed, up),
         Intent::Run(run) => up::run(project, &Graph::new(project)?, observed, run),
         Intent::Start { services } => running::start(project, &Graph::new(project)?, observed, services),
+        Intent::Resume { containers, wait } => {
+            running::resume(project, &Graph::new(project)?, observed, containers, *wait)
+        }
         Intent::Restart {
             services,
             timeout,
