@@ -2,12 +2,16 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/boot.rs"]
+mod boot;
 #[path = "commands/health.rs"]
 mod health;
 #[path = "commands/hooks.rs"]
 mod hooks;
 #[path = "commands/in_place.rs"]
 mod in_place;
+#[path = "commands/live.rs"]
+mod live;
 #[path = "commands/run.rs"]
 mod run;
 mod support;

@@ -21,6 +21,9 @@ const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 /// How long one of them is shown.
 pub(super) const FRAME: Duration = Duration::from_millis(100);
 
+/// Columns that are kept for what is said beside a line.
+const REMARK: usize = 34;
+
 /// What a line is at.
 #[derive(Clone, Debug, PartialEq)]
 enum State {
@@ -226,7 +229,10 @@ impl List {
                     verb.clone_into(&mut item.verb);
                     item.state = State::Done;
                 }
-                Phase::Failed { .. } => item.state = State::Failed,
+                Phase::Failed { .. } => {
+                    verb.clone_into(&mut item.verb);
+                    item.state = State::Failed;
+                }
                 Phase::Cancelled if item.state == State::Begun => item.state = State::Cancelled,
                 Phase::Cancelled => {}
             }
@@ -329,8 +335,11 @@ impl List {
             .filter(|row| !row.verb.is_empty() || !row.remark.is_empty());
         let longest = names.map(|row| row.name.width()).max().unwrap_or(0);
         let verbs = lines.iter().map(|row| row.verb.width()).max().unwrap_or(0);
-        // The mark, and enough for the verb and the time.
-        let width = longest.min(columns.saturating_sub(4 + verbs + 8).max(12));
+        let remarks = lines.iter().map(|row| row.remark.width()).max().unwrap_or(0);
+        // The mark, the verb and the time; of what is said beside them, enough to
+        // know what it is about. Names give way.
+        let beside = 3 + 2 + verbs + 2 + 6 + if remarks > 0 { 2 + remarks.min(REMARK) } else { 0 };
+        let width = longest.min(columns.saturating_sub(1 + beside).max(12));
         let lines = lines.into_iter();
         lines.map(|row| row.fit(width, verbs, columns, colored)).collect()
     }
