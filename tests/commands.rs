@@ -4,6 +4,8 @@
 
 #[path = "commands/boot.rs"]
 mod boot;
+#[path = "commands/digests.rs"]
+mod digests;
 #[path = "commands/health.rs"]
 mod health;
 #[path = "commands/hooks.rs"]
@@ -12,6 +14,8 @@ mod hooks;
 mod in_place;
 #[path = "commands/live.rs"]
 mod live;
+#[path = "commands/named.rs"]
+mod named;
 #[path = "commands/run.rs"]
 mod run;
 mod support;

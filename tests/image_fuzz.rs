@@ -167,6 +167,12 @@ fn archives() {
         seeds.push(builder.into_inner().unwrap());
     }
     let at = tempfile::tempdir().unwrap();
+    for seed in &seeds {
+        assert!(
+            images::tar(seed, at.path()),
+            "a seed does not get to the end of the code"
+        );
+    }
     fuzz(&seeds, |data| {
         images::tar(data, at.path());
         images::tar(&with_checksums(data), at.path());
@@ -183,6 +189,13 @@ fn manifests_and_configurations() {
     ]
     .map(String::into_bytes)
     .to_vec();
+    assert!(images::manifest(&seeds[0]) && images::config(&seeds[2]));
+    // The second one is for another machine, and says so.
+    let reason = rcompose::image::check_manifest(&seeds[1]);
+    assert!(
+        reason.is_ok() || reason.unwrap_err().contains("linux/"),
+        "an index is read"
+    );
     fuzz(&seeds, |data| {
         images::manifest(data);
         images::config(data);
@@ -204,5 +217,11 @@ fn references() {
         "rootfs:/",
     ]
     .map(|text| text.as_bytes().to_vec());
-    fuzz(&seeds, |data| images::reference(&String::from_utf8_lossy(data)));
+    for seed in &seeds {
+        let text = String::from_utf8_lossy(seed);
+        assert!(images::reference(&text), "{text}");
+    }
+    fuzz(&seeds, |data| {
+        images::reference(&String::from_utf8_lossy(data));
+    });
 }

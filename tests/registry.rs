@@ -4,7 +4,15 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "registry/disk.rs"]
+mod disk;
+#[path = "registry/docker.rs"]
+mod docker;
+#[path = "registry/layers.rs"]
+mod layers;
 mod support;
+#[path = "registry/ways.rs"]
+mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -154,7 +154,11 @@ fn a_real_stack_serves_keeps_its_rows_and_follows_its_file() {
     world.run(&["down"]).ok();
     world.assert_nothing_left();
     world.run(&["up", "-d", "--wait"]).ok();
-    assert!(world.get("http://127.0.0.1:8080/rows").stdout.contains("second"));
+    // The server in front has no health check: it runs, and is about to listen.
+    support::wait_for("the rows in the new stack", || {
+        let rows = world.get("http://127.0.0.1:8080/rows");
+        rows.stdout.contains("second").then_some(())
+    });
     world.run(&["down", "-v"]).ok();
     world.assert_nothing_left();
     assert!(!world.state().join("volumes/shop_data").exists());

@@ -194,17 +194,29 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: image::Image,
     },
-    /// Containers by name: list, inspect, export, commit
+    /// Containers by name: list, inspect, start, stop, remove, logs, exec, diff, export, commit, ...
     Container {
         /// What to do.
         #[command(subcommand)]
-        command: image::Container,
+        command: super::container::Container,
+    },
+    /// Networks by name: list, inspect, create, remove, prune
+    Network {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::network::Verb,
+    },
+    /// Volumes by name: list, inspect, create, remove, prune
+    Volume {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::volume::Verb,
     },
     /// Room on the disk: show it, make it; stacks that come back after a boot
     System {
         /// What to do.
         #[command(subcommand)]
-        command: image::System,
+        command: super::system::System,
     },
     /// Log in to a registry
     Login(image::Login),

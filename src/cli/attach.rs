@@ -19,7 +19,7 @@ use super::choose::container;
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::relay::{Raw, print};
-use crate::host::{last_exit, running};
+use crate::host::{View, last_exit, running};
 use crate::monitor::attach::{ENDED, INPUT, LONGEST_INPUT, SIZE, STDERR};
 use crate::runtime;
 use crate::sys::readiness::watch;
@@ -46,6 +46,13 @@ pub(super) struct Attach {
     /// Number of the container
     #[arg(long, default_value_t = 0, value_name = "NUMBER", hide_default_value = true)]
     index: u32,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a container is joined.
+#[derive(Debug, Args)]
+pub(super) struct How {
     /// Keys that leave the container alone again
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS", value_parser = keys)]
     detach_keys: Keys,
@@ -124,6 +131,11 @@ pub(super) fn attach(context: &Context, typed: &Attach) -> Outcome {
     let loaded = context.load_or_recall(services)?;
     known_services(&loaded.project, services)?;
     let view = container(context, &loaded.project.name, &typed.service, typed.index, true)?;
+    attach_to(context, &view, &typed.how)
+}
+
+/// Joins a container; ends with its status when it ends.
+pub(super) fn attach_to(context: &Context, view: &View, typed: &How) -> Outcome {
     let record = running(&context.world, &view.record)?
         .ok_or_else(|| Failure::new(format!("container {} has just ended", view.record.name)))?;
     let failed =

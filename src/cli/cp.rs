@@ -29,15 +29,22 @@ pub(super) struct Cp {
     /// Containers that 'run' has made too
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    how: How,
+    /// Number of the container
+    #[arg(long, default_value_t = 0, value_name = "NUMBER", hide_default_value = true)]
+    index: u32,
+}
+
+/// How files are copied.
+#[derive(Debug, Args)]
+pub(super) struct How {
     /// Keep user and group ids
     #[arg(short, long)]
     archive: bool,
     /// Copy what a link at the source leads to, not the link
     #[arg(short = 'L', long)]
     follow_link: bool,
-    /// Number of the container
-    #[arg(long, default_value_t = 0, value_name = "NUMBER", hide_default_value = true)]
-    index: u32,
 }
 
 /// One side, as typed.
@@ -92,17 +99,7 @@ impl Side {
 
 pub(super) fn cp(context: &Context, typed: &Cp) -> Outcome {
     let (source, destination) = (Side::parse(&typed.source), Side::parse(&typed.destination));
-    let (service, inward) = match (&source.service, &destination.service) {
-        (Some(_), Some(_)) => return Err(Failure::new("copying between services is not supported")),
-        (None, None) => {
-            return Err(
-                Failure::new("unknown copy direction: neither path names a service")
-                    .hint("a path in a container is SERVICE:PATH"),
-            );
-        }
-        (Some(service), None) => (service.clone(), false),
-        (None, Some(service)) => (service.clone(), true),
-    };
+    let (service, inward) = direction(&source, &destination, "service")?;
     let services = std::slice::from_ref(&service);
     let loaded = context.load_or_recall(services)?;
     known_services(&loaded.project, services)?;
@@ -128,11 +125,52 @@ pub(super) fn cp(context: &Context, typed: &Cp) -> Outcome {
         ))
         .hint("choose one with --index"));
     }
+    transfer_all(context, &typed.how, (&source, &destination), &list, false)
+}
+
+/// `container cp`: the same with a container in place of a service.
+pub(super) fn cp_named(
+    context: &Context,
+    sides: (&OsStr, &OsStr),
+    how: &How,
+    quiet: bool,
+    find: impl Fn(&str) -> Result<View, Failure>,
+) -> Outcome {
+    let (source, destination) = (Side::parse(sides.0), Side::parse(sides.1));
+    let (name, _) = direction(&source, &destination, "container")?;
+    need_privilege()?;
+    transfer_all(context, how, (&source, &destination), &[find(&name)?], quiet)
+}
+
+/// Which side is in a container, and whether it is the destination.
+fn direction(source: &Side, destination: &Side, what: &str) -> Result<(String, bool), Failure> {
+    match (&source.service, &destination.service) {
+        (Some(_), Some(_)) => Err(Failure::new(format!("copying between {what}s is not supported"))),
+        (None, None) => Err(
+            Failure::new(format!("unknown copy direction: neither path names a {what}"))
+                .hint(format!("a path in a container is {}:PATH", what.to_uppercase())),
+        ),
+        (Some(name), None) => Ok((name.clone(), false)),
+        (None, Some(name)) => Ok((name.clone(), true)),
+    }
+}
+
+fn transfer_all(
+    context: &Context,
+    typed: &How,
+    (source, destination): (&Side, &Side),
+    list: &[View],
+    quiet: bool,
+) -> Outcome {
+    let inward = destination.service.is_some();
     fd::reserve(DESCRIPTORS);
     let mut progress = Progress::new(&context.terminal);
-    for view in &list {
+    for view in list {
         let name = &view.record.name;
         let mut show = |verb: &str, phase| {
+            if quiet {
+                return;
+            }
             progress.show(&Event::Action {
                 resource: format!("Container {name}"),
                 verb: verb.to_owned(),
@@ -147,9 +185,9 @@ pub(super) fn cp(context: &Context, typed: &Cp) -> Outcome {
         let held = files(&context.world, &view.record)?;
         let tree = Tree::Container(held.as_fd());
         let warnings = if inward {
-            copy_in(typed, &source, &destination, tree)
+            copy_in(typed, source, destination, tree)
         } else {
-            copy_out(typed, &source, &destination, tree)
+            copy_out(typed, source, destination, tree)
         }
         .map_err(|error| {
             Failure::new(format!(
@@ -165,7 +203,7 @@ pub(super) fn cp(context: &Context, typed: &Cp) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn copy_in(typed: &Cp, source: &Side, destination: &Side, tree: Tree<'_>) -> io::Result<Vec<String>> {
+fn copy_in(typed: &How, source: &Side, destination: &Side, tree: Tree<'_>) -> io::Result<Vec<String>> {
     let owner = if typed.archive {
         Owner::Kept
     } else {
@@ -186,7 +224,7 @@ fn copy_in(typed: &Cp, source: &Side, destination: &Side, tree: Tree<'_>) -> io:
     transfer(source, &from, destination, &to, owner)
 }
 
-fn copy_out(typed: &Cp, source: &Side, destination: &Side, tree: Tree<'_>) -> io::Result<Vec<String>> {
+fn copy_out(typed: &How, source: &Side, destination: &Side, tree: Tree<'_>) -> io::Result<Vec<String>> {
     let from = tree.locate(&source.place(), typed.follow_link || source.folder)?;
     if destination.is_stream() {
         if from.stat.is_none() {

@@ -14,7 +14,7 @@ use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::moment;
 use super::relay::relay;
-use crate::host::running;
+use crate::host::{View, running};
 use crate::runtime::{self, Exec, ExecRequest, ExecStdio, FailureKind, RuntimeError};
 use crate::supervisor::journal::note;
 use crate::sys::readiness::watch;
@@ -32,9 +32,7 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
     let loaded = context.load_or_recall(std::slice::from_ref(&typed.service))?;
     known_services(&loaded.project, std::slice::from_ref(&typed.service))?;
     let view = container(context, &loaded.project.name, &typed.service, typed.index, true)?;
-    let gone = || Failure::new(format!("container {} has just ended", view.record.name));
-    let running = running(&context.world, &view.record)?.ok_or_else(gone)?;
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     let tty = !typed.no_tty && !typed.detach && stdin.is_terminal() && stdout.is_terminal();
     let request = ExecRequest {
         args: typed.command.clone(),
@@ -45,25 +43,40 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
         size: None,
         privileged: typed.privileged,
     };
-    let stdio = if tty || typed.detach {
+    exec_in(context, &view, &request, !typed.detach, typed.detach)
+}
+
+/// Runs a command in a container, with standard input when `input`, and ends
+/// with its status.
+pub(super) fn exec_in(
+    context: &Context,
+    view: &View,
+    request: &ExecRequest,
+    input: bool,
+    detach: bool,
+) -> Outcome {
+    let gone = || Failure::new(format!("container {} has just ended", view.record.name));
+    let running = running(&context.world, &view.record)?.ok_or_else(gone)?;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio = if request.tty || detach {
         ExecStdio::default()
     } else {
         ExecStdio {
-            stdin: Some(stdin.as_fd()),
+            stdin: input.then(|| stdin.as_fd()),
             stdout: Some(stdout.as_fd()),
             stderr: Some(stderr.as_fd()),
         }
     };
-    let exec = runtime::exec(&running, &request, stdio).map_err(|error| failure(&error))?;
+    let exec = runtime::exec(&running, request, stdio).map_err(|error| failure(&error))?;
     for warning in &exec.warnings {
         context.terminal.warning(warning);
     }
     let id = [("execID", format!("{:x}", moment::now()))];
     for action in ["exec_create", "exec_start"] {
-        let action = format!("{action}: {}", typed.command.join(" "));
+        let action = format!("{action}: {}", request.args.join(" "));
         note(&context.world, &view.record, &action, &id);
     }
-    if typed.detach {
+    if detach {
         return Ok(ExitCode::SUCCESS);
     }
     let code = super::block_on(wait(exec))?;
@@ -74,7 +87,7 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
 }
 
 /// `NAME=value` as it is; `NAME` with the caller's value.
-fn variable(entry: &str) -> Option<String> {
+pub(super) fn variable(entry: &str) -> Option<String> {
     if entry.contains('=') {
         return Some(entry.to_owned());
     }

@@ -62,6 +62,17 @@ impl Painter {
         }
     }
 
+    /// Nothing but the lines, and their times.
+    pub(super) fn plain(timestamps: bool) -> Self {
+        Self {
+            colored: false,
+            prefixed: false,
+            timestamps,
+            width: 0,
+            given: BTreeMap::new(),
+        }
+    }
+
     /// The prefix of a container's lines.
     fn prefix(&mut self, label: &str) -> String {
         if !self.prefixed {
@@ -221,6 +232,21 @@ impl Follow {
         }
         if !text.is_empty() {
             print(&text);
+        }
+    }
+
+    /// Hands every entry that the logs have gained to `take`, log by log.
+    pub(super) fn entries(&mut self, mut take: impl FnMut(&Entry, bool)) {
+        for source in self.sources.values_mut() {
+            loop {
+                while let Some(entry) = source.next(self.span) {
+                    take(&entry, source.fresh);
+                    source.fresh = !entry.partial;
+                }
+                if !source.reader.take_moved() || !watch_log(&self.inotify, &source.log) {
+                    break;
+                }
+            }
         }
     }
 

@@ -6,8 +6,9 @@
 //! exit status ([`failure`]); only [`terminal`] prints.
 //!
 //! Exit statuses are docker compose's: 0; 1 for any failure; 130 after Ctrl-C;
-//! that of the command for `exec`, of the service for `up --exit-code-from`.
-//! `plan` ends with 2 when there is something to do.
+//! that of the command for `exec` and `run`, of the service for `up
+//! --exit-code-from`. `plan` ends with 2 when there is something to do, `diff`
+//! when there is a difference.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ mod attach;
 mod boot;
 mod choose;
 mod config;
+mod container;
 mod context;
 mod copy;
 mod cp;
@@ -36,6 +38,7 @@ mod live;
 mod logs;
 mod ls;
 mod moment;
+mod network;
 mod plan;
 mod port;
 mod progress;
@@ -44,11 +47,13 @@ mod relay;
 mod request;
 mod run;
 mod stats;
+mod system;
 mod template;
 mod terminal;
 mod top;
 mod up;
 mod version;
+mod volume;
 mod volumes;
 mod wait;
 mod watch;
@@ -118,11 +123,13 @@ pub fn main() -> ExitCode {
             Command::Pull(typed) => image::pull(&context, typed),
             Command::Push(typed) => image::push(&context, typed),
             Command::Images(typed) => image::images(&context, typed),
-            Command::Commit(typed) => image::commit(&context, typed),
-            Command::Export(typed) => image::export(&context, typed),
+            Command::Commit(typed) => container::commit(&context, typed),
+            Command::Export(typed) => container::export(&context, typed),
             Command::Image { command } => image::image(&context, command),
-            Command::Container { command } => image::container(&context, command),
-            Command::System { command } => image::system(&context, command),
+            Command::Container { command } => container::container(&context, command),
+            Command::Network { command } => network::network(&context, command),
+            Command::Volume { command } => volume::volume(&context, command),
+            Command::System { command } => system::system(&context, command),
             Command::Login(typed) => image::login(&context, typed),
             Command::Logout(typed) => image::logout(&context, typed),
             Command::Version(typed) => version::version(&context, typed),

@@ -296,18 +296,14 @@ fn exposed(ports: &[Published], expose: &[String]) -> Vec<(u16, String)> {
     list
 }
 
-/// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`.
-pub(super) fn describe(view: &View, now: Duration) -> String {
-    described(view, false, now)
-}
-
-/// The state of a container in docker's words, as of now.
+/// `Up 2 minutes (healthy)`, `Exited (1) 3 seconds ago`, `Created`: the state of
+/// a container in docker's words, as of now.
 pub(super) fn describe_all(shown: &Shown) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     described(&shown.view, shown.status == Status::Restarting, now)
 }
 
-/// [`describe`]; `restarting`: it waits for its restart policy.
+/// [`describe_all`]; `restarting`: it waits for its restart policy.
 fn described(view: &View, restarting: bool, now: Duration) -> String {
     match &view.state {
         ContainerState::Created => "Created".to_owned(),

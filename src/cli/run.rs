@@ -181,7 +181,7 @@ pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
         id,
         tty,
     };
-    super::block_on(running.to_its_end(intent))
+    super::block_on(running.follow(intent))
 }
 
 /// The project with what the command line says in it, and how that was loaded.
@@ -201,23 +201,16 @@ fn overlaid(context: &Context, typed: &Run, loaded: Loaded, tty: bool) -> Result
 
 /// The request that loads the same files, and `overlay` last.
 fn with_overlay(request: LoadRequest, project: &Project, overlay: &str) -> LoadRequest {
-    let standard = PathBuf::from("-");
-    let mut files: Vec<PathBuf> = project
-        .config_files
-        .iter()
-        .map(|file| {
-            if file.as_os_str().is_empty() {
-                standard.clone()
-            } else {
-                file.clone()
-            }
-        })
-        .collect();
-    // A file may hold several documents, which are merged in their order.
-    let stdin = match &request.stdin {
+    let (mut files, stdin) = (request.files.clone(), &request.stdin);
+    let stdin = match stdin {
+        // A file may hold several documents, which are merged in their order.
         Some(text) => format!("{text}\n---\n{overlay}"),
         None => {
-            files.push(standard);
+            if files.is_empty() {
+                // What was found, or what COMPOSE_FILE names.
+                files.clone_from(&project.config_files);
+            }
+            files.push(PathBuf::from("-"));
             overlay.to_owned()
         }
     };
@@ -282,7 +275,8 @@ fn overlay(typed: &Run, service: &Service, tty: bool) -> Result<String, Failure>
         say("ports", INSTEAD, typed.publish.clone().into());
     }
     if !typed.volume.is_empty() {
-        say("volumes", "", typed.volume.clone().into());
+        let volumes: Vec<String> = typed.volume.iter().map(|volume| from_here(volume)).collect();
+        say("volumes", "", volumes.into());
     }
     for (key, value) in [("user", &typed.user), ("working_dir", &typed.workdir)] {
         if let Some(value) = value {
@@ -305,6 +299,23 @@ fn overlay(typed: &Run, service: &Service, tty: bool) -> Result<String, Failure>
     }
     let name = serde_json::Value::from(typed.service.as_str());
     Ok(format!("services:\n  {name}:\n{text}"))
+}
+
+/// A mount whose source is a path relative to the current folder, where it is
+/// typed, with that folder.
+fn from_here(volume: &str) -> String {
+    let relative = [".", "./", "../"].iter().any(|start| {
+        let rest = volume.strip_prefix(start);
+        rest.is_some_and(|rest| start.ends_with('/') || rest.is_empty() || rest.starts_with(':'))
+    });
+    let Ok(here) = std::env::current_dir() else {
+        return volume.to_owned();
+    };
+    if relative {
+        format!("{}/{volume}", here.display())
+    } else {
+        volume.to_owned()
+    }
 }
 
 /// The variables of a file, `NAME=value` each.
@@ -379,7 +390,7 @@ impl Meeting {
 }
 
 impl Running<'_> {
-    async fn to_its_end(self, intent: Intent) -> Outcome {
+    async fn follow(self, intent: Intent) -> Outcome {
         let io =
             |operation: &'static str| move |error: io::Error| Failure::new(format!("{operation}: {error}"));
         let context = self.context;

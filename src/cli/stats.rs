@@ -25,6 +25,13 @@ const SHORT: Duration = Duration::from_millis(250);
 pub(super) struct Stats {
     /// Only this service [default: all]
     service: Option<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How it is shown.
+#[derive(Debug, Args)]
+pub(super) struct How {
     /// Containers that do not run too
     #[arg(short, long)]
     all: bool,
@@ -52,15 +59,33 @@ pub(super) fn stats(context: &Context, typed: &Stats) -> Outcome {
     let loaded = context.load_or_recall(&services)?;
     known_services(&loaded.project, &services)?;
     let project = &loaded.project.name;
+    stream(context, &typed.how, || {
+        let mut list = views(&context.world, project)?;
+        list.retain(|view| {
+            typed
+                .service
+                .as_ref()
+                .is_none_or(|name| *name == view.record.config.name)
+        });
+        Ok(list)
+    })
+}
+
+/// Shows what containers use, of those that `list` finds each time.
+pub(super) fn stream(
+    context: &Context,
+    typed: &How,
+    list_of: impl Fn() -> Result<Vec<View>, Failure>,
+) -> Outcome {
     let drawn = !typed.no_stream && std::io::stdout().is_terminal() && typed.format != "json";
     let mut before: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     // The first look is only the beginning of the second's interval.
-    look(context, typed, project, &mut before)?;
+    look(context, typed, list_of()?, &mut before)?;
     let mut first = true;
     loop {
         std::thread::sleep(if first { SHORT } else { PERIOD });
         first = false;
-        let seen = look(context, typed, project, &mut before)?;
+        let seen = look(context, typed, list_of()?, &mut before)?;
         let rows: Vec<Value> = seen.iter().map(|seen| row(seen, typed.no_trunc)).collect();
         let text = list(&typed.format, &COLUMNS, &rows).map_err(Failure::new)?;
         if drawn {
@@ -89,17 +114,13 @@ const COLUMNS: [(&str, &str); 8] = [
 
 fn look(
     context: &Context,
-    typed: &Stats,
-    project: &str,
+    typed: &How,
+    views: Vec<View>,
     before: &mut BTreeMap<String, (Instant, Duration)>,
 ) -> Result<Vec<Seen>, Failure> {
     let mut list = Vec::new();
-    for view in views(&context.world, project)? {
-        let wanted = typed
-            .service
-            .as_ref()
-            .is_none_or(|name| *name == view.record.config.name);
-        if !wanted || !(typed.all || view.state.is_running()) {
+    for view in views {
+        if !(typed.all || view.state.is_running()) {
             continue;
         }
         let own = !matches!(

@@ -60,7 +60,7 @@ pub(super) fn top(context: &Context, typed: &Top) -> Outcome {
 }
 
 /// What is needed to tell about any process.
-struct Host {
+pub(super) struct Host {
     /// Names of users.
     users: HashMap<u32, String>,
     /// Clock ticks in a second.
@@ -71,7 +71,7 @@ struct Host {
 }
 
 impl Host {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let user = |line: &str| {
             let mut fields = line.split(':');
@@ -93,7 +93,7 @@ impl Host {
     }
 
     /// `UID PID PPID C STIME TTY TIME CMD` of a process; `None` when it is gone.
-    fn process(&self, pid: u32) -> Option<[String; 8]> {
+    pub(super) fn process(&self, pid: u32) -> Option<[String; 8]> {
         let folder = format!("/proc/{pid}");
         let uid = fs::metadata(&folder).ok()?.uid();
         let stat = Stat::parse(&fs::read_to_string(format!("{folder}/stat")).ok()?)?;

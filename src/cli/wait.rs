@@ -43,7 +43,12 @@ pub(super) fn wait(context: &Context, typed: &Wait) -> Outcome {
     if typed.down_project {
         need_privilege()?;
     }
-    let code = super::block_on(ends(context, list))?;
+    let code = super::block_on(ends(context, list, |view, code| {
+        context.terminal.out(&format!(
+            "container \"{}\" exited with status code {code}\n",
+            view.record.id
+        ));
+    }))?;
     if typed.down_project {
         down(context, loaded)?;
     }
@@ -52,7 +57,16 @@ pub(super) fn wait(context: &Context, typed: &Wait) -> Outcome {
 
 /// Waits for the end of every container, says each, and gives the status of
 /// the last one.
-async fn ends(context: &Context, list: Vec<View>) -> Result<i32, Failure> {
+pub(super) async fn ends(
+    context: &Context,
+    list: Vec<View>,
+    mut say: impl FnMut(&View, i32),
+) -> Result<i32, Failure> {
+    let mut told = |view: &View| -> Result<i32, Failure> {
+        let code = status(context, view)?;
+        say(view, code);
+        Ok(code)
+    };
     let mut waits = JoinSet::new();
     let mut last = 0;
     for view in list {
@@ -64,7 +78,7 @@ async fn ends(context: &Context, list: Vec<View>) -> Result<i32, Failure> {
             None => None,
         };
         match alive {
-            None => last = say(context, &view)?,
+            None => last = told(&view)?,
             Some(monitor) => {
                 use std::os::fd::AsFd as _;
                 let failed = |error| Failure::new(format!("watch {}: {error}", view.record.name));
@@ -80,23 +94,19 @@ async fn ends(context: &Context, list: Vec<View>) -> Result<i32, Failure> {
         }
     }
     while let Some(view) = waits.join_next().await {
-        last = say(context, &view.map_err(Failure::new)?)?;
+        last = told(&view.map_err(Failure::new)?)?;
     }
     Ok(last)
 }
 
-fn say(context: &Context, view: &View) -> Result<i32, Failure> {
-    let code = match (&view.state, last_exit(&context.world, &view.record)?) {
+/// How a container ended that has.
+fn status(context: &Context, view: &View) -> Result<i32, Failure> {
+    Ok(match (&view.state, last_exit(&context.world, &view.record)?) {
         (_, Some(exit)) => exit.code,
         (ContainerState::Created, None) => 0,
         (ContainerState::Exited { code, .. }, None) => *code,
         (_, None) => LOST,
-    };
-    context.terminal.out(&format!(
-        "container \"{}\" exited with status code {code}\n",
-        view.record.id
-    ));
-    Ok(code)
+    })
 }
 
 fn down(context: &Context, loaded: Loaded) -> Result<(), Failure> {

@@ -74,6 +74,12 @@ pub enum HostError {
     /// A port cannot be published.
     #[error(transparent)]
     Port(#[from] crate::network::ports::PortError),
+    /// A network of that name is there already.
+    #[error("network {name} exists already")]
+    NetworkExists {
+        /// Its name.
+        name: String,
+    },
     /// An image that should be here is not.
     #[error("image {image} is not on this machine")]
     NoImage {

@@ -139,6 +139,16 @@ impl Holders {
         }
     }
 
+    /// The replicas of a service.
+    fn of_service(&self, project: &str, service: &str) -> Vec<String> {
+        let prefix = format!("{}{service}-", lease_prefix(project));
+        let of = self.0.iter().filter(|(key, _)| {
+            let number = key.strip_prefix(&prefix);
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        });
+        of.flat_map(|(_, ids)| ids).cloned().collect()
+    }
+
     pub(super) fn of(&self, key: &str) -> Vec<String> {
         self.0.get(key).cloned().unwrap_or_default()
     }
@@ -226,7 +236,7 @@ impl Machine {
                 number: record.number,
                 name: record.name,
             };
-            if let Err(error) = machine.stop(&target, None, false).await {
+            if let Err(error) = machine.stop(&target, None, None, false).await {
                 tracing::error!(container = target.name, %error, "could not be stopped");
             }
         });
@@ -375,12 +385,10 @@ impl Machine {
         if record.config.ports.is_empty() || record.one_off.is_some() {
             return Ok(());
         }
-        for heir in containers(&self.world, &self.project)? {
-            let takes = heir.id != record.id
-                && heir.config.name == record.config.name
-                && heir.one_off.is_none()
-                && heir.created > record.created
-                && self.runs(&heir.id);
+        let siblings = self.holders().of_service(&self.project, &record.config.name);
+        let running = siblings.into_iter().filter(|id| *id != record.id && self.runs(id));
+        for heir in running.filter_map(|id| self.record_by_id(&id)) {
+            let takes = heir.config.name == record.config.name && heir.created > record.created;
             if takes
                 && self
                     .traffic
@@ -582,8 +590,15 @@ impl Machine {
         &self,
         target: &Target,
         timeout: Option<Duration>,
+        signal: Option<&str>,
         again: bool,
     ) -> Result<Vec<String>, HostError> {
+        let wanted = match signal {
+            Some(name) => Some(signal::number(name).ok_or_else(|| HostError::NoSignal {
+                name: name.to_owned(),
+            })?),
+            None => None,
+        };
         let Some(record) = self.record_of(target)? else {
             return Ok(vec![]);
         };
@@ -629,7 +644,7 @@ impl Machine {
         };
         let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
         if !grace.is_zero() {
-            match runtime::signal(&running, start::stop_signal(&record)) {
+            match runtime::signal(&running, wanted.unwrap_or_else(|| start::stop_signal(&record))) {
                 // Just ended by itself.
                 Err(RuntimeError::NotRunning(_)) => {}
                 other => other?,
@@ -743,7 +758,7 @@ impl Machine {
             }
             // Its end is noted under the lock.
             drop(guard);
-            self.stop(target, Some(Duration::ZERO), false).await?;
+            self.stop(target, Some(Duration::ZERO), None, false).await?;
         };
         let (world, project) = (self.world.clone(), self.project.clone());
         let (id, key) = (record.id.clone(), record.lease_key());
@@ -948,8 +963,9 @@ impl Host for Machine {
             Operation::StopContainer {
                 container,
                 timeout,
+                signal,
                 again,
-            } => self.stop(container, *timeout, *again).await,
+            } => self.stop(container, *timeout, signal.as_deref(), *again).await,
             Operation::RemoveContainer { container, volumes } => {
                 self.remove(container, *volumes).await.map(|()| vec![])
             }

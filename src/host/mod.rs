@@ -20,6 +20,7 @@ mod error;
 mod files;
 pub mod given;
 mod hook;
+pub mod inventory;
 mod look;
 mod machine;
 mod prepare;

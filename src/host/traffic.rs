@@ -521,12 +521,12 @@ fn kept_sockets(running: &RunningRecord) -> Vec<Vec<BoundSocket>> {
 /// Whether a socket is bound to what a port says.
 fn fits(socket: &BoundSocket, port: &Port) -> bool {
     let number = socket.address.port();
-    let of = transport(port.protocol).is_ok_and(|transport| transport == socket.transport);
+    let same = transport(port.protocol).is_ok_and(|transport| transport == socket.transport);
     let ip = match port.host_ip {
         Some(ip) => socket.address.ip() == ip,
         None => socket.address.ip().is_unspecified(),
     };
-    of && ip
+    same && ip
         && port
             .published
             .is_none_or(|(first, last)| (first..=last).contains(&number))

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::config;
 use super::digest::Digest;
 use super::error::ImageError;
+use super::manifest::Platform;
 use super::reference::{Reference, Source};
 use super::store::{ImageStore, Pruned};
 
@@ -274,6 +275,30 @@ impl ImageStore {
             manifest: manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
             summary,
             layers,
+        })
+    }
+
+    /// Whether an image is the one for a platform, when one is asked for: of an
+    /// image for several platforms one is kept.
+    ///
+    /// # Errors
+    /// As [`ImageStore::find`]; [`ImageError::Settings`] when the text is no
+    /// platform; [`ImageError::Platform`] when the image is for another one.
+    pub fn require_platform(&self, name: &str, platform: Option<&str>) -> Result<(), ImageError> {
+        let Some(text) = platform else { return Ok(()) };
+        let wanted = Platform::parse(text).ok_or_else(|| ImageError::Settings {
+            image: name.to_owned(),
+            reason: format!("platform {text:?} is not os/architecture[/variant]"),
+        })?;
+        let summary = self.find(name)?;
+        let offered = Platform::parse(&summary.platform);
+        if offered.is_some_and(|offered| wanted.takes(&offered)) {
+            return Ok(());
+        }
+        Err(ImageError::Platform {
+            image: name.to_owned(),
+            wanted: wanted.to_string(),
+            available: summary.platform,
         })
     }
 

@@ -14,10 +14,11 @@ use super::digest::{Digest, Digesting};
 use super::error::ImageError;
 use super::ingest::open_folder;
 use super::layer::decode;
-use super::manifest::Platform;
+use super::manifest::{LAYERS_LIMIT, Platform};
 use super::pack::{Form, pack};
 use super::packed::{Hashing, nameless};
-use super::pull::{Blob, Candidate, Events, Place, Progress, Work, blocking, reporting};
+use super::progress::{Events, Progress, blocking, reporting};
+use super::pull::{Blob, Candidate, Place, Work};
 use super::reference::{Reference, Source};
 use super::store::{Image, ImageStore};
 
@@ -289,6 +290,13 @@ impl ImageStore {
             image: name.clone(),
             reason,
         };
+        if layers.len() > LAYERS_LIMIT {
+            return Err(wrong(format!(
+                "it would have {} layers, and the kernel takes {LAYERS_LIMIT}: export what it is made of, and import \
+                 that as one layer",
+                layers.len()
+            )));
+        }
         let mut config = object(&mut document, "config");
         for text in &authored.changes {
             change(&mut config, text).map_err(wrong)?;

@@ -1,7 +1,7 @@
 //! `login` and `logout`.
 
 use super::error::ImageError;
-use super::pull::{Progress, reporting};
+use super::progress::{Progress, reporting};
 use super::registry;
 use super::store::ImageStore;
 

@@ -126,6 +126,11 @@ impl Platform {
         })
     }
 
+    /// Whether something for `offered` will do where this is asked for.
+    pub(super) fn takes(&self, offered: &Self) -> bool {
+        self.rank(offered).is_some()
+    }
+
     /// How well something for `offered` runs here: lower is better, `None` not at all.
     fn rank(&self, offered: &Self) -> Option<u32> {
         // What uname(2) says where Go's names belong.

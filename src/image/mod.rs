@@ -6,7 +6,8 @@
 //! looks whether the layers are there. Everything that brings an image here
 //! ends in `pull.rs`: find out which layers are missing, claim each with a lock,
 //! stream it through digest, decompression (`layer.rs`) and `unpack/` into
-//! `ingest/`, and when all are there and synced move them to their places. The
+//! `ingest/`, and when all are there and synced move them to their places
+//! (`stack.rs`). The
 //! ways in are a registry (`registry/`), files (`archive.rs`), and `load.rs`
 //! (`load`, `import`, `commit`). The ways out, `push.rs` and `save.rs`, take the
 //! packed form of layers from `packed.rs`. `catalogue.rs` lists, tags and
@@ -48,7 +49,8 @@
 //!
 //! # Known to be weak
 //!
-//! Needs real root. Of an image for several platforms one is kept. An image
+//! Needs real root. Pulling with a proxy that is itself spoken to by TLS is
+//! refused. Of an image for several platforms one is kept. An image
 //! whose packed layers are gone, with the file or registry that it came from,
 //! cannot be pushed or saved. Between [`ImageStore::resolve`] and the record of a
 //! new container a removal of its image in another process is not held off.
@@ -67,11 +69,13 @@ mod login;
 mod manifest;
 mod pack;
 mod packed;
+mod progress;
 mod pull;
 mod push;
 pub mod reference;
 mod registry;
 mod save;
+mod stack;
 mod store;
 pub mod unpack;
 
@@ -80,7 +84,8 @@ pub use config::{ImageConfig, ImageHealthcheck};
 pub use digest::Digest;
 pub use error::ImageError;
 pub use load::{Authored, Input, LoadedImage};
-pub use pull::{Progress, PullOptions};
+pub use progress::Progress;
+pub use pull::PullOptions;
 pub use push::Pushed;
 pub use store::{DEFAULT_PATH, Image, ImageStore, Listed, Pruned};
 

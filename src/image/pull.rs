@@ -1,29 +1,28 @@
 //! Brings an image here: which layers are missing, who fetches them, and when
 //! they become visible.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::future::Future;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::archive::Archive;
 use super::config;
 use super::digest::Digest;
 use super::error::ImageError;
-use super::ingest::{LayerRecord, Lease, from_hex, open_folder, receive};
+use super::ingest::{Lease, receive};
 use super::layer::{Cancellable, Download, Slice};
 use super::manifest::{self, Platform};
+use super::progress::{Events, Progress, blocking, reporting};
 use super::reference::{Reference, Source};
 use super::registry::{Access, Registry};
-use super::store::{Image, ImageStore, Part, Stamp};
+use super::stack::{Fetched, Stack};
+use super::store::{Image, ImageStore, Stamp};
 use super::unpack;
 
 /// Layers that are fetched side by side. More than one connection is needed to
@@ -32,79 +31,6 @@ const SIDE_BY_SIDE: usize = 4;
 /// How often is looked whether another process is done with a layer: flock(2)
 /// can only be waited for by a thread that then cannot be called back.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// What a pull reports while it goes on. Layers are named by the first 12
-/// digits of their digests.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Progress {
-    /// The image is known.
-    Layers {
-        /// Layers it has.
-        total: usize,
-        /// Those to fetch.
-        missing: usize,
-        /// Compressed bytes to fetch.
-        bytes: u64,
-    },
-    /// More of a layer is here.
-    Downloaded {
-        /// Which.
-        layer: String,
-        /// Compressed bytes so far.
-        bytes: u64,
-        /// Of how many.
-        total: u64,
-    },
-    /// A layer is unpacked and checked.
-    Unpacked {
-        /// Which.
-        layer: String,
-    },
-    /// Another process fetches what is still missing.
-    Waiting,
-    /// The registry says that what is here is what it has.
-    UpToDate,
-    /// More of a layer is in the registry.
-    Uploaded {
-        /// Which.
-        layer: String,
-        /// Compressed bytes so far.
-        bytes: u64,
-        /// Of how many.
-        total: u64,
-    },
-    /// A layer is in the registry.
-    Pushed {
-        /// Which.
-        layer: String,
-        /// `exists`, `mounted` or `sent`.
-        state: &'static str,
-    },
-    /// Something failed and is tried again.
-    Retrying {
-        /// What.
-        request: String,
-        /// Why.
-        reason: String,
-    },
-    /// Something the user should know.
-    Warning {
-        /// A sentence.
-        text: String,
-    },
-}
-
-/// Where progress goes: tasks of any thread send, the pull's own task reports.
-#[derive(Clone, Debug)]
-pub(super) struct Events(mpsc::UnboundedSender<Progress>);
-
-impl Events {
-    pub(super) fn send(&self, progress: Progress) {
-        // Nobody listening is a pull that was given up.
-        let _ = self.0.send(progress);
-    }
-}
 
 /// An image that could be brought here.
 #[derive(Debug)]
@@ -253,9 +179,8 @@ impl ImageStore {
         if reference.digest().is_some() {
             return Ok(reference.to_string());
         }
-        let (sender, _) = mpsc::unbounded_channel();
         let name: Arc<str> = source.into();
-        let events = Events(sender);
+        let events = Events::unheard();
         let mut failure = None;
         for client in Registry::clients(&name, &reference, &Access::Pull, self.places(), &events)? {
             match client.digest(&reference).await {
@@ -267,6 +192,39 @@ impl ImageStore {
             image: source.to_owned(),
             registry: reference.registry().to_owned(),
         }))
+    }
+
+    /// A reference for every tag that a repository has in its registry.
+    ///
+    /// # Errors
+    /// [`ImageError::Settings`] when the name is none of a registry, or has a
+    /// tag or digest; [`ImageError`] when the registry does not tell.
+    pub async fn tags(&self, name: &str) -> Result<Vec<String>, ImageError> {
+        let wrong = |reason: &str| ImageError::Settings {
+            image: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let Source::Registry(reference) = Source::parse(name)? else {
+            return Err(wrong("only a repository of a registry has tags"));
+        };
+        let typed_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        if typed_tag || reference.digest().is_some() {
+            return Err(wrong("a tag or digest cannot be given with --all-tags"));
+        }
+        let image: Arc<str> = name.into();
+        let events = Events::unheard();
+        let clients = Registry::clients(&image, &reference, &Access::Pull, self.places(), &events)?;
+        let mut failure = wrong("no registry is configured for it");
+        for client in clients {
+            match client.tags().await {
+                Ok(tags) => {
+                    let base = format!("{}/{}", reference.registry(), reference.repository());
+                    return Ok(tags.iter().map(|tag| format!("{base}:{tag}")).collect());
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     async fn pull_source(
@@ -718,48 +676,6 @@ impl ImageError {
     }
 }
 
-/// Runs work that sends progress, and reports it on this task.
-pub(super) async fn reporting<T, F: Future<Output = Result<T, ImageError>>>(
-    progress: impl Fn(Progress) + Send + Sync,
-    work: impl FnOnce(Events) -> F,
-) -> Result<T, ImageError> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let work = work(Events(sender));
-    tokio::pin!(work);
-    let result = loop {
-        tokio::select! {
-            biased;
-            Some(event) = receiver.recv() => progress(event),
-            result = &mut work => break result,
-        }
-    };
-    while let Ok(event) = receiver.try_recv() {
-        progress(event);
-    }
-    result
-}
-
-/// Runs file system work on a thread that may wait.
-pub(super) async fn blocking<T: Send + 'static>(
-    image: Arc<str>,
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(ImageError::Cancelled {
-            image: image.to_string(),
-        })
-    })
-}
-
-/// A layer that is unpacked in `ingest/`, not synced yet.
-struct Fetched {
-    at: usize,
-    lease: Lease,
-    record: LayerRecord,
-    /// Its packed form, when that is kept, and the digest of it.
-    part: Option<(PathBuf, Digest)>,
-}
-
 /// One image on its way here.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -773,166 +689,4 @@ pub(super) struct Work {
     /// Keep the packed layers, so that they can be pushed and saved.
     pub(super) keep: bool,
     pub(super) events: Events,
-}
-
-/// The layers of one image, base first.
-struct Stack {
-    store: ImageStore,
-    image: Arc<str>,
-    layers: Vec<Layer>,
-    /// Names in `layers/` of those that depend on what is below them: chain ids
-    /// (OCI image specification, "Layer ChainID"), marked as such.
-    chains: Vec<String>,
-}
-
-impl Stack {
-    fn new(store: ImageStore, image: Arc<str>, layers: Vec<Layer>) -> Self {
-        let mut chains = Vec::with_capacity(layers.len());
-        let mut below: Option<Digest> = None;
-        for layer in &layers {
-            let chain = match below {
-                None => layer.diff,
-                Some(below) => Digest::of(format!("{below} {}", layer.diff).as_bytes()),
-            };
-            chains.push(chain.hex() + ".chain");
-            below = Some(chain);
-        }
-        Self {
-            store,
-            image,
-            layers,
-            chains,
-        }
-    }
-
-    /// The name in `layers/` of a layer that is here.
-    fn present(&self, at: usize) -> Result<Option<String>, ImageError> {
-        let own = self.layers.get(at).map(|layer| layer.diff.hex());
-        for name in own.into_iter().chain(self.chains.get(at).cloned()) {
-            if self.store.has_layer(&name)? {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Positions of the layers that are not here, each content once.
-    fn missing(&self) -> Result<Vec<usize>, ImageError> {
-        let mut seen = BTreeSet::new();
-        let mut missing = Vec::new();
-        for (at, layer) in self.layers.iter().enumerate() {
-            if self.present(at)?.is_none() && seen.insert(layer.diff) {
-                missing.push(at);
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Moves fetched layers to their final names. One that depends on a layer
-    /// that is still in other hands stays in `ingest/` for the next round.
-    fn place(&self, mut fetched: Vec<Fetched>) -> Result<(), ImageError> {
-        fetched.sort_by_key(|layer| layer.at);
-        let mut ready = Vec::new();
-        for layer in &fetched {
-            let name = if layer.record.unlisted.is_empty() {
-                self.layers.get(layer.at).map(|layer| layer.diff.hex())
-            } else if let Some(below) = self.below(layer.at, &fetched)? {
-                let folder = open_folder(&layer.lease.folder.join("fs"))?;
-                let unlisted: Vec<_> = layer
-                    .record
-                    .unlisted
-                    .iter()
-                    .filter_map(|hex| from_hex(hex))
-                    .collect();
-                unpack::adopt(&folder, &unlisted, &below).map_err(|source| ImageError::Unpack {
-                    image: self.image.to_string(),
-                    layer: self.layers.get(layer.at).map(Layer::name).unwrap_or_default(),
-                    source,
-                })?;
-                self.chains.get(layer.at).cloned()
-            } else {
-                None
-            };
-            ready.extend(name.map(|name| (name, layer)));
-        }
-        // One for all: a sync per file would cost more than the rest together.
-        let ingest = self.store.ingest();
-        rustix::fs::syncfs(open_folder(&ingest)?)
-            .map_err(|error| ImageError::io("sync", &ingest)(error.into()))?;
-        for (name, layer) in ready {
-            if let Some((part, digest)) = layer.part.as_ref().filter(|(part, _)| part.exists()) {
-                // Before the layer: a layer in its place is one that is done with.
-                let digest = layer.record.packed.map_or(*digest, |(digest, _)| digest);
-                let target = self.store.blob(&digest);
-                fs::rename(part, &target).map_err(ImageError::io("create", &target))?;
-            }
-            let target = self.store.layer(&name);
-            // Damaged beyond use, or it would have been taken for present.
-            if fs::symlink_metadata(&target).is_ok() {
-                self.store.discard(&target)?;
-            }
-            fs::rename(&layer.lease.folder, &target).map_err(ImageError::io("create", &target))?;
-        }
-        Ok(())
-    }
-
-    /// The folders of the layers below one, topmost first; `None` when one of
-    /// them is neither here nor just fetched.
-    fn below(&self, at: usize, fetched: &[Fetched]) -> Result<Option<Vec<OwnedFd>>, ImageError> {
-        let mut folders = Vec::with_capacity(at);
-        for lower in (0..at).rev() {
-            let diff = self.layers.get(lower).map(|layer| layer.diff);
-            let own = fetched
-                .iter()
-                .find(|layer| self.layers.get(layer.at).map(|layer| layer.diff) == diff);
-            let folder = match (self.present(lower)?, own) {
-                (Some(name), _) => self.store.layer(&name),
-                (None, Some(own)) => own.lease.folder.clone(),
-                (None, None) => return Ok(None),
-            };
-            folders.push(open_folder(&folder.join("fs"))?);
-        }
-        Ok(Some(folders))
-    }
-
-    /// What the image is made of, base first.
-    fn parts(&self) -> Result<Vec<Part>, ImageError> {
-        let mut parts = Vec::with_capacity(self.layers.len());
-        for (at, layer) in self.layers.iter().enumerate() {
-            let name = self.present(at)?.ok_or_else(|| ImageError::Cancelled {
-                image: self.image.to_string(),
-            })?;
-            let blob = match layer.blob {
-                Some(blob) => Some(blob),
-                None => self.store.layer_record(&name)?.and_then(|record| record.packed),
-            };
-            parts.push(Part {
-                diff: layer.diff,
-                name,
-                blob,
-            });
-        }
-        Ok(parts)
-    }
-
-    /// What overlayfs is given: topmost first; a layer that occurs twice only
-    /// where it is on top, which gives the same and which alone is accepted;
-    /// nothing below a layer that hides all below.
-    fn names_for_overlay(&self) -> Result<Vec<String>, ImageError> {
-        let mut names: Vec<String> = Vec::new();
-        for at in (0..self.layers.len()).rev() {
-            let name = self.present(at)?.ok_or_else(|| ImageError::Cancelled {
-                image: self.image.to_string(),
-            })?;
-            if names.contains(&name) {
-                continue;
-            }
-            let fs = self.store.layer(&name).join("fs");
-            names.push(name);
-            if unpack::is_opaque(&open_folder(&fs)?).map_err(ImageError::io("look at", &fs))? {
-                break;
-            }
-        }
-        Ok(names)
-    }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::digest::Digest;
 use super::error::ImageError;
-use super::pull::{Events, Progress, reporting};
+use super::progress::{Events, Progress, reporting};
 use super::reference::{Reference, Source};
 use super::registry::{Access, Packed, Registry, Upload};
 use super::store::ImageStore;

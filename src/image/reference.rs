@@ -258,6 +258,14 @@ impl Reference {
         &self.repository
     }
 
+    /// Whether a text can be a tag.
+    pub fn is_tag(text: &str) -> bool {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        text.len() <= TAG_LIMIT
+            && text.bytes().next().is_some_and(word)
+            && text.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
+    }
+
     /// The tag; `None` when only a digest is given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()

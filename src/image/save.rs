@@ -11,7 +11,7 @@ use super::digest::Digest;
 use super::error::ImageError;
 use super::pack::file_header;
 use super::packed::platform_of;
-use super::pull::{Progress, blocking, reporting};
+use super::progress::{Progress, blocking, reporting};
 use super::reference::{Reference, Source};
 use super::registry::Packed;
 use super::store::ImageStore;

@@ -118,6 +118,9 @@ pub enum Operation {
         container: Target,
         /// In place of the service's `stop_grace_period`.
         timeout: Option<Duration>,
+        /// In place of its stop signal: name or number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
         /// The plan starts it again: the stop is not recorded as the user's
         /// wish ([`super::ContainerState::Exited`] `stopped` stays false), and
         /// its restart policy rests until the plan is done.

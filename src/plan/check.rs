@@ -527,6 +527,7 @@ mod tests {
             }],
             volumes: Vec::new(),
             contents: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             stale: BTreeSet::new(),
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
@@ -551,6 +552,7 @@ mod tests {
                 Operation::StopContainer {
                     container: old(),
                     timeout: None,
+                    signal: None,
                     again: false,
                 },
                 vec![],
@@ -675,6 +677,7 @@ mod tests {
         let again = Operation::StopContainer {
             container: old(),
             timeout: None,
+            signal: None,
             again: true,
         };
         assert_eq!(

@@ -74,6 +74,7 @@ pub fn in_place(change: &Change, ports: bool) -> bool {
     let top = field.split(['.', '[']).next().unwrap_or(field);
     // `networks.KEY.aliases`, or one of them.
     let alias = top == "networks"
+        && field.matches('.').count() > 1
         && field
             .rsplit('.')
             .next()
@@ -486,12 +487,23 @@ mod tests {
             "expose[0]",
             "resources.memory",
         ] {
-            assert!(in_place(&to(field, Some("1"))), "{field}");
+            assert!(in_place(&to(field, Some("1")), false), "{field}");
         }
         for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
-            assert!(!in_place(&to(field, Some("1"))), "{field}");
+            assert!(!in_place(&to(field, Some("1")), false), "{field}");
         }
-        assert!(!in_place(&to("resources.memory", None)), "a limit taken away");
+        assert!(!in_place(&to("resources.memory", None), false), "a limit taken away");
+        for (field, expected) in [
+            ("networks.front.aliases[0]", true),
+            ("networks.front.aliases", true),
+            ("networks.aliases", false),
+            ("networks.front", false),
+            ("extra_hosts.db[0]", true),
+        ] {
+            assert_eq!(in_place(&to(field, Some("1")), false), expected, "{field}");
+        }
+        let port = to("ports[1]", Some("{}"));
+        assert!(in_place(&port, true) && !in_place(&port, false));
     }
 
     #[test]

@@ -54,6 +54,14 @@ pub enum Intent {
         /// Their anonymous volumes too.
         volumes: bool,
     },
+    /// Something of single containers, whatever their services are
+    /// (`container stop` and so on).
+    Containers {
+        /// Their ids.
+        ids: Vec<String>,
+        /// What.
+        verb: Verb,
+    },
     /// Start what exists (`start`), with what it depends on.
     Start {
         /// Services to start.
@@ -74,6 +82,44 @@ pub enum Intent {
         timeout: Option<Duration>,
         /// Leave dependents with `depends_on.restart` alone.
         no_deps: bool,
+    },
+}
+
+/// What is asked of single containers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+pub enum Verb {
+    /// Start them, without what they depend on.
+    Start,
+    /// Stop them.
+    Stop {
+        /// In place of each service's `stop_grace_period`.
+        timeout: Option<Duration>,
+        /// In place of their stop signal: name or number.
+        signal: Option<String>,
+    },
+    /// Stop and start them; those that do not run are started.
+    Restart {
+        /// In place of each service's `stop_grace_period`.
+        timeout: Option<Duration>,
+        /// In place of their stop signal: name or number.
+        signal: Option<String>,
+    },
+    /// Send a signal to those that run.
+    Kill {
+        /// Name or number.
+        signal: String,
+    },
+    /// Freeze those that run.
+    Pause,
+    /// Let those that are frozen go on.
+    Unpause,
+    /// Remove those that do not run.
+    Remove {
+        /// Kill those that do, and remove them too.
+        force: bool,
+        /// Their anonymous volumes too.
+        volumes: bool,
     },
 }
 

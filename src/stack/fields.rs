@@ -437,7 +437,38 @@ const HEALTHCHECK: Shape = Shape::new(
         .print(Print::Present),
         field("disable", &BOOL, "Switches the image's check off."),
     ],
-);
+)
+.extended(&[
+    field(
+        "x-probe",
+        &Form::of(&[Kind::Map]).shape(&Shape::new(
+            "probe",
+            &[
+                field("tcp", &PORT_OR_TEXT, "Connections are accepted at this port."),
+                field(
+                    "http",
+                    &PORT_OR_TEXT,
+                    "PORT/PATH is answered with a status from 200 to 399.",
+                ),
+                field("unix", &TEXT, "Connections are accepted at this socket."),
+                field("file", &TEXT, "The file is there."),
+                field(
+                    "log",
+                    &TEXT,
+                    "A line with this text has been printed since the start.",
+                ),
+            ],
+        )),
+        "A probe that needs no tool in the image, in place of `test`: one of its kinds (rcompose).",
+    ),
+    field(
+        "x-restart",
+        &BOOL,
+        "An unhealthy container is ended, for its restart policy to go on (rcompose).",
+    ),
+]);
+
+const PORT_OR_TEXT: Form = Form::of(&[Kind::Int, Kind::Text]);
 
 const ATTACHMENT: Shape = Shape::new(
     "attachment",

@@ -173,6 +173,9 @@ pub struct Shape {
     pub name: &'static str,
     /// Its fields in the order in which they are printed.
     pub fields: &'static [Field],
+    /// Extensions (`x-…`) of ours, for the JSON schema: as all extensions they are
+    /// carried along as they are written, and checked by who reads them.
+    pub extensions: &'static [Field],
     /// Where each is, by [`slot`]; [`NO_FIELD`] is nowhere.
     index: [u8; SLOTS],
 }
@@ -211,7 +214,17 @@ impl Shape {
             index[at] = number as u8;
             number += 1;
         }
-        Self { name, fields, index }
+        Self {
+            name,
+            fields,
+            extensions: &[],
+            index,
+        }
+    }
+
+    /// The same with these extensions of ours.
+    pub(super) const fn extended(self, extensions: &'static [Field]) -> Self {
+        Self { extensions, ..self }
     }
 
     /// The field of a key.

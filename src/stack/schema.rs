@@ -29,7 +29,7 @@ pub fn json_schema() -> Json {
 fn object(shape: &'static Shape, definitions: &mut Map<String, Json>) -> Json {
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for field in shape.fields {
+    for field in shape.fields.iter().chain(shape.extensions) {
         let mut value = of(field.form, definitions);
         if let Json::Object(map) = &mut value {
             map.insert("description".into(), json!(field.about));

@@ -8,6 +8,8 @@
 //!   stacks/<project>/
 //!     supervisor.json                 the inputs and options of the running stack
 //!     sources/<service>.json          what containers have of followed sources (supervisor/)
+//!     generations/<number>.json       what the stack was brought to (supervisor/)
+//!     prepared.json                   which `pre_start` hooks have succeeded (host/)
 //!     containers/<id>/
 //!       record.json                   what the container is (host/)
 //!       log                           what it printed (monitor/)
@@ -17,10 +19,12 @@
 //!   stacks/<project>/
 //!     supervisor.lock supervisor.sock
 //!     revive.lock                     held by the monitor that starts a supervisor
+//!     <id>.run                        where `run` waits for its container (cli/)
 //!     containers/<id>/
 //!       run.json                      pids and start times of the present run
 //!       run.lock                      held by its monitor, from before that record is there
 //!       health.json ports.json        what `ps` shows of it
+//!       restarts.json                 how often its policy has restarted it (host/)
 //!       root/                         mount point of its root file system
 //!       hosts hostname resolv.conf    bind-mounted into it
 //! ```

@@ -16,7 +16,7 @@ pub(super) struct ClientId(u64);
 /// What comes in from clients.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Asked(ClientId, Request),
+    Asked(ClientId, Box<Request>),
     Gone(ClientId),
 }
 

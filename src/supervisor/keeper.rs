@@ -23,7 +23,7 @@ use crate::lifecycle::restart::{Effect, Input, RestartState};
 /// What the keeper tells the supervisor's loop, for its clients.
 #[derive(Debug)]
 pub(super) enum Told {
-    Started(Started),
+    Started(Box<Started>),
     Exited {
         id: String,
         name: String,
@@ -190,7 +190,7 @@ impl Keeper {
         if let Some(machine) = self.machine() {
             machine.note_tries(&started.id, tries);
         }
-        self.tell(Told::Started(started));
+        self.tell(Told::Started(Box::new(started)));
     }
 
     /// The record of a running container has changed: another policy, another check.

@@ -32,8 +32,7 @@
 //! clears up after those that are gone, goes on with stops that had begun, and
 //! asks the restart policies about whatever has ended meanwhile.
 //!
-//! Known to be weak: how often a container was restarted is not kept across
-//! supervisors, so `on-failure:3` may come to more. When a supervisor is killed
+//! Known to be weak: when a supervisor is killed
 //! while not one container runs (all wait for their restart), only the next
 //! command brings it back. A replacement that is cut short between removing the
 //! old container and making the new one leaves the old one's anonymous volumes
@@ -267,6 +266,8 @@ struct Supervisor {
     sources: Sources,
     /// The project whose sources are followed while no model is known.
     looked_at: Option<Arc<Project>>,
+    /// The digest of the newest generation, when it is known.
+    remembered: Option<String>,
     /// Removals of containers that were not to outlive their end.
     sweeping: JoinSet<()>,
 }
@@ -318,6 +319,7 @@ impl Supervisor {
             model: None,
             sources,
             looked_at: None,
+            remembered: None,
             sweeping: JoinSet::new(),
         };
         supervisor.machine.clear_hooks().await?;
@@ -437,16 +439,20 @@ impl Supervisor {
                 self.watch_as_needed();
                 self.follow_sources(None);
             }
-            Incoming::Asked(id, Request::Cancel) => self.cancel(id),
-            Incoming::Asked(
-                id,
-                Request::Follow {
-                    load,
-                    services,
-                    always,
-                    explain,
-                },
-            ) => {
+            Incoming::Asked(id, request) => self.asked(id, *request),
+        }
+    }
+
+    /// Does what a client asks for, or sees to it that its turn comes.
+    fn asked(&mut self, id: ClientId, request: Request) {
+        match request {
+            Request::Cancel => self.cancel(id),
+            Request::Follow {
+                load,
+                services,
+                always,
+                explain,
+            } => {
                 if always {
                     self.standing.sources = Some(services);
                 } else if let Some(peer) = self.peers.get_mut(&id) {
@@ -456,7 +462,7 @@ impl Supervisor {
                 self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
-            Incoming::Asked(id, Request::Apply(wanted)) => {
+            Request::Apply(wanted) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;
                     let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
@@ -516,10 +522,14 @@ impl Supervisor {
     }
 
     /// Notes what the stack has been brought to.
-    fn remember(&self, model: &Model, digest: &str, by: String) {
+    fn remember(&mut self, model: &Model, digest: &str, by: String) {
+        if self.remembered.as_deref() == Some(digest) {
+            return;
+        }
         let applied = journal::now();
-        if let Err(error) = generations::add(&self.world, model.project(), digest, by, applied) {
-            tracing::error!(%error, "this generation is not in the history");
+        match generations::add(&self.world, model.project(), digest, by, applied) {
+            Ok(()) => self.remembered = Some(digest.to_owned()),
+            Err(error) => tracing::error!(%error, "this generation is not in the history"),
         }
     }
 

@@ -82,13 +82,19 @@ impl Supervised {
     /// to be stopped.
     fn announce(&self, operation: &Operation) -> Option<String> {
         match operation {
-            Operation::StopContainer { container, again, .. } => {
+            Operation::StopContainer {
+                container,
+                again,
+                signal,
+                ..
+            } => {
                 let record = self.record(container)?;
                 if !self.journal.runs(&record.id) {
                     return None;
                 }
-                self.journal
-                    .stopping(&record, self.machine.stop_signal(&record), *again);
+                let signal = signal.as_deref().and_then(signal::number);
+                let signal = signal.unwrap_or_else(|| self.machine.stop_signal(&record));
+                self.journal.stopping(&record, signal, *again);
                 Some(record.id)
             }
             Operation::SignalContainer { container, signal } => {

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -28,7 +27,7 @@ fn terminal(rows: u16, columns: u16) -> (File, File) {
         ws_ypixel: 0,
     };
     rustix::termios::tcsetwinsize(&slave, size).unwrap();
-    (File::from(OwnedFd::from(master)), slave)
+    (File::from(master), slave)
 }
 
 /// What a terminal shows, with all that was scrolled away: as much of one as

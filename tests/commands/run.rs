@@ -110,6 +110,33 @@ fn a_one_off_has_our_streams_its_own_definition_and_its_status() {
     let one = ps.iter().find(|one| one["Name"] == published.trim()).unwrap();
     assert_eq!(one["Publishers"][0]["PublishedPort"], 18091);
 
+    // The stack file may come from standard input, and paths from where they are typed.
+    std::fs::create_dir_all(world.work().join("deep")).unwrap();
+    std::fs::write(world.work().join("deep/file"), "x").unwrap();
+    let mut piped = world.rcompose(&[
+        "-f",
+        "-",
+        "-p",
+        "shop",
+        "run",
+        "--rm",
+        "-T",
+        "--no-deps",
+        "-v",
+        "./deep:/here",
+        "web",
+        "ls",
+        "/here",
+    ]);
+    let mut child = piped
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = std::fs::read(world.work().join("compose.yaml")).unwrap();
+    child.stdin.take().unwrap().write_all(&text).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"file\n");
+
     // Neither `up` nor `stop` mind it; what has ended goes with orphans.
     world.run(&["run", "web", "true"]).ok();
     world.run(&["up", "-d"]).ok();

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rcompose::lifecycle::Health;
 use rcompose::plan::{
-    ContainerState, Down, Intent, OneOff, Plan, PlanError, Run, Up, check, plan, recall, render,
+    ContainerState, Down, Intent, OneOff, Plan, PlanError, Run, Up, Verb, check, plan, recall, render,
 };
 use rcompose::project::Project;
 
@@ -131,7 +131,11 @@ impl Story {
             .iter()
             .position(|word| *word == "--crash")
             .map(|at| words[at + 1].parse().unwrap());
-        let Some(intent) = intent(verb, words) else {
+        let asked = match *verb {
+            "container" => Some(self.of_containers(words, place)),
+            verb => intent(verb, words),
+        };
+        let Some(intent) = asked else {
             return self.happen(verb, words, place);
         };
         match plan(&self.project, &self.world.observed, &intent) {
@@ -146,6 +150,34 @@ impl Story {
                 text(&render::steps(&plan))
             }
         }
+    }
+
+    /// `container VERB NAME…`, `--force` and `--signal NAME` among the names.
+    fn of_containers(&mut self, words: &[&str], place: &str) -> Intent {
+        let (mut force, mut signal, mut ids) = (false, None, Vec::new());
+        let mut rest = words.iter().skip(1);
+        while let Some(&word) = rest.next() {
+            match word {
+                "--force" => force = true,
+                "--signal" => signal = rest.next().map(|name| (*name).to_owned()),
+                name => ids.push(self.world.named(name).id.clone()),
+            }
+        }
+        let timeout = None;
+        let verb = match words.first() {
+            Some(&"start") => Verb::Start,
+            Some(&"stop") => Verb::Stop { timeout, signal },
+            Some(&"restart") => Verb::Restart { timeout, signal },
+            Some(&"kill") => Verb::Kill {
+                signal: signal.unwrap_or_else(|| "KILL".to_owned()),
+            },
+            Some(&"rm") => Verb::Remove {
+                force,
+                volumes: false,
+            },
+            _ => panic!("{place}: unknown verb"),
+        };
+        Intent::Containers { ids, verb }
     }
 
     fn perform(&mut self, plan: &Plan, crash: Option<usize>) {

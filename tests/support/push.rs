@@ -18,7 +18,12 @@ struct State {
     manifests: HashMap<String, Vec<u8>>,
     uploads: HashMap<String, Vec<u8>>,
     seen: BTreeSet<&'static str>,
+    /// How often each token was shown; `None` asks for none.
+    tokens: Option<HashMap<String, usize>>,
 }
+
+/// Requests that a token is good for.
+const GOOD_FOR: usize = 3;
 
 /// The registry. Its threads end with the process.
 pub struct PushRegistry {
@@ -49,6 +54,18 @@ impl PushRegistry {
         this
     }
 
+    /// Starts one that wants tokens, each of which is good for a few requests.
+    pub fn with_tokens() -> Self {
+        let this = Self::start();
+        this.state.lock().unwrap().tokens = Some(HashMap::new());
+        this
+    }
+
+    /// How many tokens were shown.
+    pub fn tokens(&self) -> usize {
+        self.state.lock().unwrap().tokens.as_ref().map_or(0, HashMap::len)
+    }
+
     /// The digest of the manifest under a tag.
     pub fn manifest(&self, tag: &str) -> String {
         Digest::of(&self.state.lock().unwrap().manifests[tag]).to_string()
@@ -57,6 +74,32 @@ impl PushRegistry {
     /// The faults that were met.
     pub fn seen(&self) -> BTreeSet<&'static str> {
         self.state.lock().unwrap().seen.clone()
+    }
+}
+
+impl State {
+    /// What is answered in place of an answer: a token to who asks for one, a
+    /// challenge to who has none that is good any more.
+    fn refusal(&mut self, path: &str, token: &str, host: &str) -> Option<String> {
+        let used = self.tokens.as_mut()?;
+        if path.starts_with("/token") {
+            let body = format!(r#"{{"token":"t{}"}}"#, used.len());
+            return Some(format!(
+                "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+        }
+        if token.starts_with("Bearer t") {
+            let count = used.entry(token.to_owned()).or_insert(0);
+            *count += 1;
+            if *count <= GOOD_FOR {
+                return None;
+            }
+        }
+        Some(format!(
+            "HTTP/1.1 401 X\r\nContent-Length: 0\r\nWWW-Authenticate: Bearer \
+             realm=\"http://{host}/token\",service=\"s\",scope=\"repository:app:pull,push\"\r\n\r\n"
+        ))
     }
 }
 
@@ -72,6 +115,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
         let mut length = 0;
         let mut range = None;
+        let mut token = String::new();
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -80,6 +124,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             };
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse::<usize>().unwrap(),
+                "authorization" => token = value.trim().to_owned(),
                 "content-range" => {
                     range = value
                         .trim()
@@ -106,6 +151,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             return Ok(());
         }
         let mut state = state.lock().unwrap();
+        if let Some(refused) = state.refusal(&path, &token, &writer.local_addr()?.to_string()) {
+            writer.write_all(refused.as_bytes())?;
+            continue;
+        }
         let (status, headers, body) = answer(&mut state, &method, &path, &upload, range, body);
         let head = format!(
             "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n",

@@ -58,7 +58,7 @@ impl RealRegistry {
         let make = "
             openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
             openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout tls.key -out tls.csr
-            echo subjectAltName=IP:127.0.0.1 > names
+            echo subjectAltName=IP:127.0.0.1,DNS:registry.test > names
             openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out tls.crt";
         finish(
             Command::new("sh")
@@ -94,6 +94,30 @@ impl RealRegistry {
         }
         this.launch();
         this
+    }
+
+    /// Starts one with TLS that answers only who has a certificate of its
+    /// authority; the certificate and the key of somebody who has. Needs openssl.
+    pub fn for_known_clients() -> (Self, std::path::PathBuf, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let host = format!("127.0.0.1:{}", free_port());
+        let this = Self {
+            folder,
+            host,
+            tokens: None,
+        };
+        this.certificates();
+        let make = "
+            openssl req -newkey rsa:2048 -nodes -subj /CN=client -keyout client.key -out client.csr
+            echo basicConstraints=CA:FALSE > client.ext
+            openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile client.ext -out client.cert
+            cp ca.crt client-ca.crt";
+        let at = this.folder.path();
+        finish(Command::new("sh").args(["-ec", make]).current_dir(at)).ok();
+        let (certificate, key) = (at.join("client.cert"), at.join("client.key"));
+        let port = this.host.rsplit(':').next().unwrap();
+        finish(script("registry").arg("start").arg(at).arg(port)).ok();
+        (this, certificate, key)
     }
 
     /// The file of the authority that has signed its certificate.

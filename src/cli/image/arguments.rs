@@ -1,4 +1,4 @@
-//! What can be typed about images, their registries, and containers by name.
+//! What can be typed about images and their registries.
 //! Names, short forms and defaults are those of docker and docker compose.
 
 use std::path::PathBuf;
@@ -89,6 +89,10 @@ pub(in crate::cli) struct Commit {
 /// What `commit` says of the new image.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Authored {
+    /// Freeze the container meanwhile
+    #[arg(short, long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          action = clap::ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
+    pub(in crate::cli) pause: bool,
     /// Who made it
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(in crate::cli) author: String,
@@ -158,7 +162,7 @@ pub(in crate::cli) enum Image {
     #[command(alias = "remove")]
     Rm(ImageRm),
     /// Print all that is known of images
-    Inspect(Inspect),
+    Inspect(InspectImages),
     /// Print how an image came to be
     History(History),
     /// Write images to an archive
@@ -183,7 +187,7 @@ pub(in crate::cli) struct ImageLs {
     /// Show digests
     #[arg(long)]
     pub(in crate::cli) digests: bool,
-    /// dangling=BOOL, reference=PATTERN, label=NAME[=VALUE], before=IMAGE, since=IMAGE; repeat it for several
+    /// dangling=BOOL, reference=PATTERN, label=NAME[=VALUE], before=IMAGE, since=IMAGE, until=DURATION|TIME; repeat it for several
     #[arg(short, long, value_name = "FILTER")]
     pub(in crate::cli) filter: Vec<String>,
     /// 'table', 'table TEMPLATE', 'json', or a Go template
@@ -195,6 +199,9 @@ pub(in crate::cli) struct ImageLs {
     /// Print ids only
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
+    /// Refused: one image per name is kept
+    #[arg(long, hide = true)]
+    pub(in crate::cli) tree: bool,
 }
 
 /// `image pull`.
@@ -203,6 +210,12 @@ pub(in crate::cli) struct ImagePull {
     /// Images
     #[arg(required = true)]
     pub(in crate::cli) names: Vec<String>,
+    /// Every tag of the repository
+    #[arg(short, long)]
+    pub(in crate::cli) all_tags: bool,
+    /// Accepted for scripts: signatures are not checked
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(in crate::cli) disable_content_trust: Option<bool>,
     /// Platform, when the image is for several: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     pub(in crate::cli) platform: Option<String>,
@@ -223,6 +236,12 @@ pub(in crate::cli) struct ImagePush {
     /// No progress
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
+    /// Platform that the image is to be for: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(in crate::cli) platform: Option<String>,
+    /// Accepted for scripts: images are not signed
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(in crate::cli) disable_content_trust: Option<bool>,
 }
 
 /// `image rm`.
@@ -234,6 +253,9 @@ pub(in crate::cli) struct ImageRm {
     /// Though stopped containers use it, or it has several names
     #[arg(short, long)]
     pub(in crate::cli) force: bool,
+    /// Accepted for scripts: there are no untagged parents
+    #[arg(long, hide = true)]
+    pub(in crate::cli) no_prune: bool,
 }
 
 /// `inspect` of anything.
@@ -245,6 +267,26 @@ pub(in crate::cli) struct Inspect {
     /// 'json', or a Go template
     #[arg(short, long, value_name = "FORMAT")]
     pub(in crate::cli) format: Option<String>,
+}
+
+/// `container inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectContainers {
+    #[command(flatten)]
+    pub(in crate::cli) which: Inspect,
+    /// What it has written too
+    #[arg(short, long)]
+    pub(in crate::cli) size: bool,
+}
+
+/// `image inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectImages {
+    #[command(flatten)]
+    pub(in crate::cli) which: Inspect,
+    /// Platform that the image is to be for: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(in crate::cli) platform: Option<String>,
 }
 
 /// `image history`.
@@ -264,6 +306,9 @@ pub(in crate::cli) struct History {
     /// Print ids only
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
+    /// Platform that the image is to be for: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(in crate::cli) platform: Option<String>,
 }
 
 /// `image save`.
@@ -275,6 +320,9 @@ pub(in crate::cli) struct Save {
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
+    /// Platform that the images are to be for: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(in crate::cli) platform: Option<String>,
 }
 
 /// `image load`.
@@ -309,7 +357,7 @@ pub(in crate::cli) struct Import {
     pub(in crate::cli) platform: Option<String>,
 }
 
-/// `image prune`, `system prune`, `container prune`.
+/// `image prune`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Prune {
     /// Every image that no container is made from, not only those without a name
@@ -321,78 +369,4 @@ pub(in crate::cli) struct Prune {
     /// Do not ask
     #[arg(short, long)]
     pub(in crate::cli) force: bool,
-}
-
-/// `container …`.
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Container {
-    /// List containers of all stacks
-    #[command(alias = "list", alias = "ps")]
-    Ls(ContainerLs),
-    /// Print all that is known of containers
-    Inspect(Inspect),
-    /// Write what a container sees to an archive
-    Export {
-        /// Container
-        name: String,
-        /// File to write [default: standard output]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
-    /// Make an image of what a container changed
-    Commit {
-        /// Container
-        name: String,
-        /// Name of the new image
-        reference: Option<String>,
-        #[command(flatten)]
-        authored: Authored,
-    },
-}
-
-/// `container ls`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ContainerLs {
-    /// Those that ended too
-    #[arg(short, long)]
-    pub(in crate::cli) all: bool,
-    /// name=TEXT, id=TEXT, status=STATUS, label=NAME[=VALUE], ancestor=IMAGE; repeat it for several
-    #[arg(short, long, value_name = "FILTER")]
-    pub(in crate::cli) filter: Vec<String>,
-    /// 'table', 'table TEMPLATE', 'json', or a Go template
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub(in crate::cli) format: String,
-    /// Do not shorten
-    #[arg(long)]
-    pub(in crate::cli) no_trunc: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    pub(in crate::cli) quiet: bool,
-}
-
-/// `system …`.
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum System {
-    /// Show what takes how much of the disk
-    Df(Df),
-    /// Remove images that nobody uses and what killed processes left
-    Prune(Prune),
-    /// Have the stacks come back when the machine does: writes and enables a systemd unit
-    Install(crate::cli::boot::Install),
-    /// Take that back
-    Uninstall(crate::cli::boot::Uninstall),
-    /// Start what the restart policies want after a boot
-    #[command(hide = true)]
-    Resume,
-}
-
-/// `system df`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Df {
-    /// 'table', 'table TEMPLATE', 'json', or a Go template
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub(in crate::cli) format: String,
-    /// Each image and container
-    #[arg(short, long)]
-    pub(in crate::cli) verbose: bool,
 }

@@ -55,7 +55,7 @@ pub(super) fn read(store: &ImageStore, texts: &[String], known: &[&str]) -> Resu
 }
 
 /// A duration before now, a time, or a Unix time.
-fn until(text: &str) -> Option<u64> {
+pub(in crate::cli) fn until(text: &str) -> Option<u64> {
     if let Ok(span) = text.parse::<jiff::SignedDuration>() {
         let span = std::time::Duration::try_from(span).ok()?;
         return u64::try_from(now().checked_sub(span)?.as_nanos()).ok();
@@ -74,7 +74,7 @@ fn until(text: &str) -> Option<u64> {
 }
 
 /// Whether labels have one: `NAME`, or `NAME=VALUE`.
-pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+pub(in crate::cli) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     match wanted.split_once('=') {
         Some((name, value)) => labels.get(name).is_some_and(|have| have == value),
         None => labels.contains_key(wanted),

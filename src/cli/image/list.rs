@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::context::{Context, known_services};
 use super::super::failure::{Failure, Outcome};
 use super::super::template::{self, Template};
-use super::arguments::{History, ImageLs, Images, Inspect};
+use super::arguments::{History, ImageLs, Images, InspectImages};
 use super::filter;
 use super::store;
 use super::words::{self, NONE, familiar, nanoseconds, of_time, repository_and_tag, size};
@@ -21,7 +21,12 @@ const COMMAND_WIDTH: usize = 45;
 /// `image ls`.
 pub(super) fn ls(context: &Context, typed: &ImageLs) -> Outcome {
     let store = store(context);
-    let keys = ["dangling", "label", "reference", "before", "since"];
+    if typed.tree {
+        return Err(Failure::new(
+            "image ls --tree is not supported: of an image for several platforms one is kept",
+        ));
+    }
+    let keys = ["dangling", "label", "reference", "before", "since", "until"];
     let filters = filter::read(&store, &typed.filter, &keys)?;
     let mut images = store.summaries()?;
     images.retain(|image| filters.iter().all(|filter| filter.takes(image)));
@@ -88,17 +93,18 @@ fn row(image: &Summary, source: Option<&str>, typed: &ImageLs) -> Value {
 }
 
 /// `image inspect`.
-pub(super) fn inspect(context: &Context, typed: &Inspect) -> Outcome {
+pub(super) fn inspect(context: &Context, typed: &InspectImages) -> Outcome {
     let store = store(context);
     let mut values = Vec::new();
     let mut errors = Vec::new();
-    for name in &typed.names {
-        match store.details(name) {
+    for name in &typed.which.names {
+        let details = store.require_platform(name, typed.platform.as_deref());
+        match details.and_then(|()| store.details(name)) {
             Ok(details) => values.push(inspected(&details)),
             Err(error) => errors.push(error.to_string()),
         }
     }
-    print_inspected(context, &values, typed.format.as_deref())?;
+    print_inspected(context, &values, typed.which.format.as_deref())?;
     if errors.is_empty() {
         Ok(ExitCode::SUCCESS)
     } else {
@@ -107,7 +113,7 @@ pub(super) fn inspect(context: &Context, typed: &Inspect) -> Outcome {
 }
 
 /// Prints values as docker's `inspect` does: one list, or a template for each.
-pub(super) fn print_inspected(
+pub(in crate::cli) fn print_inspected(
     context: &Context,
     values: &[Value],
     format: Option<&str>,
@@ -185,7 +191,9 @@ fn inspected(details: &Details) -> Value {
 
 /// `image history`.
 pub(super) fn history(context: &Context, typed: &History) -> Outcome {
-    let details = store(context).details(&typed.name)?;
+    let store = store(context);
+    store.require_platform(&typed.name, typed.platform.as_deref())?;
+    let details = store.details(&typed.name)?;
     let mut layers = details.layers.iter();
     let none = Vec::new();
     let entries = details
@@ -332,9 +340,9 @@ fn compose_row(view: &View, image: Option<&Summary>, whole: bool) -> Value {
 }
 
 /// The images that containers are made from.
-pub(super) fn used(context: &Context) -> Result<Vec<crate::image::ImageUser>, Failure> {
+pub(in crate::cli) fn used(context: &Context) -> Result<Vec<crate::image::ImageUser>, Failure> {
     let mut users = Vec::new();
-    for view in super::container::all(context)? {
+    for view in super::super::container::all(context)? {
         users.push(crate::image::ImageUser {
             image: view.record.image.clone(),
             container: view.record.name.clone(),

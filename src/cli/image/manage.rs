@@ -1,4 +1,4 @@
-//! `image tag`, `rm`, `save`, `load`, `import`, `prune`; `system df`, `system prune`.
+//! `image tag`, `rm`, `save`, `load`, `import`, `prune`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -7,13 +7,10 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-
 use super::super::block_on;
 use super::super::context::Context;
 use super::super::failure::{Failure, Outcome};
-use super::super::template;
-use super::arguments::{Df, ImageRm, Import, Load, Prune, Save, System};
+use super::arguments::{ImageRm, Import, Load, Prune, Save};
 use super::progress::Transfers;
 use super::words::{familiar, size};
 use super::{filter, list, not_dry, store};
@@ -57,6 +54,9 @@ pub(super) fn rm(context: &Context, typed: &ImageRm) -> Outcome {
 pub(super) fn save(context: &Context, typed: &Save) -> Outcome {
     not_dry(context, "image save")?;
     let store = store(context);
+    for name in &typed.names {
+        store.require_platform(name, typed.platform.as_deref())?;
+    }
     to_output(typed.output.as_deref(), |file| {
         block_on(store.save(&typed.names, io::BufWriter::with_capacity(1 << 20, file), |_| {}))
     })
@@ -64,7 +64,10 @@ pub(super) fn save(context: &Context, typed: &Save) -> Outcome {
 
 /// Writes to a file, which shows under its name when it is whole, or to
 /// standard output, unless that is a terminal.
-pub(super) fn to_output(output: Option<&Path>, write: impl FnOnce(File) -> Result<(), Failure>) -> Outcome {
+pub(in crate::cli) fn to_output(
+    output: Option<&Path>,
+    write: impl FnOnce(File) -> Result<(), Failure>,
+) -> Outcome {
     let Some(path) = output else {
         if io::stdout().is_terminal() {
             return Err(Failure::new("an archive is not for a terminal")
@@ -138,6 +141,17 @@ pub(super) fn load(context: &Context, typed: &Load) -> Outcome {
 
 pub(super) fn import(context: &Context, typed: &Import) -> Outcome {
     not_dry(context, "image import")?;
+    if typed
+        .file
+        .to_str()
+        .is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
+    {
+        return Err(Failure::new(format!(
+            "image import fetches nothing: {} is a URL",
+            typed.file.display()
+        ))
+        .hint("download it, and import the file, or '-' for standard input"));
+    }
     let input = if typed.file == Path::new("-") {
         standard_input()?
     } else {
@@ -166,11 +180,11 @@ pub(super) fn prune(context: &Context, typed: &Prune) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let pruned = pruned(context, typed)?;
-    context.terminal.out(&told(&pruned));
+    context.terminal.out(&told(&pruned, 0));
     Ok(ExitCode::SUCCESS)
 }
 
-fn pruned(context: &Context, typed: &Prune) -> Result<Pruned, Failure> {
+pub(in crate::cli) fn pruned(context: &Context, typed: &Prune) -> Result<Pruned, Failure> {
     not_dry(context, "prune")?;
     let store = store(context);
     let filters = filter::read(&store, &typed.filter, &["until", "label"])?;
@@ -180,7 +194,8 @@ fn pruned(context: &Context, typed: &Prune) -> Result<Pruned, Failure> {
     })?)
 }
 
-fn told(pruned: &Pruned) -> String {
+/// What went, in docker's words; `more` bytes went before.
+pub(in crate::cli) fn told(pruned: &Pruned, more: u64) -> String {
     let mut text = String::new();
     if !pruned.ids.is_empty() {
         text += "Deleted Images:\n";
@@ -192,11 +207,14 @@ fn told(pruned: &Pruned) -> String {
         }
         text.push('\n');
     }
-    text + &format!("Total reclaimed space: {}\n", size(pruned.bytes + pruned.packed))
+    text + &format!(
+        "Total reclaimed space: {}\n",
+        size(pruned.bytes + pruned.packed + more)
+    )
 }
 
 /// Asks before something is removed for good.
-fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
+pub(in crate::cli) fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
     if force {
         return Ok(true);
     }
@@ -211,191 +229,4 @@ fn agreed(context: &Context, force: bool, what: &str) -> Result<bool, Failure> {
         .read_line(&mut answer)
         .map_err(|error| Failure::new(format!("read the answer: {error}")))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-}
-
-/// `system …`.
-pub(in crate::cli) fn system(context: &Context, typed: &System) -> Outcome {
-    match typed {
-        System::Install(typed) => crate::cli::boot::install(context, typed),
-        System::Uninstall(typed) => crate::cli::boot::uninstall(context, typed),
-        System::Resume => crate::cli::boot::resume(context),
-        System::Df(typed) => df(context, typed),
-        System::Prune(typed) => {
-            let what = if typed.all {
-                "This removes all images that no container is made from, and what killed processes left."
-            } else {
-                "This removes all images that have no name and that no container is made from, and what killed \
-                 processes left."
-            };
-            if !agreed(context, typed.force, what)? {
-                return Ok(ExitCode::SUCCESS);
-            }
-            let pruned = pruned(context, typed)?;
-            context.terminal.out(&told(&pruned));
-            Ok(ExitCode::SUCCESS)
-        }
-    }
-}
-
-fn df(context: &Context, typed: &Df) -> Outcome {
-    let store = store(context);
-    let images = store.summaries()?;
-    let usage = store.usage()?;
-    let containers = super::container::all(context)?;
-    let used = |image: &crate::image::Summary| containers.iter().any(|view| view.record.image == image.id);
-    let active = images.iter().filter(|image| used(image)).count();
-    // What would go with all images that are not used: what only they have.
-    let unused: u64 = images
-        .iter()
-        .filter(|image| !used(image))
-        .map(|image| image.bytes - image.shared + image.packed)
-        .sum();
-    let writable = |view: &crate::host::View| {
-        let paths = context.world.container(&view.record.project, &view.record.id);
-        tree_size(&paths.state)
-    };
-    let running = containers.iter().filter(|view| view.state.is_running()).count();
-    let sizes: Vec<u64> = containers.iter().map(writable).collect();
-    let stopped: u64 = containers
-        .iter()
-        .zip(&sizes)
-        .filter(|(view, _)| !view.state.is_running())
-        .map(|(_, size)| size)
-        .sum();
-    let volumes = volumes(&context.world.volumes());
-    let mounted: BTreeSet<&String> = containers
-        .iter()
-        .flat_map(|view| view.record.volumes.values().chain(view.record.anonymous.values()))
-        .collect();
-    let idle: u64 = volumes
-        .iter()
-        .filter(|(name, _)| !mounted.contains(name))
-        .map(|(_, size)| size)
-        .sum();
-    let row = |kind: &str, total: usize, active: usize, bytes: u64, free: u64| {
-        let percent = (free.min(bytes) * 100).checked_div(bytes).unwrap_or(0);
-        json!({
-            "Type": kind,
-            "TotalCount": total.to_string(),
-            "Active": active.to_string(),
-            "Size": size(bytes),
-            "Reclaimable": format!("{} ({percent}%)", size(free.min(bytes))),
-        })
-    };
-    let rows = [
-        row(
-            "Images",
-            images.len(),
-            active,
-            usage.layers + usage.packed,
-            unused + usage.leftovers,
-        ),
-        row(
-            "Containers",
-            containers.len(),
-            running,
-            sizes.iter().sum(),
-            stopped,
-        ),
-        row(
-            "Local Volumes",
-            volumes.len(),
-            volumes.iter().filter(|(name, _)| mounted.contains(name)).count(),
-            volumes.iter().map(|(_, size)| size).sum(),
-            idle,
-        ),
-    ];
-    let columns = [
-        ("Type", "TYPE"),
-        ("TotalCount", "TOTAL"),
-        ("Active", "ACTIVE"),
-        ("Size", "SIZE"),
-        ("Reclaimable", "RECLAIMABLE"),
-    ];
-    if !typed.verbose {
-        let text = template::list(&typed.format, &columns, &rows).map_err(Failure::new)?;
-        context.terminal.out(&text);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let own: Vec<Value> = images
-        .iter()
-        .map(|image| {
-            let name = image
-                .references
-                .first()
-                .map_or("<none>".to_owned(), |name| familiar(name));
-            let count = containers
-                .iter()
-                .filter(|view| view.record.image == image.id)
-                .count();
-            json!({
-                "Image": name, "ID": super::words::id(&image.id, false), "Size": size(image.bytes),
-                "SharedSize": size(image.shared), "UniqueSize": size(image.bytes - image.shared),
-                "Packed": size(image.packed), "Containers": count,
-            })
-        })
-        .collect();
-    let columns = [
-        ("Image", "IMAGE"),
-        ("ID", "IMAGE ID"),
-        ("Size", "SIZE"),
-        ("SharedSize", "SHARED SIZE"),
-        ("UniqueSize", "UNIQUE SIZE"),
-        ("Packed", "PACKED"),
-        ("Containers", "CONTAINERS"),
-    ];
-    let mut text = "Images space usage:\n\n".to_owned();
-    text += &template::list("table", &columns, &own).map_err(Failure::new)?;
-    let own: Vec<Value> = containers
-        .iter()
-        .zip(&sizes)
-        .map(|(view, bytes)| json!({"Names": view.record.name, "Image": view.record.config.image, "Size": size(*bytes)}))
-        .collect();
-    let columns = [("Names", "NAMES"), ("Image", "IMAGE"), ("Size", "SIZE")];
-    text += "\nContainers space usage:\n\n";
-    text += &template::list("table", &columns, &own).map_err(Failure::new)?;
-    let own: Vec<Value> = volumes
-        .iter()
-        .map(|(name, bytes)| json!({"Name": name, "Size": size(*bytes)}))
-        .collect();
-    text += "\nLocal Volumes space usage:\n\n";
-    text +=
-        &template::list("table", &[("Name", "VOLUME NAME"), ("Size", "SIZE")], &own).map_err(Failure::new)?;
-    context.terminal.out(&text);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Volumes by name with what their data takes.
-fn volumes(folder: &Path) -> Vec<(String, u64)> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.path().is_dir());
-    let mut list: Vec<_> = folders
-        .map(|entry| {
-            (
-                entry.file_name().to_string_lossy().into_owned(),
-                tree_size(&entry.path()),
-            )
-        })
-        .collect();
-    list.sort();
-    list
-}
-
-/// Bytes of the files of a tree, each inode once; what cannot be read counts nothing.
-fn tree_size(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut seen = BTreeSet::new();
-    let mut total = 0;
-    let mut pending = vec![folder.to_owned()];
-    while let Some(next) = pending.pop() {
-        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
-            let Ok(found) = entry.metadata() else { continue };
-            if found.is_dir() {
-                pending.push(entry.path());
-            } else if found.is_file() && (found.nlink() == 1 || seen.insert((found.dev(), found.ino()))) {
-                total += found.len();
-            }
-        }
-    }
-    total
 }

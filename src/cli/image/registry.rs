@@ -231,7 +231,15 @@ pub(super) fn image_pull(context: &Context, typed: &ImagePull) -> Outcome {
     let options = PullOptions {
         platform: typed.platform.clone(),
     };
+    let mut names = Vec::new();
     for name in &typed.names {
+        if typed.all_tags {
+            names.extend(block_on(store.tags(name))?);
+        } else {
+            names.push(name.clone());
+        }
+    }
+    for name in &names {
         let before = store.resolve(name)?.map(|image| image.id);
         let shown = familiar(name);
         let pull = store.pull_with(name, &options, |event| transfers.show(&shown, &event));
@@ -254,6 +262,7 @@ pub(super) fn image_push(context: &Context, typed: &ImagePush) -> Outcome {
     let transfers = Transfers::new(&context.terminal, typed.quiet);
     for name in &typed.names {
         let shown = familiar(name);
+        store.require_platform(name, typed.platform.as_deref())?;
         let push = store.push(name, typed.all_tags, |event| transfers.show(&shown, &event));
         let pushed = block_on(push)?;
         transfers.done(&shown, "Pushed");

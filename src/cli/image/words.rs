@@ -8,7 +8,7 @@ use crate::image::reference::{Reference, Source};
 pub(super) const NONE: &str = "<none>";
 
 /// Bytes as docker prints them: three digits, decimal units.
-pub(super) fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut value = bytes as f64;
@@ -33,7 +33,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A source as docker's columns have it: repository and tag.
-pub(super) fn repository_and_tag(source: &str) -> (String, String) {
+pub(in crate::cli) fn repository_and_tag(source: &str) -> (String, String) {
     match Source::parse(source) {
         Ok(Source::Registry(reference)) => {
             let tag = reference.tag().unwrap_or(NONE).to_owned();
@@ -44,7 +44,7 @@ pub(super) fn repository_and_tag(source: &str) -> (String, String) {
 }
 
 /// A repository as people write it.
-pub(super) fn repository(reference: &Reference) -> String {
+pub(in crate::cli) fn repository(reference: &Reference) -> String {
     let text = reference.familiar();
     let text = text.split('@').next().unwrap_or_default();
     match (reference.tag(), text.rsplit_once(':')) {
@@ -54,7 +54,7 @@ pub(super) fn repository(reference: &Reference) -> String {
 }
 
 /// A source as people write it.
-pub(super) fn familiar(source: &str) -> String {
+pub(in crate::cli) fn familiar(source: &str) -> String {
     match Source::parse(source) {
         Ok(Source::Registry(reference)) => reference.familiar(),
         _ => source.to_owned(),
@@ -62,7 +62,7 @@ pub(super) fn familiar(source: &str) -> String {
 }
 
 /// An id without its algorithm, short or whole as docker prints it.
-pub(super) fn id(id: &str, whole: bool) -> String {
+pub(in crate::cli) fn id(id: &str, whole: bool) -> String {
     if whole {
         return id.to_owned();
     }
@@ -71,31 +71,31 @@ pub(super) fn id(id: &str, whole: bool) -> String {
 }
 
 /// Nanoseconds since the epoch of an RFC 3339 time; 0 when it is none.
-pub(super) fn nanoseconds(time: &str) -> u64 {
+pub(in crate::cli) fn nanoseconds(time: &str) -> u64 {
     let time = time.parse::<jiff::Timestamp>().ok();
     time.and_then(|time| u64::try_from(time.as_nanosecond()).ok())
         .unwrap_or(0)
 }
 
 /// Nanoseconds since the epoch.
-pub(super) fn of_time(time: SystemTime) -> u64 {
+pub(in crate::cli) fn of_time(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// RFC 3339.
-pub(super) fn rfc3339(nanoseconds: u64) -> String {
+pub(in crate::cli) fn rfc3339(nanoseconds: u64) -> String {
     jiff::Timestamp::from_nanosecond(nanoseconds.into())
         .map_or_else(|_| String::new(), |time| time.to_string())
 }
 
 /// Now.
-pub(super) fn now() -> Duration {
+pub(in crate::cli) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `3 weeks ago`; nothing known is `N/A`, as docker has it.
-pub(super) fn since(then: u64) -> String {
+pub(in crate::cli) fn since(then: u64) -> String {
     if then == 0 {
         return "N/A".to_owned();
     }

@@ -10,7 +10,7 @@ use super::credentials::{self, Credentials, Keep, Login};
 use super::settings::{Endpoint, Settings};
 use super::{Ask, Failure, Places, Registry, Target, challenge};
 use crate::image::error::ImageError;
-use crate::image::pull::Events;
+use crate::image::progress::Events;
 use crate::image::reference::DEFAULT_REGISTRY;
 
 fn failed(registry: &str, reason: String) -> ImageError {

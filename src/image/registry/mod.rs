@@ -65,7 +65,7 @@ use self::settings::{Endpoint, Security, Settings};
 use self::transport::{Body, Transport};
 use self::uri::{is_loopback, redirect, resolve_uri, retry_after, same_origin};
 use super::error::{ImageError, chain};
-use super::pull::{Events, Progress};
+use super::progress::{Events, Progress};
 use super::reference::Reference;
 
 /// How often something is tried in all.

@@ -14,11 +14,15 @@ use super::{ATTEMPTS, Ask, PATIENCE, Registry, Target, chain};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::manifest::{self, ACCEPT, CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, Platform};
-use crate::image::pull::{Blob, Candidate, Place, Progress};
+use crate::image::progress::Progress;
+use crate::image::pull::{Blob, Candidate, Place};
 use crate::image::reference::Reference;
 
 /// Indexes inside indexes.
 const NESTING_LIMIT: u32 = 4;
+/// Tags that are asked for at once, and that one repository may have.
+const TAGS_A_PAGE: usize = 1000;
+const TAGS_LIMIT: usize = 100_000;
 /// Progress is told for each of so many bytes.
 const REPORT_EVERY: u64 = 512 << 10;
 
@@ -86,6 +90,52 @@ impl Registry {
         let wanted = reference.digest().copied();
         let (_, digest) = self.manifest(&reference.version(), wanted).await?;
         Ok(digest)
+    }
+
+    /// Every tag of the repository, as the registry lists them.
+    pub(in crate::image) async fn tags(&self) -> Result<Vec<String>, ImageError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut all: Vec<String> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        let mut path = "tags/list".to_owned();
+        loop {
+            let (bytes, more) = self.page(&path).await?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|error| self.document("list of tags", format!("is malformed: {error}")))?;
+            let before = all.len();
+            for tag in page.tags.unwrap_or_default() {
+                // What is no tag cannot be asked for, and must not lead elsewhere.
+                if Reference::is_tag(&tag) && seen.insert(tag.clone()) {
+                    all.push(tag);
+                }
+            }
+            match all.last() {
+                // A registry that repeats itself comes to no end.
+                Some(last) if more && all.len() > before && all.len() < TAGS_LIMIT => {
+                    path = format!("tags/list?n={TAGS_A_PAGE}&last={last}");
+                }
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// One page of a list, and whether there are more.
+    async fn page(&self, path: &str) -> Result<(Vec<u8>, bool), ImageError> {
+        let response = self.ask(&Self::get(path, 0)).await?;
+        let links = response.headers().get_all(header::LINK);
+        let more = links
+            .iter()
+            .any(|link| link.to_str().is_ok_and(|link| link.contains("rel=\"next\"")));
+        let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+        let body = Limited::new(response.into_body(), limit);
+        match timeout(PATIENCE, body.collect()).await {
+            Ok(Ok(body)) => Ok((body.to_bytes().to_vec(), more)),
+            Ok(Err(error)) => Err(self.transfer(path, chain(error.as_ref()))),
+            Err(_) => Err(self.transfer(path, "no data for a minute".to_owned())),
+        }
     }
 
     /// A manifest by tag or digest: its bytes as they came, and their digest.

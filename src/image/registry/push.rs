@@ -25,7 +25,7 @@ use super::uri::{percent, resolve_uri};
 use super::{ATTEMPTS, Ask, Failure, Registry, Target, bytes};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
-use crate::image::pull::Progress;
+use crate::image::progress::Progress;
 
 /// Up to here a blob is sent in one request.
 const WHOLE: u64 = 4 << 20;

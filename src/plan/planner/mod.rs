@@ -50,6 +50,7 @@ mod rollout;
 mod running;
 mod schedule;
 mod signal;
+mod single;
 mod teardown;
 mod up;
 mod volume;
@@ -98,6 +99,7 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
             signal,
             remove_orphans,
         } => signal::kill(project, observed, services, signal, *remove_orphans),
+        Intent::Containers { ids, verb } => single::plan(project, observed, ids, verb),
         Intent::Pause { services } => signal::pause(project, observed, services, true),
         Intent::Unpause { services } => signal::pause(project, observed, services, false),
         Intent::Remove {

@@ -98,6 +98,7 @@ pub(super) fn start(
         required,
         up: None,
         timeout: None,
+        signal: None,
         starts_after: |_| true,
         follow_restart: false,
     };
@@ -152,6 +153,7 @@ pub(super) fn resume(
         selected,
         up: None,
         timeout: None,
+        signal: None,
         starts_after: if wait { |_| true } else { |link| link.namespace },
         follow_restart: false,
     };
@@ -202,7 +204,7 @@ fn first<'s, 'a>(slots: &'s [Slot<'a>], service: &str) -> Option<&'s Slot<'a>> {
 }
 
 /// What shares the network of a container that is started afresh is restarted.
-fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [Slot<'_>]) {
+pub(super) fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [Slot<'_>]) {
     for (provider, _) in graph
         .dependencies(name)
         .into_iter()
@@ -224,7 +226,7 @@ fn follow_provider(graph: &Graph, name: &str, slots: &[Slot<'_>], theirs: &mut [
     }
 }
 
-fn require_provider(
+pub(super) fn require_provider(
     project: &Project,
     graph: &Graph,
     name: &str,
@@ -318,6 +320,7 @@ pub(super) fn restart(
         selected,
         up: None,
         timeout,
+        signal: None,
         // As docker compose: only what restarts with its dependency waits for it.
         starts_after: |link| link.restart || link.namespace,
         follow_restart: !no_deps,
@@ -325,7 +328,7 @@ pub(super) fn restart(
     finish(project, graph, observed, options, slots, Vec::new())
 }
 
-fn again(old: &ObservedContainer, cause: Cause) -> Slot<'_> {
+pub(super) fn again(old: &ObservedContainer, cause: Cause) -> Slot<'_> {
     match old.state {
         ContainerState::Running { .. } => Slot::keep(old, "").with(Fate::Restart, cause),
         ContainerState::Created | ContainerState::Exited { .. } => {
@@ -345,7 +348,7 @@ fn followed(graph: &Graph, name: &str, selected: &BTreeSet<String>) -> Cause {
     }
 }
 
-fn finish(
+pub(super) fn finish(
     project: &Project,
     graph: &Graph,
     observed: &Observed,

@@ -115,6 +115,7 @@ fn stop_operation(container: &ObservedContainer, timeout: Option<Duration>) -> O
     Operation::StopContainer {
         container: target(container),
         timeout,
+        signal: None,
         again: false,
     }
 }
@@ -344,7 +345,7 @@ fn remove_volumes(
 
 /// A service with its containers.
 pub(super) struct Group<'a> {
-    name: &'a str,
+    pub(super) name: &'a str,
     pub(super) containers: Vec<&'a ObservedContainer>,
 }
 

@@ -163,6 +163,7 @@ fn decide<'a>(
             required,
             up: Some(up),
             timeout: up.timeout,
+            signal: None,
             starts_after: |_| true,
             follow_restart: !up.no_deps,
         },

@@ -28,6 +28,8 @@ use crate::runtime::error::{Failure, Step};
 use crate::runtime::request::Rootfs;
 use crate::sys::mount::{Attributes, RDONLY, set_attributes};
 
+/// What mount(2) takes of options: the smallest page there is.
+const LONGEST_OPTIONS: usize = 4096;
 /// The longest string fsconfig(2) takes, its end included.
 const LONGEST_OPTION: usize = 256;
 
@@ -210,6 +212,12 @@ fn overlay_in_one(lower: &[&Path], writable: Option<(&Path, &Path)>, place: &Pat
             short(work, &mut held)?
         ));
     }
+    if options.len() >= LONGEST_OPTIONS {
+        return Err(io::Error::other(format!(
+            "{} layers are too many for this kernel, which takes their names in one page: Linux 6.8 takes 500",
+            lower.len()
+        )));
+    }
     let options = CString::new(options)?;
     rustix::mount::mount(
         "overlay",
@@ -303,6 +311,43 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What kernels before 6.8 get, and where it ends.
+    #[test]
+    fn layers_in_one_option() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let layers: Vec<std::path::PathBuf> = (0..300)
+            .map(|number| folder.path().join(format!("layer{number}")))
+            .collect();
+        for (number, layer) in layers.iter().enumerate() {
+            fs::create_dir(layer).unwrap();
+            fs::write(layer.join(format!("file{number}")), "x").unwrap();
+        }
+        let place = folder.path().join("place");
+        fs::create_dir(&place).unwrap();
+        // On a thread of its own, whose mounts end with it.
+        let seen = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let paths: Vec<&Path> = layers.iter().map(std::path::PathBuf::as_path).collect();
+            overlay_in_one(&paths[..120], None, &place).unwrap();
+            let count = fs::read_dir(&place).unwrap().count();
+            (
+                count,
+                overlay_in_one(&paths, None, &place).unwrap_err().to_string(),
+            )
+        });
+        let (count, error) = seen.join().unwrap();
+        assert_eq!(count, 120);
+        assert!(
+            error.contains("300 layers are too many for this kernel"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn releases_are_compared_as_numbers() {

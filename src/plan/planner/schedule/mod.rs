@@ -31,6 +31,8 @@ pub(super) struct Options<'a> {
     pub(super) up: Option<&'a Up>,
     /// In place of each service's `stop_grace_period`.
     pub(super) timeout: Option<Duration>,
+    /// In place of each container's stop signal.
+    pub(super) signal: Option<String>,
     /// Along which links a start waits for dependencies.
     pub(super) starts_after: fn(&Link) -> bool,
     /// Whether dependents with `depends_on.restart` stop before their dependency.

@@ -53,6 +53,7 @@ impl<'a> Schedule<'a> {
             let operation = Operation::StopContainer {
                 container: container.clone(),
                 timeout: self.options.timeout,
+                signal: self.options.signal.clone(),
                 again: slot.fate == Fate::Restart,
             };
             steps.stop = Some(self.draft.add(operation, slot.cause.clone()));
