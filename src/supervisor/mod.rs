@@ -371,8 +371,23 @@ impl Supervisor {
         if !self.keeper.is_busy() {
             remove_record(&standing_path(&self.world, &self.project))?;
         }
+        if self.is_idle() {
+            self.forget_clients();
+        }
         self.machine.close().await;
         Ok(())
+    }
+
+    /// Removes the sockets at which clients of `run` that were killed waited for
+    /// their containers: when nothing runs and nobody is connected, nobody waits.
+    fn forget_clients(&self) {
+        let folder = self.world.stack_run(&self.project);
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|kind| kind == "run") {
+                let _ = remove_record(&path);
+            }
+        }
     }
 
     fn is_idle(&self) -> bool {
