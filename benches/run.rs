@@ -1,6 +1,9 @@
 //! How long `run` of a static `true` takes, as a whole process: ours, crun's and
 //! runc's where they are installed, and the kernel's floor by a C program, in
 //! one run: `cargo bench --bench run` (as root; `-- --quick` for fewer rounds).
+//! With `-- --many`, how long each of 1,000 containers of ours takes to come up
+//! that go on running, the first and the last of them, and 50 started by one
+//! and by two at a time.
 //!
 //! The rounds go through all of them in turn, so that a machine whose speed
 //! drifts drifts for all; best and median are printed. crun refuses machines
@@ -59,6 +62,9 @@ fn main() -> Result<()> {
             tools.push((name, path));
         }
     }
+    if arguments.iter().any(|text| text == "--many") {
+        return many(folder.path());
+    }
     let mut rows: Vec<(String, Vec<Duration>)> = Vec::new();
     let mut commands: Vec<Command> = Vec::new();
     if let Some(floor) = floor(folder.path())? {
@@ -103,6 +109,86 @@ fn main() -> Result<()> {
         times.sort();
         let of = |at: usize| times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         println!("{name:24} {:9.2} {:9.2}", of(0), of(times.len() / 2));
+    }
+    Ok(())
+}
+
+/// Containers that stay.
+fn many(folder: &Path) -> Result<()> {
+    const ALL: usize = 1000;
+    const SOME: usize = 50;
+    let ours = folder.join("rcompose-oci");
+    let state = folder.join("state");
+    let bundle = folder.join("sleeping");
+    let mut config: Value = serde_json::from_slice(&fs::read(folder.join("plain/config.json"))?)?;
+    config["process"]["args"] = json!(["/bin/sleep", "10000"]);
+    symlink("busybox", folder.join("rootfs/bin/sleep"))?;
+    fs::create_dir(&bundle)?;
+    fs::write(bundle.join("config.json"), config.to_string())?;
+    let call = |arguments: &[&str]| -> std::io::Result<bool> {
+        let mut command = Command::new(&ours);
+        command.arg("--root").arg(&state).args(arguments);
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(quiet.status()?.success())
+    };
+    let place = bundle.display().to_string();
+    let start = |number: usize| call(&["run", "--detach", "--bundle", &place, &format!("many-{number}")]);
+    let end = |count: usize| {
+        for number in 0..count {
+            let _ = call(&["delete", "--force", &format!("many-{number}")]);
+        }
+    };
+    let mut times = Vec::new();
+    for number in 0..ALL {
+        let begin = Instant::now();
+        if !start(number)? {
+            end(ALL);
+            return Err(format!("container {number} does not start").into());
+        }
+        times.push(begin.elapsed());
+    }
+    end(ALL);
+    let median = |times: &[Duration]| {
+        let mut times = times.to_vec();
+        times.sort();
+        times
+            .get(times.len() / 2)
+            .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
+    for begin in [0, ALL / 4, ALL / 2, ALL - 100] {
+        let some = times.get(begin..begin + 100).unwrap_or_default();
+        println!(
+            "containers {:4} to {:4}: {:6.2} ms each (median)",
+            begin + 1,
+            begin + 100,
+            median(some)
+        );
+    }
+    for workers in [1, 2] {
+        let begin = Instant::now();
+        let fine = std::thread::scope(|scope| {
+            let start = &start;
+            let worker = |worker: usize| {
+                scope.spawn(move || {
+                    (0..SOME)
+                        .filter(|number| number % workers == worker)
+                        .all(|number| start(number).unwrap_or(false))
+                })
+            };
+            let all: Vec<_> = (0..workers).map(worker).collect();
+            all.into_iter().all(|one| one.join().unwrap_or(false))
+        });
+        println!(
+            "{SOME} containers, {workers} at a time: {:.0} ms",
+            begin.elapsed().as_secs_f64() * 1000.0
+        );
+        end(SOME);
+        if !fine {
+            return Err("some did not start".into());
+        }
     }
     Ok(())
 }
@@ -174,12 +260,21 @@ fn prepare(folder: &Path) -> Result<()> {
     }
 }
 
-/// The rules of a profile that hold without any capability.
+/// The rules of a profile that hold on this machine without any capability.
 fn profile(all: &Value) -> Value {
+    let own = if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
     let mut rules = Vec::new();
     for rule in all["syscalls"].as_array().into_iter().flatten() {
         let conditional = |name: &str| rule[name].as_object().is_some_and(|map| !map.is_empty());
-        if conditional("includes") || conditional("excludes") || rule["action"] != "SCMP_ACT_ALLOW" {
+        let of_machine = rule["includes"]["arches"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|name| name == own));
+        let included = !conditional("includes") || of_machine;
+        if !included || conditional("excludes") || rule["action"] != "SCMP_ACT_ALLOW" {
             continue;
         }
         rules.push(json!({"names": rule["names"], "action": rule["action"], "args": rule["args"]}));

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 #[path = "../fuzz/bodies.rs"]
 #[allow(unreachable_pub, reason = "the fuzz targets use it as well")]
 mod bodies;
+#[path = "../fuzz/runtime.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets use it as well")]
+mod runtime;
 
 /// No input may take longer: it is a few kilobytes at most.
 const LONGEST: Duration = Duration::from_secs(3);
@@ -253,4 +256,76 @@ fn short_forms() {
         "9223372036854775807",
     ]);
     feed(bodies::short_forms, &corpus);
+}
+
+/// A configuration that says something of everything.
+const CONFIG: &str = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "hostname": "h", "process": {"terminal": true,
+"consoleSize": {"width": 80, "height": 24}, "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [3]},
+"args": ["a"], "env": ["A=1"], "cwd": "/", "capabilities": {"bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]},
+"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}], "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+"scheduler": {"policy": "SCHED_BATCH", "nice": 1}}, "mounts": [{"destination": "/proc", "type": "proc", "source": "p"},
+{"destination": "/a", "source": "/b", "options": ["rbind", "rro", "rslave", "nosuid"]},
+{"destination": "/t", "type": "tmpfs", "options": ["size=1k", "tmpcopyup", "mode=755"]}],
+"linux": {"namespaces": [{"type": "mount"}, {"type": "pid", "path": "/proc/1/ns/pid"}, {"type": "user"}],
+"uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}], "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+"devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 438}], "sysctl": {"net.core.somaxconn": "1"},
+"resources": {"memory": {"limit": 100, "swap": -1}, "cpu": {"shares": 2, "quota": -1, "cpus": "0-1"}, "pids": {"limit": 5},
+"blockIO": {"weight": 10}, "hugepageLimits": [{"pageSize": "2MB", "limit": 1}], "unified": {"memory.high": "1"},
+"devices": [{"allow": false, "access": "rwm"}]}, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
+"rootfsPropagation": "rslave", "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+"syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 7, "valueTwo": 7, "op": "SCMP_CMP_MASKED_EQ"}]}]}}}"#;
+
+#[test]
+fn configurations_of_bundles() {
+    let mut corpus = texts(&[
+        CONFIG,
+        "{}",
+        r#"{"ociVersion": "1.0.0", "root": {"path": "x"}, "linux": {}}"#,
+    ]);
+    // A piece less each: changes to small files go further.
+    let lines: Vec<&str> = CONFIG.lines().collect();
+    for left_out in 1..lines.len() - 1 {
+        let mut fewer = lines.clone();
+        fewer.remove(left_out);
+        corpus.push(fewer.join("\n"));
+    }
+    feed(runtime::oci_config, &corpus);
+}
+
+#[test]
+fn messages_between_processes() {
+    let corpus = texts(&[
+        r#"{"warning": "x"}"#,
+        r#""terminal""#,
+        r#""executing""#,
+        r#"{"child": 7}"#,
+        r#"{"failed": {"step": "exec", "subject": "/bin/x", "errno": 2, "reason": "no such file"}}"#,
+        r#"{"started": {"monitor": {"pid": 1, "start": 2}, "init": {"pid": 3, "start": 4}, "started_at": 5, "warnings": []}}"#,
+    ]);
+    feed(runtime::oci_message, &corpus);
+}
+
+#[test]
+fn users_of_containers() {
+    let corpus = texts(&[
+        "web:extra\nroot:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\nextra:x:77:web\n",
+        "1000:1000\n",
+        "4294967296\nroot:x:0:0::/root:\n",
+        "0x0:\n0x0:x:5:5::/:\n",
+        "0abc\n0abc:x:4294967295:1::/:\n",
+        ":\n:::::::\n",
+        "-1\n",
+    ]);
+    feed(runtime::oci_user, &corpus);
+}
+
+#[test]
+fn logs_of_containers() {
+    let corpus = texts(&[
+        "a1970-01-01T00:00:00.000000001Z stdout F one\n1970-01-01T00:00:00.000000002Z stderr P two\n",
+        "b{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00.000000001Z\"}\n",
+        "c\n\nlong lines and \u{e9}\u{20ac}\u{1d4b3} letters of many bytes\n",
+        "d",
+    ]);
+    feed(runtime::container_log, &corpus);
 }

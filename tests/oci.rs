@@ -1,5 +1,5 @@
 //! The OCI command line, section by section of the runtime spec, on the real
-//! kernel. The table of sections and tests is in `src/oci/mod.rs`.
+//! kernel. The table of sections and tests is in `docs/runtime.md`.
 //!
 //! Needs root and a static busybox; without, every test says why it is skipped.
 
@@ -27,3 +27,5 @@ mod limits;
 mod support;
 #[path = "oci/users.rs"]
 mod users;
+#[path = "vm/mod.rs"]
+mod vm;

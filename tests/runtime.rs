@@ -14,6 +14,10 @@
 
 #[path = "runtime/attack.rs"]
 mod attack;
+#[path = "runtime/cgroup.rs"]
+mod cgroup;
+#[path = "runtime/defaults.rs"]
+mod defaults;
 #[path = "runtime/exec.rs"]
 mod exec;
 #[path = "runtime/life.rs"]
@@ -30,3 +34,5 @@ mod root;
 mod speed;
 #[path = "runtime/support.rs"]
 mod support;
+#[path = "vm/mod.rs"]
+mod vm;

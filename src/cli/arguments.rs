@@ -303,9 +303,8 @@ pub(super) struct Up {
     /// Do not show that images are fetched
     #[arg(long)]
     pub(super) quiet_pull: bool,
-    /// Accepted for scripts: nothing is built
-    #[arg(long, hide = true)]
-    pub(super) no_build: bool,
+    #[command(flatten)]
+    pub(super) build: NoBuild,
     /// Accepted for scripts: there is no menu of keys to switch off
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, hide = true,
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -313,6 +312,22 @@ pub(super) struct Up {
     /// Accepted for scripts: there is nothing to confirm
     #[arg(short, long, hide = true)]
     pub(super) yes: bool,
+}
+
+/// What docker compose says of building. A stack file with something to build is
+/// refused, so of the others none of this says anything.
+#[derive(Clone, Copy, Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they are named as the options are")]
+pub(super) struct NoBuild {
+    /// Accepted for scripts: nothing is to be built
+    #[arg(long, hide = true, conflicts_with = "no_build")]
+    build: bool,
+    /// Accepted for scripts: nothing is built
+    #[arg(long, hide = true)]
+    no_build: bool,
+    /// Accepted for scripts: nothing is built
+    #[arg(long, hide = true)]
+    quiet_build: bool,
 }
 
 /// When images are fetched.
@@ -353,6 +368,9 @@ pub(super) struct Lines {
 pub(super) struct Down {
     /// Services to take down [default: all]
     pub(super) services: Vec<String>,
+    /// Remove images too: 'all' that services use, or only the 'local' ones, that were built without a name
+    #[arg(long, value_name = "WHICH")]
+    pub(super) rmi: Option<Rmi>,
     /// Remove named volumes of the stack and anonymous volumes too
     #[arg(short, long)]
     pub(super) volumes: bool,
@@ -362,6 +380,15 @@ pub(super) struct Down {
     /// Seconds that containers get to stop before they are killed
     #[arg(short, long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
+}
+
+/// Which images `down` removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Rmi {
+    /// Those that services use
+    All,
+    /// Those that were built without a name
+    Local,
 }
 
 /// `exec`.
@@ -417,6 +444,12 @@ pub(super) struct Stop {
 pub(super) struct Start {
     /// Services to start [default: all]
     pub(super) services: Vec<String>,
+    /// Wait until they are running or healthy
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Longest time to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(super) wait_timeout: Option<u64>,
 }
 
 /// `restart`.
@@ -450,6 +483,14 @@ pub(super) struct Create {
     /// Number of containers of a service
     #[arg(long, value_name = "SERVICE=NUM", value_parser = scale)]
     pub(super) scale: Vec<(String, u32)>,
+    /// When images are fetched
+    #[arg(long, value_name = "POLICY")]
+    pub(super) pull: Option<Pull>,
+    /// Do not show that images are fetched
+    #[arg(long)]
+    pub(super) quiet_pull: bool,
+    #[command(flatten)]
+    pub(super) build: NoBuild,
     /// Accepted for scripts: there is nothing to confirm
     #[arg(short, long, hide = true)]
     pub(super) yes: bool,

@@ -47,6 +47,18 @@ impl Context {
         })
     }
 
+    /// The same, with nothing shown of images that are fetched.
+    pub(super) fn quiet_pull(&self, quiet: bool) -> Self {
+        Self {
+            global: self.global.clone(),
+            world: self.world.clone(),
+            terminal: Terminal {
+                quiet_pull: quiet,
+                ..self.terminal.clone()
+            },
+        }
+    }
+
     /// How the stack file is to be loaded, by arguments and environment.
     ///
     /// `services` are those named on the command line: they are enabled whatever

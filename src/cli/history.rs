@@ -108,7 +108,11 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
 /// `+db, web: image, environment.PORT, -cache`: services that came, changed and went.
 fn summary(old: &Project, new: &Project) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for name in new.services.keys().filter(|name| !old.services.contains_key(*name)) {
+    for name in new
+        .services
+        .keys()
+        .filter(|name| !old.services.contains_key(*name))
+    {
         parts.push(format!("+{name}"));
     }
     let mut changed: Vec<(String, Vec<String>)> = Vec::new();
@@ -138,7 +142,11 @@ fn summary(old: &Project, new: &Project) -> String {
         }
         parts.push(format!("{subject}: {shown}"));
     }
-    for name in old.services.keys().filter(|name| !new.services.contains_key(*name)) {
+    for name in old
+        .services
+        .keys()
+        .filter(|name| !new.services.contains_key(*name))
+    {
         parts.push(format!("-{name}"));
     }
     parts.join("; ")
@@ -214,9 +222,10 @@ pub(super) fn rollback(context: &Context, typed: &Rollback) -> Outcome {
     let newest = newest(context, &project)?;
     let number = match typed.generation {
         Some(number) => number,
-        None => newest.checked_sub(1).filter(|number| *number > 0).ok_or_else(|| {
-            Failure::new("there is only one generation: nothing to go back to")
-        })?,
+        None => newest
+            .checked_sub(1)
+            .filter(|number| *number > 0)
+            .ok_or_else(|| Failure::new("there is only one generation: nothing to go back to"))?,
     };
     let generation = generation(context, &project, number)?;
     let wanted = Apply {

@@ -1,14 +1,17 @@
 //! `down`, `stop`, `start`, `restart`, `create`, `kill`, `pause`, `unpause`,
 //! `rm`, `scale`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::arguments::{Create, Down, Kill, Pause, Restart, Rm, Scale, Start, Stop};
+use super::arguments::{Create, Down, Kill, Pause, Restart, Rm, Rmi, Scale, Start, Stop};
 use super::context::{Context, known_services};
 use super::failure::{Failure, Outcome};
 use super::request::{apply, need_privilege};
+use crate::image::ImageError;
 use crate::plan::{self, Intent, Operation};
+use crate::project::Project;
 use crate::supervisor::protocol::Watching;
 use crate::sys::signal;
 
@@ -32,8 +35,42 @@ pub(super) fn down(context: &Context, typed: &Down) -> Outcome {
         }
     }
     let watch = typed.services.is_empty().then_some(Watching::Off);
+    let project = loaded.project.clone();
     apply(context, loaded, intent, watch)?;
+    // Of images that were built without a name there are none.
+    if typed.rmi == Some(Rmi::All) && !context.global.dry_run {
+        remove_images(context, &project, &typed.services)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the images that services use; one that something else uses stays.
+fn remove_images(context: &Context, project: &Project, services: &[String]) -> Result<(), Failure> {
+    let store = super::image::store(context);
+    let asked = |name: &String| services.is_empty() || services.contains(name);
+    let images: BTreeSet<&String> = project
+        .services
+        .iter()
+        .filter(|(name, _)| asked(name))
+        .map(|(_, service)| &service.image)
+        .collect();
+    for image in images {
+        match store.remove_image(image, false, &super::image::used(context)?) {
+            Ok(_) => context.terminal.err(&format!(" Image {image}  Removed\n")),
+            Err(ImageError::InUse { .. }) => {
+                context
+                    .terminal
+                    .warning(&format!("image {image} is still in use"));
+            }
+            Err(ImageError::Absent { .. }) => {
+                context
+                    .terminal
+                    .warning(&format!("no resource found to remove for image \"{image}\""));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn stop(context: &Context, typed: &Stop) -> Outcome {
@@ -45,11 +82,15 @@ pub(super) fn stop(context: &Context, typed: &Stop) -> Outcome {
 }
 
 pub(super) fn start(context: &Context, typed: &Start) -> Outcome {
+    if let Some(limit) = typed.wait_timeout {
+        super::up::alarm(context, limit);
+    }
     run(
         context,
         &typed.services,
         Intent::Start {
             services: typed.services.clone(),
+            wait: typed.wait,
         },
     )
 }
@@ -71,8 +112,10 @@ pub(super) fn create(context: &Context, typed: &Create) -> Outcome {
         no_recreate: typed.no_recreate,
         remove_orphans: typed.remove_orphans,
         scale: typed.scale.iter().cloned().collect(),
+        pull: typed.pull.map(Into::into),
         ..plan::Up::default()
     });
+    let context = &context.quiet_pull(typed.quiet_pull);
     bring_up(context, &typed.services, intent)
 }
 

@@ -98,7 +98,9 @@ pub(super) fn apply(context: &Context, typed: &Apply) -> Outcome {
     };
     if context.global.dry_run {
         let plan = wanted.expected.map(|expected| expected.plan).unwrap_or_default();
-        context.terminal.out(&self::text(&plan, context.terminal.color_out));
+        context
+            .terminal
+            .out(&self::text(&plan, context.terminal.color_out));
         return Ok(ExitCode::SUCCESS);
     }
     apply_as(context, &project, wanted).map_err(|failure| {

@@ -19,13 +19,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 
-use super::arguments::Pull;
+use super::arguments::{NoBuild, Pull};
 use super::attach::{Keys, Left, Session};
 use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::progress::Progress;
 use super::request::{apply, need_privilege, show};
-use super::terminal::Terminal;
 use crate::host::{client_path, containers, last_exit, running};
 use crate::plan::{self, Intent, OneOff};
 use crate::project::{LoadRequest, Project, Service};
@@ -87,9 +86,8 @@ pub(super) struct Run {
     /// Print nothing but what the container prints
     #[arg(short, long)]
     quiet: bool,
-    /// Accepted for scripts: nothing is built
-    #[arg(long, hide = true)]
-    quiet_build: bool,
+    #[command(flatten)]
+    build: NoBuild,
     /// Show nothing of fetching images
     #[arg(long)]
     quiet_pull: bool,
@@ -126,14 +124,7 @@ pub(super) struct Run {
 }
 
 pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
-    let context = &Context {
-        global: context.global.clone(),
-        world: context.world.clone(),
-        terminal: Terminal {
-            quiet_pull: typed.quiet_pull || typed.quiet,
-            ..context.terminal.clone()
-        },
-    };
+    let context = &context.quiet_pull(typed.quiet_pull || typed.quiet);
     let services = std::slice::from_ref(&typed.service);
     let loaded = context.load(services)?;
     known_services(&loaded.project, services)?;

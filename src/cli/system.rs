@@ -135,7 +135,10 @@ fn df(context: &Context, typed: &Df) -> Outcome {
     let images = store.summaries()?;
     let usage = store.usage()?;
     let containers = container::all(context)?;
-    let used = |image: &crate::image::Summary| containers.iter().any(|view| view.record.image == image.id);
+    let used = |image: &crate::image::Summary| {
+        let mut of_containers = containers.iter().flat_map(|view| view.record.images_used());
+        of_containers.any(|id| *id == image.id)
+    };
     let active = images.iter().filter(|image| used(image)).count();
     // What stays when all images go that are not used: layers are shared.
     let mut kept = std::collections::BTreeMap::new();
@@ -222,7 +225,7 @@ fn df(context: &Context, typed: &Df) -> Outcome {
                 .map_or("<none>".to_owned(), |name| familiar(name));
             let count = containers
                 .iter()
-                .filter(|view| view.record.image == image.id)
+                .filter(|view| view.record.images_used().any(|id| *id == image.id))
                 .count();
             json!({
                 "Image": name, "ID": short_id(&image.id, false), "Size": size(image.bytes),

@@ -22,7 +22,7 @@ use super::follow::{Follow, Painter};
 use super::lifecycle::seconds;
 use super::progress::Progress;
 use super::request::{apply_as, need_privilege, show};
-use super::terminal::{Style, Terminal};
+use super::terminal::Style;
 use crate::graph::Graph;
 use crate::host::replicas;
 use crate::monitor::log::From;
@@ -31,14 +31,7 @@ use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Again, Apply, Reply, Request, Watching};
 
 pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
-    let context = &Context {
-        global: context.global.clone(),
-        world: context.world.clone(),
-        terminal: Terminal {
-            quiet_pull: typed.quiet_pull,
-            ..context.terminal.clone()
-        },
-    };
+    let context = &context.quiet_pull(typed.quiet_pull);
     let loaded = context.load(&typed.services)?;
     for names in [&typed.services, &typed.attach, &typed.no_attach] {
         known_services(&loaded.project, names)?;
@@ -94,7 +87,7 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
 /// Ends the process when `--wait-timeout` runs out; the supervisor then gives
 /// up the wait, and what was started goes on.
 #[expect(clippy::exit, reason = "the blocking wait has no other end")]
-fn alarm(context: &Context, limit: u64) {
+pub(super) fn alarm(context: &Context, limit: u64) {
     let terminal = context.terminal.clone();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(limit));

@@ -466,6 +466,14 @@ pub fn mounted(service: &Service) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The images a service mounts, by reference.
+pub fn mounted_images(service: &Service) -> impl Iterator<Item = &str> {
+    service.volumes.iter().filter_map(|mount| match &mount.source {
+        MountSource::Image { image, .. } => Some(image.as_str()),
+        _ => None,
+    })
+}
+
 fn link_origin(project: &Project, from: &str, to: &str) -> Option<Origin> {
     let depends = project.services.get(from)?.depends_on.contains_key(to);
     let path = if depends {

@@ -77,6 +77,20 @@ pub(super) async fn volume(
     Ok(vec![])
 }
 
+/// The ids of the images that a service mounts, by target path.
+fn mounted_images(machine: &Machine, config: &Service) -> Result<BTreeMap<String, String>, HostError> {
+    let mut found = BTreeMap::new();
+    for mount in &config.volumes {
+        let MountSource::Image { image, .. } = &mount.source else {
+            continue;
+        };
+        let missing = || HostError::NoImage { image: image.clone() };
+        let here = machine.images.resolve(image)?.ok_or_else(missing)?;
+        found.insert(mount.target.clone(), here.id);
+    }
+    Ok(found)
+}
+
 /// What tells a container from others of its service.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
@@ -162,6 +176,7 @@ pub(super) async fn container(
         networks,
         volumes,
         anonymous,
+        images: mounted_images(machine, &config)?,
         given: given::of(project, &config)?,
         seccomp: seccomp_profile(project, &config)?,
         labels: labels(project, &config, number, &image.id, one_off),

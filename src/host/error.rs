@@ -118,6 +118,14 @@ pub enum HostError {
         /// The record.
         path: PathBuf,
     },
+    /// A device cannot be given to a container.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// Which.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
     /// A file or folder could not be changed.
     #[error("{operation} {}: {source}", path.display())]
     Io {

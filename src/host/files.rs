@@ -69,13 +69,17 @@ pub fn files(world: &World, record: &ContainerRecord) -> Result<Files, HostError
         command: vec![],
         lock: PathBuf::new(),
     };
-    let request = spec::request(world, record, &image, nobody, &Shared::default())?;
+    let layers = |id: &String| Some((id.clone(), store.get(id).ok().flatten()?.layers));
+    let mounted = record.images.values().filter_map(layers).collect();
+    let request = spec::request(world, record, &image, nobody, &Shared::default(), &mounted)?;
     let mounts: Vec<OfflineMount> = request
         .spec
         .mounts()
         .iter()
         .flatten()
         .filter(|mount| mount.typ().as_deref() == Some("bind"))
+        // What an image has is read-only, and not the container's.
+        .filter(|mount| !request.layered.contains_key(mount.destination()))
         .filter_map(|mount| {
             let confined = request.confined.get(mount.destination()).cloned();
             let source = mount.source().clone()?;

@@ -386,7 +386,9 @@ impl Machine {
             return Ok(());
         }
         let siblings = self.holders().of_service(&self.project, &record.config.name);
-        let running = siblings.into_iter().filter(|id| *id != record.id && self.runs(id));
+        let running = siblings
+            .into_iter()
+            .filter(|id| *id != record.id && self.runs(id));
         for heir in running.filter_map(|id| self.record_by_id(&id)) {
             let takes = heir.config.name == record.config.name && heir.created > record.created;
             if takes

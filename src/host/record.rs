@@ -49,6 +49,9 @@ pub struct ContainerRecord {
     pub volumes: BTreeMap<String, String>,
     /// Host names of its anonymous volumes, by target path.
     pub anonymous: BTreeMap<String, String>,
+    /// Ids of the images it mounts, by target path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// Configs and secrets that it is given.
     #[serde(default)]
     pub given: Vec<Given>,
@@ -76,6 +79,11 @@ impl ContainerRecord {
                 self.short_id()
             ),
         }
+    }
+
+    /// The ids of all images that it needs: its own, and those it mounts.
+    pub fn images_used(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.image).chain(self.images.values())
     }
 
     /// Whether it is removed when it has ended.

@@ -9,9 +9,10 @@ use oci_spec::runtime::{
     LinuxWeightDeviceBuilder, Mount as SpecMount,
 };
 
+use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
 use super::start::Shared;
-use super::{HostError, given};
+use super::{HostError, cdi, given, selinux};
 use crate::image::Image;
 use crate::project::{
     BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
@@ -19,8 +20,8 @@ use crate::project::{
 };
 use crate::runtime::seccomp::read_profile;
 use crate::runtime::{
-    self, CgroupRequest, Limits, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest, Settings, Share,
-    SpecError, bind_mount, bounding_set, default_spec, tmpfs_mount,
+    self, CgroupRequest, Limits, Populate, Revive, Rootfs, RunRequest, Settings, Share, SpecError,
+    bind_mount, bounding_set, default_spec, tmpfs_mount,
 };
 use crate::store::{ContainerPaths, World};
 use crate::volume::Volumes;
@@ -61,6 +62,7 @@ pub(super) fn request(
     image: &Image,
     revive: Revive,
     shared: &Shared,
+    mounted: &BTreeMap<String, Vec<PathBuf>>,
 ) -> Result<RunRequest, HostError> {
     let service = &record.config;
     let paths = world.container(&record.project, &record.id);
@@ -69,6 +71,8 @@ pub(super) fn request(
         list: vec![],
         populate: vec![],
         confined: BTreeMap::new(),
+        layered: BTreeMap::new(),
+        mounted,
     };
     for name in FILES {
         mounts.list.push(bind_mount(
@@ -107,7 +111,7 @@ pub(super) fn request(
             .collect(),
         sysctls: service.sysctls.clone(),
         resources: limits(service)?,
-        devices: devices(service)?,
+        devices: devices(service),
         device_rules: service.device_cgroup_rules.iter().map(device_rule).collect(),
         mounts: mounts.list,
         shm_size: service.shm_size,
@@ -127,6 +131,8 @@ pub(super) fn request(
         annotations: service.annotations.clone(),
         ..security(service)
     };
+    let mut group_add = service.group_add.clone();
+    let hooks = cdi::apply(service, &mut settings, &mut group_add)?;
     let wrong = |error: SpecError| HostError::Container {
         name: record.name.clone(),
         source: error.into(),
@@ -136,16 +142,18 @@ pub(super) fn request(
         let profile = read_profile(profile, capabilities).map_err(|error| wrong(error.into()))?;
         settings.seccomp = Some(profile);
     }
-    let (spec, seccomp) = default_spec(&settings).map_err(wrong)?;
+    let (mut spec, seccomp) = default_spec(&settings).map_err(wrong)?;
+    spec.set_hooks(hooks);
     Ok(RunRequest {
         id: record.id.clone(),
         spec,
         rootfs: rootfs(&paths, image, service),
         populate: mounts.populate,
         confined: mounts.confined,
+        layered: mounts.layered,
         shm_of,
         user,
-        group_add: service.group_add.clone(),
+        group_add,
         seccomp,
         cgroup: CgroupRequest {
             path: cgroup_of(world, record),
@@ -154,7 +162,7 @@ pub(super) fn request(
         init: service.init,
         stdin_open: service.stdin_open,
         log: paths.log(),
-        log_plan: log_plan(service)?,
+        log_plan: log_plan(record, image)?,
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
@@ -186,27 +194,6 @@ fn environment(service: &Service, image: &Image) -> Vec<String> {
     of_image.cloned().chain(own).collect()
 }
 
-/// How the output of a service is kept.
-fn log_plan(service: &Service) -> Result<LogPlan, HostError> {
-    let Some(logging) = &service.logging else {
-        return Ok(LogPlan::default());
-    };
-    let refuse = |what: String| HostError::Unsupported { what };
-    let bounds = logging
-        .bounds()
-        .map_err(|reason| refuse(format!("logging option {reason}: it")))?;
-    Ok(LogPlan {
-        format: match logging.driver.as_deref().unwrap_or_default() {
-            "" | "local" => LogFormat::Text,
-            "json-file" => LogFormat::Json,
-            "none" => LogFormat::Nothing,
-            other => return Err(refuse(format!("log driver {other}"))),
-        },
-        max_size: bounds.max_size,
-        max_files: bounds.max_files,
-    })
-}
-
 /// What decides about the rights of a service's containers, without the profile
 /// of system calls.
 pub(super) fn security(service: &Service) -> Settings {
@@ -220,22 +207,21 @@ pub(super) fn security(service: &Service) -> Settings {
 }
 
 /// The devices of the host that a service asks for.
-fn devices(service: &Service) -> Result<Vec<runtime::Device>, HostError> {
+fn devices(service: &Service) -> Vec<runtime::Device> {
     let device = |device: &Device| match device {
         Device::File {
             source,
             target,
             permissions,
-        } => Ok(runtime::Device {
+        } => Some(runtime::Device {
             host: source.clone(),
             container: target.clone(),
             access: permissions.clone(),
         }),
-        Device::Cdi(name) => Err(HostError::Unsupported {
-            what: format!("device {name} of the Container Device Interface"),
-        }),
+        // Those have edits of their own.
+        Device::Cdi(_) => None,
     };
-    service.devices.iter().map(device).collect()
+    service.devices.iter().filter_map(device).collect()
 }
 
 fn device_rule(rule: &DeviceRule) -> LinuxDeviceCgroup {
@@ -308,6 +294,8 @@ pub(super) fn limits(service: &Service) -> Result<Limits, HostError> {
     Ok(Limits {
         cpu_quota: resources.cpu_quota,
         cpu_period: resources.cpu_period,
+        cpu_rt_runtime: resources.cpu_rt_runtime,
+        cpu_rt_period: resources.cpu_rt_period,
         memory_swappiness: resources.memory_swappiness,
         oom_kill_disable: resources.oom_kill_disable,
         block_io: service.blkio_config.as_ref().map(block_io).transpose()?,
@@ -326,6 +314,9 @@ struct Mounts<'a> {
     list: Vec<SpecMount>,
     populate: Vec<Populate>,
     confined: BTreeMap<PathBuf, PathBuf>,
+    layered: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// The layers of images that are mounted, by the image's id.
+    mounted: &'a BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Mounts<'_> {
@@ -383,6 +374,7 @@ impl Mounts<'_> {
         self.list.retain(|mount| mount.destination() != target);
         self.populate.retain(|populate| populate.destination != target);
         self.confined.remove(target);
+        self.layered.remove(target);
     }
 
     fn add(&mut self, record: &ContainerRecord, mount: &Mount, read_only: bool) -> Result<(), HostError> {
@@ -394,7 +386,7 @@ impl Mounts<'_> {
                 create_host_path,
                 propagation,
                 recursive,
-                ..
+                selinux,
             } => {
                 if *create_host_path && !path.exists() {
                     std::fs::create_dir_all(path).map_err(HostError::io("create bind source", path))?;
@@ -405,6 +397,9 @@ impl Mounts<'_> {
                         BindRecursive::Enabled | BindRecursive::Readonly => "rro",
                         BindRecursive::Disabled | BindRecursive::Writable => "ro",
                     });
+                }
+                if selinux.is_some() {
+                    selinux::relabel(path).map_err(HostError::io("set the SELinux label of", path))?;
                 }
                 self.replace(target);
                 let mut bind = bind_mount(path, target, &options);
@@ -425,7 +420,16 @@ impl Mounts<'_> {
             }
             // By the record: these have names there.
             MountSource::Anonymous => {}
-            MountSource::Image { .. } | MountSource::NamedPipe { .. } | MountSource::Cluster { .. } => {
+            MountSource::Image { image, subpath } => {
+                let missing = || HostError::NoImage { image: image.clone() };
+                let id = record.images.get(target).ok_or_else(missing)?;
+                let layers = self.mounted.get(id).ok_or_else(missing)?.clone();
+                self.replace(target);
+                let inside = Path::new("/").join(subpath.as_deref().unwrap_or_default());
+                self.list.push(bind_mount(&inside, target, &["ro", "rprivate"]));
+                self.layered.insert(target.into(), layers);
+            }
+            MountSource::NamedPipe { .. } | MountSource::Cluster { .. } => {
                 return Err(HostError::Unsupported {
                     what: format!("the kind of mount at {target}"),
                 });

@@ -1,6 +1,7 @@
 //! One run of a container: begins it, takes it over from a former supervisor,
 //! and clears up after it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -100,13 +101,14 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         .reserve(&record.name, &record.config.ports, None, yields)?;
     let (world, revive) = (machine.world.clone(), machine.revive());
     let wanted = record.clone();
+    let mounted = layers_of_mounted(machine, &record)?;
     let Prepared {
         request,
         network,
         lock,
         shared,
         mut warnings,
-    } = blocking(move || prepare(&world, &wanted, &image, revive)).await?;
+    } = blocking(move || prepare(&world, &wanted, &image, revive, &mounted)).await?;
     let listeners = machine.traffic.listeners(&record.name);
     let client = first_client(&machine.world, &record);
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
@@ -203,12 +205,29 @@ async fn abandon(machine: &Arc<Machine>, record: &ContainerRecord, monitor: Proc
     }
 }
 
+/// The layers of the images that a container mounts, by the image's id.
+///
+/// # Errors
+/// [`HostError::NoImage`] for one that was removed since the container was made.
+pub(super) fn layers_of_mounted(
+    machine: &Machine,
+    record: &ContainerRecord,
+) -> Result<BTreeMap<String, Vec<PathBuf>>, HostError> {
+    let layers = |id: &String| {
+        let missing = || HostError::NoImage { image: id.clone() };
+        let image = machine.images.get(id)?.ok_or_else(missing)?;
+        Ok((id.clone(), image.layers))
+    };
+    record.images.values().map(layers).collect()
+}
+
 /// Everything of a run that can be made before its processes.
 fn prepare(
     world: &World,
     record: &ContainerRecord,
     image: &Image,
     revive: runtime::Revive,
+    mounted: &BTreeMap<String, Vec<PathBuf>>,
 ) -> Result<Prepared, HostError> {
     let paths = world.container(&record.project, &record.id);
     let lock = run_lock(&paths)?;
@@ -268,7 +287,7 @@ fn prepare(
     remove_record(&view::health_path(&paths))?;
     let shared = Shared::of(world, record)?;
     Ok(Prepared {
-        request: spec::request(world, record, image, revive, &shared)?,
+        request: spec::request(world, record, image, revive, &shared, mounted)?,
         network,
         lock,
         shared,

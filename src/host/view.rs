@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{ContainerRecord, HealthRecord, containers};
 use super::{HostError, given, prepare};
+use crate::graph::mounted_images;
 use crate::image::{ImageError, ImageStore};
 use crate::lifecycle::Health;
 use crate::network;
@@ -228,10 +229,13 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     let store = ImageStore::open(world.images());
     let mut images = BTreeMap::new();
     let mut stale = BTreeSet::new();
-    let hooks = project.services.values().flat_map(|service| &service.pre_start);
-    for image in hooks.filter_map(|hook| hook.image.as_ref()) {
+    let further = project.services.values().flat_map(|service| {
+        let hooks = service.pre_start.iter().filter_map(|hook| hook.image.as_deref());
+        hooks.chain(mounted_images(service))
+    });
+    for image in further {
         if let Ok(Some(found)) = store.resolve(image) {
-            images.insert(image.clone(), found.id);
+            images.insert(image.to_owned(), found.id);
         }
     }
     for service in project.services.values() {

@@ -20,18 +20,23 @@
 //! * clients ([`attach`]): they get what is printed from now on, and give input.
 //!   One that is slow is dropped; the container never waits for them.
 //!
+//! A line may go elsewhere, too: to syslog or the journal (`forward`).
+//!
 //! It outlives its caller, belongs to no terminal, and keeps out of the
 //! container's cgroup. It knows nothing of stacks.
 //!
 //! Small on purpose: one of it is there for each container. Buffers grow only
-//! when a container prints.
+//! when a container prints. After a second without anything to do it gives the
+//! pages of its executable back that it has run through: some 90 KiB of its own
+//! and 270 KiB of the file's stay resident.
 //!
 //! Weak: killed with SIGKILL it takes the container with it (the kernel sends
 //! process 1 SIGKILL), and at most a twentieth of a second of an unfinished line
-//! is lost. A terminal that all its users have closed is not read again until the
-//! container ends.
+//! is lost; and the `poststop` hooks of devices are not run. A terminal that all
+//! its users have closed is not read again until the container ends.
 
 pub mod attach;
+mod forward;
 pub mod log;
 mod output;
 mod run;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oci_spec::runtime::ContainerState;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
@@ -18,13 +19,16 @@ use serde_json::value::RawValue;
 use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
-use crate::runtime::order::{self, Answer, MonitorOrder};
+use crate::runtime::hooks;
+use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
 use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};
-use crate::sys::{fd, process, signal};
+use crate::sys::{fd, memory, process, signal};
 
+/// After so much time without anything to do, memory is given back.
+const REST: Duration = Duration::from_secs(1);
 /// Room for an exit record, in bytes.
 const RESERVED: u64 = 4096;
 /// Pause before a supervisor is started once more, when the one we have started
@@ -126,7 +130,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
     std::env::set_current_dir("/").map_err(given)?;
-    let log = Writer::open(&order.log, order.log_plan)
+    let log = Writer::open(&order.log, order.log_plan.clone())
         .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
     let record = reserve_room(&order).ok();
     let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;
@@ -172,7 +176,17 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     store::write_record(&order.running_record, &running)
         .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
     drop((blueprint, executable, inside, inner_report, filter, network));
-    let beginning = Beginning::listen(report.as_fd()).map_err(given)?;
+    let mut hooks = order.hooks.clone();
+    if let Some(order) = &mut hooks {
+        order.state.set_pid(i32::try_from(child.pid).ok());
+        // It waits for its number as we see it; if it has failed, it says why.
+        let _ = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
+    }
+    let mounted = || match &hooks {
+        Some(order) => run_hooks(order, &["prestart", "createRuntime"]),
+        None => Ok(()),
+    };
+    let beginning = Beginning::listen_and(report.as_fd(), mounted).map_err(given)?;
     if let Some(failure) = beginning.failure {
         return Err(failure);
     }
@@ -183,6 +197,10 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
             "killed"
         };
         return Err(Failure::because(Step::Exec, "init stage", reason));
+    }
+    if let Some(order) = &mut hooks {
+        order.state.set_status(ContainerState::Running);
+        run_hooks(order, &["poststart"])?;
     }
     if let Some(master) = beginning.terminal {
         output = Output::of_terminal(master).map_err(given)?;
@@ -207,8 +225,24 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         reviving: None,
         alone: None,
         started_at,
+        resting: false,
     };
     Ok((monitor, begun))
+}
+
+/// Runs the hooks of these kinds.
+fn run_hooks(order: &HookOrder, kinds: &[&str]) -> Result<(), Failure> {
+    for kind in kinds {
+        let list = match *kind {
+            "prestart" => order.hooks.prestart(),
+            "createRuntime" => order.hooks.create_runtime(),
+            "poststart" => order.hooks.poststart(),
+            _ => order.hooks.poststop(),
+        };
+        let place = order.state.bundle();
+        hooks::run(kind, list.as_deref().unwrap_or_default(), &order.state, place)?;
+    }
+    Ok(())
 }
 
 /// Makes room for the exit record, so that a disk that is full by then cannot
@@ -240,6 +274,8 @@ struct Monitor {
     /// Without a supervisor that should be there: the next attempt to start one.
     alone: Option<Attempt>,
     started_at: u64,
+    /// Memory has been given back, and nothing has happened since.
+    resting: bool,
 }
 
 /// An attempt to come.
@@ -266,6 +302,12 @@ impl Monitor {
     fn watch(mut self) -> i32 {
         loop {
             let ready = self.wait();
+            if ready.nothing {
+                memory::drop_clean_pages();
+                self.resting = true;
+                continue;
+            }
+            self.resting = false;
             let mut ended = Vec::new();
             for (number, _) in ready.output.iter().enumerate().filter(|(_, ready)| **ready) {
                 if self.output.read(number, &mut self.log, &mut self.clients) == Progress::Ended {
@@ -324,19 +366,31 @@ impl Monitor {
         let last = fds.len();
         fds.extend(input.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
         let next = [self.log.held_until(), self.alone.map(|next| next.at)];
-        let timeout = next.into_iter().flatten().min().map(|time| {
-            let left = time.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            }
+        let left = next
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|time| time.saturating_duration_since(Instant::now()));
+        // With nothing to do for so long, it gives memory back, once.
+        let rest = left.is_none() && !self.resting;
+        let timeout = left.or(rest.then_some(REST)).map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
         });
-        if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(0) if rest => {
+                return Ready {
+                    nothing: true,
+                    ..Ready::default()
+                };
+            }
+            Ok(_) => {}
             // Interrupted: look again.
-            return Ready::default();
+            Err(_) => return Ready::default(),
         }
         let ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
         Ready {
+            nothing: false,
             children: ready(0),
             door: ready(1),
             link: self.link.is_some() && ready(2),
@@ -380,6 +434,12 @@ impl Monitor {
             .exit_status()
             .or(signal.map(|signal| 128 + signal))
             .unwrap_or(128);
+        if let Some(order) = &mut self.order.hooks {
+            order.state.set_status(ContainerState::Stopped);
+            order.state.set_pid(None);
+            // A failed one changes nothing: the container has ended.
+            let _ = run_hooks(order, &["poststop"]);
+        }
         let record = ExitRecord {
             code,
             signal,
@@ -512,6 +572,8 @@ fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
 /// What poll(2) says.
 #[derive(Debug, Default)]
 struct Ready {
+    /// And will not be soon.
+    nothing: bool,
     children: bool,
     door: bool,
     link: bool,

@@ -39,7 +39,8 @@ pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
     Ok(0)
 }
 
-/// `delete`: everything a stopped container has.
+/// `delete`: everything a stopped container has; as with the runtimes before us,
+/// one that was never started counts as such.
 pub(super) fn delete(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
     let force = invocation.has("force");
@@ -57,7 +58,8 @@ pub(super) fn delete(invocation: &Invocation, log: &Log) -> Result<i32, OciError
         }
         other => other?,
     };
-    if container.process.is_some() && !force {
+    let begun = !matches!(container.status, Status::Created | Status::Stopped);
+    if container.process.is_some() && begun && !force {
         return Err(container.wrong_status("delete"));
     }
     end(&container, log)?;

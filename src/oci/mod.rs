@@ -24,41 +24,13 @@
 //! "does not exist", "container not running", "executable file not found in
 //! $PATH", "permission denied", "no such file or directory".
 //!
-//! # Sections of the OCI runtime spec, and their tests
-//!
-//! All in `tests/oci/`, on the real kernel.
-//!
-//! | section | test |
-//! | --- | --- |
-//! | runtime: state, create, start, kill, delete | `lifecycle::a_container_is_created_started_and_deleted`, `…::signals_reach_created_and_running_containers`, `…::a_killed_create_can_be_done_again_and_deleted` |
-//! | runtime: errors, warnings | `lifecycle::a_program_that_cannot_be_run_fails_create_in_the_words_callers_know`, `…::what_is_wrong_goes_to_the_log_too` |
-//! | runtime: hooks; config: hooks | `hooks::*` |
-//! | config: ociVersion, root, required fields | `config::what_is_not_understood_or_not_done_is_refused`, `…::the_root_is_read_only_and_propagates_as_is_written` |
-//! | config: mounts | `config::mounts_have_their_options`, `…::an_idmapped_mount_shows_other_owners`, `users::mounts_are_mapped_like_the_container` |
-//! | config: process (user, cwd, env, args, rlimits, oomScoreAdj, noNewPrivileges), hostname, domainname | `config::the_process_is_what_is_written` |
-//! | config: process.terminal, consoleSize | `lifecycle::a_terminal_goes_to_the_console_socket` |
-//! | config: process.capabilities | `config::capabilities_are_what_is_written` |
-//! | config: process.scheduler, ioPriority; linux: personality | `config::the_kernel_treats_the_process_as_is_written` |
-//! | linux: default file systems, devices | `config::devices_and_links_are_there` |
-//! | linux: namespaces | `config::namespaces_are_inherited_entered_and_checked` |
-//! | linux: user namespace mappings | `users::*` |
-//! | linux: time offsets | `config::clocks_of_a_time_namespace_are_ahead` |
-//! | linux: cgroupsPath, resources | `limits::*`; files of each controller: `runtime::cgroup::limits` |
-//! | linux: sysctl | `config::parameters_are_set_and_the_hosts_are_not` |
-//! | linux: seccomp, listener | `config::system_calls_are_filtered`, `…::a_listener_is_given_notifications` |
-//! | linux: rootfsPropagation | `config::the_root_is_read_only_and_propagates_as_is_written` |
-//! | linux: maskedPaths, readonlyPaths | `config::paths_are_masked_and_read_only` |
-//! | features | `lifecycle::features_and_a_first_configuration` |
-//! | callers: podman, containerd's shim | `callers::*` |
-//! | attacks | `attack::*` (and `tests/runtime/attack.rs`) |
-//!
-//! Without a test of its own: linux.memoryPolicy, execCPUAffinity, labels of
-//! security modules (no machine at hand has them).
+//! Which test shows which section of the OCI runtime spec, and which attack is a
+//! test, is in `docs/runtime.md`.
 //!
 //! Weak: cgroups made by systemd (`--systemd-cgroup`) and checkpoints are
 //! refused. A terminal in the foreground is relayed by polling, good enough for
 //! people; callers pass `--console-socket`. A container in the host's mount
-//! namespace, `linux.netDevices` and `linux.intelRdt` are refused. The state a
+//! namespace and `linux.intelRdt` are refused. The state a
 //! notification listener gets for a process made by `exec` names the
 //! container's process 1.
 

@@ -220,7 +220,7 @@ pub(super) fn features() -> Result<i32, OciError> {
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {"org.opencontainers.runtime.creator": "rcompose"},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -492,7 +492,10 @@ mod tests {
         for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
             assert!(!in_place(&to(field, Some("1")), false), "{field}");
         }
-        assert!(!in_place(&to("resources.memory", None), false), "a limit taken away");
+        assert!(
+            !in_place(&to("resources.memory", None), false),
+            "a limit taken away"
+        );
         for (field, expected) in [
             ("networks.front.aliases[0]", true),
             ("networks.front.aliases", true),

@@ -66,6 +66,9 @@ pub enum Intent {
     Start {
         /// Services to start.
         services: Vec<String>,
+        /// Wait until they are running or healthy before saying done.
+        #[serde(default)]
+        wait: bool,
     },
     /// Start these containers again after a boot (`system resume`).
     Resume {

@@ -36,5 +36,5 @@ pub mod unsupported;
 
 pub use hash::hash;
 pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_any, load_model};
-pub use logging::{LOG_DRIVERS, LogBounds};
+pub use logging::{LOG_DRIVERS, LogBounds, LogDetails, LogTag, SyslogPlace};
 pub use model::*;

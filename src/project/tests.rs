@@ -426,7 +426,9 @@ fn network_modes() {
 #[test]
 fn what_cannot_be_run_is_refused_and_config_shows_it() {
     for fields in [
-        "runtime: runc",
+        "runtime: kata",
+        "userns_mode: keep-id",
+        "logging: {driver: gelf}",
         "isolation: process",
         "credential_spec: {file: f.json}",
         "cpu_count: 2",
@@ -459,12 +461,12 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
     }
     // One refusal does not hide the others, nor the errors beside it.
     let both = complaints(
-        "services:\n  a:\n    runtime: runc\n    isolation: hyperv\n    image: i\n    restart: sometimes\n",
+        "services:\n  a:\n    runtime: kata\n    isolation: hyperv\n    image: i\n    restart: sometimes\n",
     );
     assert_eq!(
         both,
         [
-            "3:5 services.a.runtime is not supported: containers run on the built-in runtime",
+            "3:5 services.a.runtime: \"kata\" is not supported: containers run on the built-in runtime, which stands for `runc`",
             "4:5 services.a.isolation: \"hyperv\" is not supported: it is for Windows containers",
             "6:14 services.a.restart: invalid restart policy \"sometimes\"",
         ]

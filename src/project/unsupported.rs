@@ -49,9 +49,11 @@ const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
 const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
-const NO_DEVICES: &str = "device requests are not implemented yet";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
-const NO_REAL_TIME: &str = "real-time scheduling of groups is not implemented";
+const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
+    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
+    syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, unix://PATH), syslog-facility and syslog-format; syslog \
+    and journald cache-disabled, cache-max-size and cache-max-file; none has none";
 
 /// Everything that cannot be run yet. One line a field.
 pub static TABLE: &[Unsupported] = &[
@@ -84,31 +86,15 @@ pub static TABLE: &[Unsupported] = &[
     ),
     // What containers are given.
     no(
-        "services.*.devices.*.source",
-        Text(no_path),
-        "devices of the Container Device Interface are not implemented yet",
-    ),
-    no(
         "services.*.device_cgroup_rules.*",
         Text(all_with_numbers),
         "kind `a` stands for every device; write `a *:*`, or `b` or `c` with numbers",
     ),
-    no("services.*.gpus", Said, NO_DEVICES),
-    no(
-        "services.*.deploy.resources.reservations.devices",
-        Said,
-        NO_DEVICES,
-    ),
     no("services.*.use_api_socket", Said, "there is no engine socket"),
     no(
         "services.*.volumes.*.type",
-        Not(&["bind", "volume", "tmpfs"]),
-        "use bind, volume or tmpfs",
-    ),
-    no(
-        "services.*.volumes.*.bind.selinux",
-        Mentioned,
-        "SELinux labels are not changed",
+        Not(&["bind", "volume", "tmpfs", "image"]),
+        "use bind, volume, tmpfs or image",
     ),
     no(
         "services.*.volumes.*.volume.labels",
@@ -133,12 +119,12 @@ pub static TABLE: &[Unsupported] = &[
     no(
         "services.*.logging.driver",
         Not(&super::LOG_DRIVERS),
-        "the log drivers are json-file, local and none",
+        "the log drivers are json-file, local, none, syslog and journald",
     ),
     no(
         "services.*.logging.options",
         Within(wrong_log_options),
-        "the options are max-size (a size like 10m), max-file (a number from 1 on), compress=false and mode=blocking; driver none has none",
+        WRONG_LOG_OPTIONS,
     ),
     no(
         "services.*.devices.*.permissions",
@@ -242,8 +228,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.userns_mode",
-        Said,
-        "user namespaces are not implemented yet",
+        Not(&["host"]),
+        "containers are in the host's user namespace: use `host`, or leave it out",
     ),
     no(
         "services.*.cgroup_parent",
@@ -254,8 +240,8 @@ pub static TABLE: &[Unsupported] = &[
     no("services.*.credential_spec", Said, NO_WINDOWS),
     no(
         "services.*.runtime",
-        Said,
-        "containers run on the built-in runtime",
+        Not(&["runc", "io.containerd.runc.v2"]),
+        "containers run on the built-in runtime, which stands for `runc`",
     ),
     no(
         "services.*.security_opt.*",
@@ -274,8 +260,6 @@ pub static TABLE: &[Unsupported] = &[
         Within(says_cpus),
         "`cpus` says the same; write one of them",
     ),
-    no("services.*.cpu_rt_period", Said, NO_REAL_TIME),
-    no("services.*.cpu_rt_runtime", Said, NO_REAL_TIME),
     // How many there are, and how they change.
     no(
         "services.*.deploy.mode",
@@ -351,10 +335,6 @@ fn wrong_log_options(options: &Node, logging: &Node) -> bool {
     super::Logging::of(logging.text_of("driver"), table.collect())
         .bounds()
         .is_err()
-}
-
-fn no_path(text: &str) -> bool {
-    !text.starts_with('/')
 }
 
 fn all_with_numbers(text: &str) -> bool {

@@ -27,6 +27,7 @@ use super::hooks;
 use super::init::report::Beginning;
 use super::init::{devices, mounts};
 use super::launch::Launch;
+use super::links;
 use super::order;
 use super::process::{Process as OwnProcess, ProcessId};
 use super::record::{Fixed, boot};
@@ -124,6 +125,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         trees: Vec::new(),
         device_trees: Vec::new(),
         preserved: request.preserved,
+        monitored: false,
     });
     let path = cgroup_path(linux.cgroups_path().as_deref(), request.id)?;
     let fixed = Fixed {
@@ -137,12 +139,14 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         profile,
     };
     let resources = linux.resources().clone().map(with_usual_devices);
+    let links = links::plan(linux, blueprint.namespaces.all(false) & libc::CLONE_NEWNET != 0)?;
     Ok((
         Plan {
             blueprint,
             cgroup: path,
             resources,
             hooks,
+            links,
         },
         fixed,
     ))
@@ -155,6 +159,8 @@ pub struct Plan {
     cgroup: PathBuf,
     resources: Option<LinuxResources>,
     hooks: Hooks,
+    /// Network devices that are given: name outside to name inside.
+    links: BTreeMap<String, String>,
 }
 
 /// The hooks that run before the root is changed, in their order.
@@ -217,6 +223,7 @@ fn create_in(
         cgroup,
         resources,
         hooks,
+        links,
     } = plan;
     let (cgroup, warnings) = match Cgroup::create_at(layout()?, &cgroup, resources.as_ref()) {
         Err(error @ super::cgroup::CgroupError::NotEmpty(_)) => {
@@ -284,6 +291,9 @@ fn create_in(
     if let Err(error) = made(fixed, id) {
         return end(error);
     }
+    if let Err(error) = give_links(&blueprint, &links, child.pid) {
+        return end(error);
+    }
     // It waits for its number as we see it.
     let told = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
     let state = state(
@@ -323,6 +333,23 @@ fn create_in(
         terminal: beginning.terminal,
         warnings,
     })
+}
+
+/// Moves network devices into the container's namespace, which is its process's
+/// or was given by path.
+fn give_links(blueprint: &Blueprint, links: &BTreeMap<String, String>, pid: u32) -> Result<(), RuntimeError> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    let given = blueprint
+        .namespaces
+        .join
+        .iter()
+        .find(|(kind, _)| *kind == libc::CLONE_NEWNET);
+    let path = given.map_or_else(|| format!("/proc/{pid}/ns/net").into(), |(_, path)| path.clone());
+    let namespace =
+        std::fs::File::open(&path).map_err(RuntimeError::io("open", path.display().to_string()))?;
+    Ok(links::give(links, namespace.as_fd())?)
 }
 
 /// Opens what the init stage cannot open: in a user namespace everything of the

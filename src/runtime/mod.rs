@@ -40,9 +40,12 @@ pub mod cgroup;
 mod error;
 pub mod exec;
 mod executable;
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod hooks;
 pub mod init;
 pub(crate) mod launch;
+mod links;
 pub(crate) mod order;
 mod process;
 mod record;
@@ -62,11 +65,14 @@ pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
-pub use self::request::{CgroupRequest, LogFormat, LogPlan, Populate, Revive, Rootfs, RunRequest};
+pub use self::request::{
+    CgroupRequest, LogFormat, LogForward, LogPlan, Populate, Revive, Rootfs, RunRequest, SyslogAddress,
+    SyslogFormat,
+};
 pub use self::seccomp::SeccompPolicy;
 pub use self::spec::{
     DEFAULT_PATH, DEFAULT_SHM_SIZE, Device, Limits, Settings, Share, SpecError, bind_mount, bounding_set,
-    default_spec, seccomp_file, tmpfs_mount,
+    default_spec, describe_device, seccomp_file, tmpfs_mount,
 };
 pub use self::start::{
     FIRST_CLIENT, MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start,

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use oci_spec::runtime::{Hooks, State};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -53,11 +54,21 @@ pub(crate) struct MonitorOrder {
     pub(crate) filter: Option<usize>,
     pub(crate) network: Option<usize>,
     pub(crate) link: Option<usize>,
+    /// Hooks that the monitor runs.
+    #[serde(default)]
+    pub(crate) hooks: Option<Box<HookOrder>>,
     /// The client that is there from the beginning.
     #[serde(default)]
     pub(crate) client: Option<usize>,
     /// The part of the running record that is known beforehand, as it is written.
     pub(crate) fixed: Box<RawValue>,
+}
+
+/// Hooks that are run outside of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HookOrder {
+    pub(crate) state: State,
+    pub(crate) hooks: Hooks,
 }
 
 /// What the monitor answers.

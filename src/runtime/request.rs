@@ -1,6 +1,7 @@
 //! What one run needs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -25,6 +26,11 @@ pub struct RunRequest {
     /// that the source must not leave. The mount's `source` is then a path
     /// below that folder, resolved as if the folder were the root.
     pub confined: BTreeMap<PathBuf, PathBuf>,
+    /// Bind mounts of images: destination to the layers, topmost first. What is
+    /// mounted is the layers together, read-only; the mount's `source` is a path
+    /// inside of them, `/` for all.
+    #[serde(default)]
+    pub layered: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// A mount namespace (`/proc/PID/ns/mnt`) whose `/dev/shm` the container
     /// gets, in place of the source of its bind mount there.
     #[serde(default)]
@@ -91,8 +97,8 @@ impl Rootfs {
     }
 }
 
-/// How a container's output is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How a container's output is kept, and who else is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogPlan {
     /// As what.
@@ -101,6 +107,62 @@ pub struct LogPlan {
     pub max_size: Option<u64>,
     /// Most files, the present one included; 0 counts as 1.
     pub max_files: u32,
+    /// What each object of [`LogFormat::Json`] has as its `attrs`, sorted; none
+    /// at all when it is empty.
+    pub attributes: BTreeMap<String, String>,
+    /// Who gets each line, too.
+    pub forward: Option<LogForward>,
+}
+
+/// Who gets each line of a container's output as it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogForward {
+    /// A syslog server.
+    Syslog {
+        /// Where it is.
+        address: SyslogAddress,
+        /// Facility code, 0 to 23 (RFC 5424, 6.2.1).
+        facility: u8,
+        /// How a message is written.
+        format: SyslogFormat,
+        /// What names the container.
+        tag: String,
+    },
+    /// The journal of systemd, by its native protocol.
+    Journal {
+        /// Its socket.
+        socket: PathBuf,
+        /// Fields of every entry.
+        fields: Vec<(String, String)>,
+    },
+}
+
+/// Where a syslog server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogAddress {
+    /// Datagrams to an address.
+    Udp(SocketAddr),
+    /// A connection to an address.
+    Tcp(SocketAddr),
+    /// A socket of this machine: of datagrams, or else of a stream.
+    Unix(PathBuf),
+}
+
+/// How a message is written for a syslog server, by Docker's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogFormat {
+    /// As programs write to the machine's own syslog: no host name.
+    #[default]
+    Unix,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424, times in seconds.
+    Rfc5424,
+    /// RFC 5424, times in microseconds.
+    Rfc5424Micro,
 }
 
 /// What a record of a log looks like.

@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, stack_state};
 use super::cgroup::{Cgroup, Layout, Warning};
 use super::error::RuntimeError;
 use super::executable;
@@ -185,13 +185,19 @@ fn start_in(
         terminal: blueprint.process.terminal,
         stdin_open: request.stdin_open,
         log: request.log.clone(),
-        log_plan: request.log_plan,
+        log_plan: request.log_plan.clone(),
         exit_record: request.exit_record.clone(),
         running_record: request.running_record.clone(),
         revive: request.revive.clone(),
         filter: filter_number,
         network: network_number,
         link: link_number,
+        hooks: request.spec.hooks().as_ref().map(|hooks| {
+            Box::new(order::HookOrder {
+                state: stack_state(request),
+                hooks: hooks.clone(),
+            })
+        }),
         client,
         fixed,
     };

@@ -4,7 +4,6 @@
 //! zero, as `docker stats` prints it.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use super::cgroup::{Cgroup, Folder, Version};
@@ -50,30 +49,27 @@ impl Usage {
 
     fn of_cgroup(cgroup: &Cgroup) -> Self {
         let mut usage = Self::default();
-        let folder = |name: &str| {
-            cgroup
-                .folders
-                .iter()
-                .find(|folder| folder.controllers.iter().any(|controller| controller == name))
-        };
+        let folder = |name: &str| cgroup.folders.iter().find(|folder| folder.has(name));
         if let Some(folder) = folder("memory") {
             usage.read_memory(folder);
         }
         if let Some(folder) = folder("cpuacct") {
-            usage.cpu = Duration::from_nanos(number(&folder.path, "cpuacct.usage").unwrap_or(0));
-        } else if let Some(path) = cgroup.unified() {
+            usage.cpu = Duration::from_nanos(folder.number("cpuacct.usage").unwrap_or(0));
+        } else if let Some(folder) = cgroup.folders.iter().find(|one| one.version == Version::V2) {
             // There without any controller.
-            let text = text(path, "cpu.stat");
-            usage.cpu = Duration::from_micros(keyed(&text, "usage_usec").unwrap_or(0));
+            let used = folder.table("cpu.stat").get("usage_usec").copied();
+            usage.cpu = Duration::from_micros(used.unwrap_or(0));
         }
         usage.processes = folder("pids")
-            .and_then(|folder| number(&folder.path, "pids.current"))
+            .and_then(|folder| folder.number("pids.current"))
             .unwrap_or_else(|| u64::try_from(cgroup.processes().len()).unwrap_or(u64::MAX));
         if let Some(folder) = folder("blkio") {
-            let text = text(&folder.path, "blkio.throttle.io_service_bytes_recursive");
+            let text = folder
+                .text("blkio.throttle.io_service_bytes_recursive")
+                .unwrap_or_default();
             (usage.read, usage.written) = operations(&text);
         } else if let Some(folder) = folder("io") {
-            (usage.read, usage.written) = rates(&text(&folder.path, "io.stat"));
+            (usage.read, usage.written) = rates(&folder.text("io.stat").unwrap_or_default());
         }
         usage
     }
@@ -87,27 +83,11 @@ impl Usage {
             ),
             Version::V2 => ("memory.current", "memory.max", "inactive_file"),
         };
-        let idle = keyed(&text(&folder.path, "memory.stat"), cache).unwrap_or(0);
-        self.memory = number(&folder.path, used).unwrap_or(0).saturating_sub(idle);
+        let idle = folder.table("memory.stat").get(cache).copied().unwrap_or(0);
+        self.memory = folder.number(used).unwrap_or(0).saturating_sub(idle);
         // "max" on version 2 is no number.
-        self.memory_limit = number(&folder.path, limit).filter(|limit| *limit < NO_LIMIT);
+        self.memory_limit = folder.number(limit).filter(|limit| *limit < NO_LIMIT);
     }
-}
-
-fn text(folder: &Path, file: &str) -> String {
-    fs::read_to_string(folder.join(file)).unwrap_or_default()
-}
-
-fn number(folder: &Path, file: &str) -> Option<u64> {
-    text(folder, file).trim().parse().ok()
-}
-
-/// The number behind `key ` at the beginning of a line.
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(name, _)| *name == key)
-        .and_then(|(_, value)| value.trim().parse().ok())
 }
 
 /// `8:0 Read 4096` lines: bytes read and written.
@@ -162,8 +142,6 @@ mod tests {
         assert_eq!(operations(""), (0, 0));
         let v2 = "8:0 rbytes=10 wbytes=20 rios=1 wios=2\n8:16 rbytes=1 wbytes=2 rios=0 wios=0\n";
         assert_eq!(rates(v2), (11, 22));
-        assert_eq!(keyed("a 1\ninactive_file 77\nx 2\n", "inactive_file"), Some(77));
-        assert_eq!(keyed("total_inactive_file 77\n", "inactive_file"), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod fd;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod netns;

@@ -225,3 +225,40 @@ fn a_one_off_outlives_who_asked_and_who_made_it() {
     });
     down(&world);
 }
+
+#[test]
+fn start_waits_and_down_takes_images_along() {
+    let Some(world) = stack("name: rmi\nservices: {web: {image: x}}\n") else {
+        return;
+    };
+    let host = world.registry(&["busybox"]);
+    world.write(
+        "compose.yaml",
+        format!(
+            "name: rmi
+services:
+  web:
+    image: {host}/busybox
+    command: [sh, -c, 'sleep 0.3; touch /ready; sleep 1000']
+    stop_signal: SIGKILL
+    healthcheck: {{x-probe: {{file: /ready}}, interval: 1s}}
+"
+        ),
+    );
+    world.run(&["create", "--pull", "missing", "--quiet-pull"]).ok();
+    world.run(&["start", "--wait", "--wait-timeout", "60"]).ok();
+    assert!(out(&world, &["ps"]).contains("(healthy)"));
+    world.run(&["down", "--rmi", "local"]).ok();
+    assert_eq!(out(&world, &["image", "ls", "-q"]).lines().count(), 1);
+    world.run(&["up", "-d", "--build", "--quiet-build"]).ok();
+    let removed = world.run(&["down", "--rmi", "all"]).ok();
+    assert!(removed.stderr.contains("busybox  Removed"), "{}", removed.stderr);
+    assert_eq!(out(&world, &["image", "ls", "-q"]), "");
+    let again = world.run(&["down", "--rmi", "all"]).ok();
+    assert!(
+        again.stderr.contains("no resource found to remove for image"),
+        "{}",
+        again.stderr
+    );
+    world.assert_nothing_left();
+}

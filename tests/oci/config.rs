@@ -439,3 +439,37 @@ fn what_is_not_understood_or_not_done_is_refused() {
         "{said:?}"
     );
 }
+
+#[test]
+fn network_devices_are_moved_in_with_their_addresses() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["netDevices"] = json!({"rca0": {"name": "eth7"}, "rcc0": {}});
+    let script = "for d in eth7 rcc0; do ip -o addr show dev $d | grep -o 'inet6* [^ ]*'; \
+        ip -o link show dev $d | grep -o ',UP'; done";
+    std::os::unix::fs::symlink("busybox", bundle.path("rootfs/bin/ip")).unwrap();
+    bundle.sh(script);
+    bundle.save();
+    let state = bundle.path("state");
+    let line = format!(
+        "ip link set lo up; ip link add rca0 type veth peer name rcb0; ip link add rcc0 type veth peer name rcd0; \
+         ip addr add 192.0.2.5/24 dev rca0; ip addr add 2001:db8::5/64 dev rca0 nodad; \
+         {} --root {} run --bundle {} {}; ip -o link | grep -c -E 'rca0|rcc0'",
+        super::support::program(&bundle.path("")).display(),
+        state.display(),
+        bundle.path("").display(),
+        bundle.id
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--net", "sh", "-c", &line])
+        .output()
+        .unwrap();
+    let said = super::support::said(output);
+    assert_eq!(
+        said.out, "inet 192.0.2.5/24\ninet6 2001:db8::5/64\n,UP\n,UP\n0\n",
+        "{said:?}"
+    );
+    bundle.config["linux"]["netDevices"] = json!({"no-such": {}});
+    assert!(bundle.refused().contains("device no-such"));
+    bundle.config["linux"]["netDevices"] = json!({"lo": {"name": "a/b"}});
+    assert!(bundle.refused().contains("netDevices"));
+}

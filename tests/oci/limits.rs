@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::support::{Bundle, bundle, wait_until};
+use crate::vm;
 
 /// A value in whichever hierarchy has the file.
 fn value(bundle: &Bundle, files: &[&str]) -> Option<String> {
@@ -14,6 +15,33 @@ fn value(bundle: &Bundle, files: &[&str]) -> Option<String> {
             .find_map(|file| fs::read_to_string(folder.join(file)).ok())
             .map(|text| text.trim().to_owned())
     })
+}
+
+#[test]
+fn on_version_2_alone() {
+    vm::run(
+        vm::Layout::Two,
+        &[
+            "limits::",
+            "lifecycle::processes_are_added_listed_and_paused",
+            "lifecycle::a_paused_container_can_be_killed",
+            "lifecycle::signals_reach_created_and_running_containers",
+            "users::its_root_is_nobody_outside",
+            "users::exec_and_a_second_container_join_it",
+        ],
+    );
+}
+
+#[test]
+fn on_version_1_alone() {
+    vm::run(
+        vm::Layout::One,
+        &[
+            "limits::",
+            "lifecycle::processes_are_added_listed_and_paused",
+            "lifecycle::a_paused_container_can_be_killed",
+        ],
+    );
 }
 
 #[test]

@@ -442,7 +442,7 @@ proptest! {
         act(&mut world, &project, &plan, 1.0, &order);
         happen(&mut world, &events);
         let stop = Intent::Stop { services: Vec::new(), timeout: None };
-        let start = Intent::Start { services: Vec::new() };
+        let start = Intent::Start { services: Vec::new(), wait: false };
         let restart = Intent::Restart { services: Vec::new(), timeout: None, no_deps: false };
         let plan = sound(&project, &world, &stop);
         act(&mut world, &project, &plan, cut, &order);

@@ -328,7 +328,10 @@ fn intent(verb: &str, words: &[&str]) -> Option<Intent> {
             }))
         }
         "stop" => Some(Intent::Stop { services, timeout }),
-        "start" => Some(Intent::Start { services }),
+        "start" => Some(Intent::Start {
+            services,
+            wait: up.wait,
+        }),
         "restart" => Some(Intent::Restart {
             services,
             timeout,

@@ -1,8 +1,10 @@
 //! What is printed, and the terminal.
 
 use std::fs;
+use std::time::Instant;
 
 use rcompose::monitor::log::{From, LONGEST_PIECE, Reader, Stream};
+use rcompose::runtime::{LogFormat, LogPlan, bind_mount};
 
 use crate::support::container;
 
@@ -58,6 +60,53 @@ fn two_million_lines_are_all_there() {
     }
     assert_eq!(expected, 2_000_001);
     container.clean();
+}
+
+/// A writer that is as fast as it can be, in both formats. The speed is printed:
+/// it means something with a release build (`RCOMPOSE_TEST_EXECUTABLE`) and much
+/// more to write (`RCOMPOSE_TEST_MEGABYTES`).
+#[test]
+fn a_fast_writer_loses_and_tears_no_line() {
+    const LINES: usize = 100_000;
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let Some(mut container) = container() else { return };
+        // Lines of 100 bytes, so ten megabytes.
+        let text: String = (0..LINES).map(|number| format!("{number:0>99}\n")).collect();
+        fs::write(container.path("lines"), text).unwrap();
+        let mount = bind_mount(&container.path("lines"), "/opt/lines", &["ro"]);
+        container.settings.mounts.push(mount);
+        let megabytes = std::env::var("RCOMPOSE_TEST_MEGABYTES").ok();
+        let times = megabytes.map_or(2, |text| text.parse::<usize>().unwrap() / 10);
+        let mut args = vec!["cat"];
+        args.resize(1 + times, "/opt/lines");
+        container.on_request(move |request| {
+            request.log_plan = LogPlan {
+                format,
+                ..LogPlan::default()
+            };
+        });
+        let begin = Instant::now();
+        let started = container.start(&args).unwrap();
+        assert!(started.monitor.ends_within(Some(crate::support::PATIENCE)));
+        let took = begin.elapsed();
+        started.monitor.reap();
+        let speed = 10.0 * times as f64 / took.as_secs_f64();
+        eprintln!("{format:?}: {} MB in {took:?}, {speed:.0} MB/s", 10 * times);
+        let mut reader = Reader::open(&container.path("log"), From::Start)
+            .unwrap()
+            .unwrap();
+        let (mut expected, mut line) = (0, Vec::new());
+        while let Some(entry) = reader.next().unwrap() {
+            line.extend(entry.text);
+            if !entry.partial {
+                assert_eq!(line, format!("{:0>99}", expected % LINES).into_bytes());
+                line.clear();
+                expected += 1;
+            }
+        }
+        assert_eq!(expected, LINES * times);
+        container.clean();
+    }
 }
 
 #[test]

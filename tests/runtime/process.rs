@@ -226,13 +226,14 @@ fn an_init_process_reaps_and_forwards() {
 fn what_is_not_done_is_refused() {
     let Some(mut container) = container() else { return };
     container.on_request(|request| {
-        let hooks = serde_json::json!({"prestart": [{"path": "/bin/true"}]});
+        let hooks = serde_json::json!({"prestart": [{"path": "/bin/false"}]});
         request
             .spec
             .set_hooks(Some(serde_json::from_value(hooks).unwrap()));
     });
     let error = container.start(&["true"]).unwrap_err();
-    assert_eq!(error.to_string(), "hooks is not supported");
+    assert!(error.to_string().contains("prestart #0 /bin/false"), "{error}");
+    container.clean();
     container
         .settings
         .sysctls

@@ -163,6 +163,7 @@ impl Container {
         let (spec, seccomp): (_, SeccompPolicy) = default_spec(&self.settings)?;
         let mut request = RunRequest {
             shm_of: None,
+            layered: std::collections::BTreeMap::new(),
             id: self.name.clone(),
             spec,
             rootfs: Rootfs::Overlay {
@@ -285,6 +286,8 @@ impl Container {
         )
         .unwrap();
         let cgroup = self.cgroup();
+        let unified = Path::new("/sys/fs/cgroup").join(&cgroup);
+        assert!(!unified.exists(), "{} is left", unified.display());
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
             let place = hierarchy.unwrap().path().join(&cgroup);
             assert!(!place.exists(), "{} is left", place.display());

@@ -343,11 +343,11 @@ fn compose_row(view: &View, image: Option<&Summary>, whole: bool) -> Value {
 pub(in crate::cli) fn used(context: &Context) -> Result<Vec<crate::image::ImageUser>, Failure> {
     let mut users = Vec::new();
     for view in super::super::container::all(context)? {
-        users.push(crate::image::ImageUser {
-            image: view.record.image.clone(),
+        users.extend(view.record.images_used().map(|image| crate::image::ImageUser {
+            image: image.clone(),
             container: view.record.name.clone(),
             running: view.state.is_running(),
-        });
+        }));
     }
     Ok(users)
 }

@@ -15,7 +15,7 @@ mod registry;
 mod words;
 
 pub(super) use filter::{has_label, until};
-pub(super) use list::{images, print_inspected};
+pub(super) use list::{images, print_inspected, used};
 pub(super) use login::{login, logout};
 pub(super) use manage::{agreed, pruned, to_output, told};
 pub(super) use registry::{pull, push};

@@ -34,6 +34,8 @@
 //! bytes ([`From::Offset`]) counts in the present file or the one before it.
 //! What driver `none` throws away, attached clients see and `up` does not.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod reader;
 mod rotate;
 mod writer;

@@ -421,8 +421,9 @@ mod tests {
                 format,
                 max_size: Some(1000),
                 max_files,
+                ..LogPlan::default()
             };
-            let mut writer = Writer::open(&path, plan).unwrap();
+            let mut writer = Writer::open(&path, plan.clone()).unwrap();
             let mut follower = Reader::open(&path, From::Start).unwrap().unwrap();
             let mut seen = Vec::new();
             for number in 0..2000 {
@@ -453,7 +454,7 @@ mod tests {
             let few = kept.len().min(20);
             assert_eq!(last(&path, few), &expected[2000 - few..]);
             drop(writer);
-            let mut writer = Writer::open(&path, plan).unwrap();
+            let mut writer = Writer::open(&path, plan.clone()).unwrap();
             writer.feed(Stream::Stdout, b"again\n", 1);
             writer.flush();
             assert_eq!(all(&mut follower), ["again"]);
@@ -478,12 +479,12 @@ mod tests {
         put("log", "new");
         let read = || all(&mut Reader::open(&path, From::Start).unwrap().unwrap());
         assert_eq!(read(), ["oldest", "older", "new"]);
-        drop(Writer::open(&path, plan).unwrap());
+        drop(Writer::open(&path, plan.clone()).unwrap());
         assert_eq!(read(), ["oldest", "older", "new"]);
         assert!(!folder.path().join("log.next").exists());
         // Killed before the exchange: nothing was in it.
         std::fs::write(folder.path().join("log.next"), "").unwrap();
-        drop(Writer::open(&path, plan).unwrap());
+        drop(Writer::open(&path, plan.clone()).unwrap());
         assert_eq!(read(), ["oldest", "older", "new"]);
     }
 
@@ -495,7 +496,7 @@ mod tests {
             format: LogFormat::Json,
             ..LogPlan::default()
         };
-        let mut writer = Writer::open(&path, plan).unwrap();
+        let mut writer = Writer::open(&path, plan.clone()).unwrap();
         writer.feed(Stream::Stderr, "a \"quoted\" ü\n".as_bytes(), 5);
         // A letter that reads and pieces cut in two stays whole.
         let long = "ü".repeat(LONGEST_PIECE);

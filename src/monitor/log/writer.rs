@@ -1,7 +1,7 @@
 //! Writing records: what is read from the container in one go is appended in
 //! one write.
 
-use std::io;
+use std::io::{self, BufRead as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 
 use super::{LONGEST_PIECE, Stream, TIME_LENGTH, rotate, write_time};
+use crate::monitor::forward::Forward;
 use crate::runtime::{LogFormat, LogPlan};
 
 /// How long the end of an unfinished line is waited for.
@@ -32,17 +33,29 @@ pub(in crate::monitor) struct Writer {
     tails: [(Vec<u8>, Option<Instant>); 2],
     lost: u64,
     reason: Option<io::Error>,
+    /// What ends a record in JSON before its time: the attributes.
+    attributes: Vec<u8>,
+    forward: Option<Forward>,
 }
 
 impl Writer {
     /// Opens a log, making it when it is missing.
     ///
     /// # Errors
-    /// What open(2) returns; `ELOOP` for a link.
-    pub(in crate::monitor) fn open(path: &Path, plan: LogPlan) -> io::Result<Self> {
+    /// What open(2) returns, `ELOOP` for a link; or what connecting to whoever
+    /// else is told returns.
+    pub(in crate::monitor) fn open(path: &Path, mut plan: LogPlan) -> io::Result<Self> {
         rotate::finish(path, plan.max_files)?;
         let (file, length) = open_file(path)?;
+        let forward = plan.forward.take().map(Forward::open).transpose()?;
+        let mut attributes = Vec::new();
+        if !plan.attributes.is_empty() {
+            attributes.extend_from_slice(b",\"attrs\":");
+            serde_json::to_writer(&mut attributes, &plan.attributes)?;
+        }
         Ok(Self {
+            attributes,
+            forward,
             path: path.to_owned(),
             plan,
             file,
@@ -62,7 +75,7 @@ impl Writer {
         while !bytes.is_empty() {
             let room = LONGEST_PIECE - tail.len();
             let near = bytes.get(..room).unwrap_or(bytes);
-            match near.iter().position(|byte| *byte == b'\n') {
+            match end_of_line(near) {
                 Some(end) => {
                     let (line, rest) = bytes.split_at(end);
                     self.record(&written, stream, b'F', &[&tail, line]);
@@ -151,24 +164,41 @@ impl Writer {
     }
 
     fn record_json(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
-        let mut text = pieces.concat();
-        if tag == b'F' {
-            text.push(b'\n');
-        }
-        if self.waiting.len() + TIME_LENGTH + 48 + text.len() > BATCH {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.waiting.len() + TIME_LENGTH + 48 + length > BATCH {
             self.flush();
         }
         self.waiting.extend_from_slice(b"{\"log\":");
-        // A text is always written, and a buffer always takes it.
-        let _ = serde_json::to_writer(&mut self.waiting, &String::from_utf8_lossy(&text));
+        // Most lines are what they are in JSON, too.
+        let plain = |byte: &u8| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
+        if pieces.iter().all(|piece| piece.iter().all(plain)) {
+            self.waiting.push(b'"');
+            for piece in pieces {
+                self.waiting.extend_from_slice(piece);
+            }
+            let end: &[u8] = if tag == b'F' { b"\\n\"" } else { b"\"" };
+            self.waiting.extend_from_slice(end);
+        } else {
+            let mut text = pieces.concat();
+            if tag == b'F' {
+                text.push(b'\n');
+            }
+            // A text is always written, and a buffer always takes it.
+            let _ = serde_json::to_writer(&mut self.waiting, &String::from_utf8_lossy(&text));
+        }
         self.waiting.extend_from_slice(b",\"stream\":\"");
         self.waiting.extend_from_slice(stream.name().as_bytes());
-        self.waiting.extend_from_slice(b"\",\"time\":\"");
+        self.waiting.push(b'"');
+        self.waiting.extend_from_slice(&self.attributes);
+        self.waiting.extend_from_slice(b",\"time\":\"");
         self.waiting.extend_from_slice(time);
         self.waiting.extend_from_slice(b"\"}\n");
     }
 
     fn record(&mut self, time: &[u8; TIME_LENGTH], stream: Stream, tag: u8, pieces: &[&[u8]]) {
+        if let Some(forward) = &mut self.forward {
+            forward.send(stream, tag == b'P', &pieces.concat());
+        }
         match self.plan.format {
             LogFormat::Text => {}
             LogFormat::Json => return self.record_json(time, stream, tag, pieces),
@@ -178,10 +208,13 @@ impl Writer {
         if self.waiting.len() + TIME_LENGTH + 11 + text > BATCH {
             self.flush();
         }
-        self.waiting.extend_from_slice(time);
-        self.waiting.push(b' ');
-        self.waiting.extend_from_slice(stream.name().as_bytes());
-        self.waiting.extend_from_slice(&[b' ', tag, b' ']);
+        // In one go: a line is short, and this is done for each.
+        let mut head = *b"000000000000000000000000000000 stdout F ";
+        head[..TIME_LENGTH].copy_from_slice(time);
+        head[TIME_LENGTH + 1..TIME_LENGTH + 7].copy_from_slice(stream.name().as_bytes());
+        head[TIME_LENGTH + 8] = tag;
+        self.waiting.reserve(head.len() + text + 1);
+        self.waiting.extend_from_slice(&head);
         for piece in pieces {
             self.waiting.extend_from_slice(piece);
         }
@@ -284,6 +317,15 @@ impl Writer {
         self.length += u64::try_from(done).unwrap_or(0);
         Ok(())
     }
+}
+
+/// Where a line ends. The standard library's search goes by words, not bytes,
+/// and is reached by its buffered reading only.
+fn end_of_line(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let skipped = rest.skip_until(b'\n').ok()?;
+    let end = skipped.checked_sub(1)?;
+    (bytes.get(end) == Some(&b'\n')).then_some(end)
 }
 
 /// A file to append to, and its length.
@@ -391,6 +433,8 @@ mod tests {
             tails: Default::default(),
             lost: 0,
             reason: None,
+            attributes: Vec::new(),
+            forward: None,
         };
         for number in 0..200 {
             writer.feed(Stream::Stdout, format!("{number}\n").as_bytes(), 0);

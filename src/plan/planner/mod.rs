@@ -76,7 +76,9 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
     match intent {
         Intent::Up(up) => up::plan(project, &Graph::new(project)?, observed, up),
         Intent::Run(run) => up::run(project, &Graph::new(project)?, observed, run),
-        Intent::Start { services } => running::start(project, &Graph::new(project)?, observed, services),
+        Intent::Start { services, wait } => {
+            running::start(project, &Graph::new(project)?, observed, services, *wait)
+        }
         Intent::Resume { containers, wait } => {
             running::resume(project, &Graph::new(project)?, observed, containers, *wait)
         }

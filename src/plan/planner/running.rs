@@ -40,6 +40,7 @@ pub(super) fn start(
     graph: &Graph,
     observed: &Observed,
     services: &[String],
+    wait: bool,
 ) -> Result<Plan, PlanError> {
     let Named { known, orphans } = named(project, observed, services);
     let only_orphans = known.is_empty() && !orphans.is_empty();
@@ -100,6 +101,7 @@ pub(super) fn start(
         timeout: None,
         signal: None,
         starts_after: |_| true,
+        wait,
         follow_restart: false,
     };
     finish(project, graph, observed, options, slots, warnings)
@@ -153,6 +155,7 @@ pub(super) fn resume(
         selected,
         up: None,
         timeout: None,
+        wait: false,
         signal: None,
         starts_after: if wait { |_| true } else { |link| link.namespace },
         follow_restart: false,
@@ -322,6 +325,7 @@ pub(super) fn restart(
         timeout,
         signal: None,
         // As docker compose: only what restarts with its dependency waits for it.
+        wait: false,
         starts_after: |link| link.restart || link.namespace,
         follow_restart: !no_deps,
     };

@@ -92,6 +92,7 @@ fn started<'a>(
         timeout,
         signal,
         // As docker: nobody waits for a dependency but for its network.
+        wait: false,
         starts_after: |link| link.namespace,
         follow_restart: false,
     };

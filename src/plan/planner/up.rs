@@ -165,6 +165,7 @@ fn decide<'a>(
             timeout: up.timeout,
             signal: None,
             starts_after: |_| true,
+            wait: up.wait && !up.no_start,
             follow_restart: !up.no_deps,
         },
         decider.slots,

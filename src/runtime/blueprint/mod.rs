@@ -66,6 +66,8 @@ pub(crate) struct BundlePlan {
     pub(crate) device_trees: Vec<(PathBuf, i32)>,
     /// The first descriptors from 3 on are the program's.
     pub(crate) preserved: u32,
+    /// It is of a stack: its monitor stays beside it.
+    pub(crate) monitored: bool,
 }
 
 /// Which namespaces are made and entered.
@@ -94,6 +96,40 @@ pub(crate) struct Namespaces {
 pub(crate) struct Mappings {
     pub(crate) uid: Vec<(u32, u32, u32)>,
     pub(crate) gid: Vec<(u32, u32, u32)>,
+}
+
+impl BundlePlan {
+    /// The hooks of a container of a stack, whose monitor stays beside it.
+    fn of_stack(request: &RunRequest, hooks: &oci_spec::runtime::Hooks) -> Self {
+        let list = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
+        let before = [hooks.prestart(), hooks.create_runtime()];
+        Self {
+            runtime_hooks: before
+                .iter()
+                .any(|list| list.as_ref().is_some_and(|list| !list.is_empty())),
+            create_container: list(hooks.create_container()),
+            start_container: list(hooks.start_container()),
+            state: stack_state(request),
+            monitored: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// The state of a container of a stack, as its hooks see it. Its bundle is the
+/// folder that its root is mounted in.
+pub(crate) fn stack_state(request: &RunRequest) -> State {
+    let place = match &request.rootfs {
+        Rootfs::Overlay { mountpoint, .. } => mountpoint.parent().unwrap_or(mountpoint),
+        Rootfs::Directory { path, .. } => path,
+    };
+    let mut state = State::default();
+    state.set_version(request.spec.version().clone());
+    state.set_id(request.id.clone());
+    state.set_status(oci_spec::runtime::ContainerState::Creating);
+    state.set_bundle(place.to_owned());
+    state.set_annotations(request.spec.annotations().clone());
+    state
 }
 
 impl Namespaces {
@@ -147,6 +183,12 @@ pub(crate) enum MountSource {
         kind: String,
         source: String,
         options: Vec<(String, Option<String>)>,
+    },
+    /// Folders together, topmost first, read-only.
+    Layers {
+        layers: Vec<PathBuf>,
+        /// What of them, without a leading `/`; everything when it is empty.
+        inside: PathBuf,
     },
     /// The container's view of the cgroup hierarchies.
     Cgroup,
@@ -267,13 +309,17 @@ impl Blueprint {
     /// is not known yet.
     pub(crate) fn new(request: &RunRequest, given_network: bool) -> Result<Self, SpecError> {
         let spec = &request.spec;
-        if spec.hooks().is_some() {
-            return Err(SpecError::Unsupported("hooks".into()));
-        }
         let mut process = process::plan(spec.process().as_ref().ok_or(SpecError::Missing("process"))?)?;
         process.user.clone_from(&request.user);
         process.group_add.clone_from(&request.group_add);
         let blueprint = Self::of_spec(spec, &request.rootfs, process, &request.confined, given_network)?;
+        if spec
+            .linux()
+            .as_ref()
+            .is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()))
+        {
+            return Err(SpecError::Unsupported("linux.netDevices in a stack".into()));
+        }
         if blueprint.namespaces.has_user() || blueprint.namespaces.clone & libc::CLONE_NEWNS == 0 {
             return Err(SpecError::Unsupported(
                 "a user namespace, or a mount namespace by path, in a stack".into(),
@@ -284,6 +330,21 @@ impl Blueprint {
         }
         for populate in &request.populate {
             clean(&populate.destination)?;
+        }
+        let mut blueprint = blueprint;
+        for step in &mut blueprint.mounts {
+            if let (Some(layers), MountSource::Bind { path, .. }) =
+                (request.layered.get(&step.target), &step.source)
+            {
+                let inside = path.strip_prefix("/").unwrap_or(path).to_owned();
+                step.source = MountSource::Layers {
+                    layers: layers.clone(),
+                    inside,
+                };
+            }
+        }
+        if let Some(hooks) = spec.hooks() {
+            blueprint.bundle = Some(BundlePlan::of_stack(request, hooks));
         }
         let mut blueprint = Self {
             populate: request.populate.clone(),
@@ -376,13 +437,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), SpecError> {
             Ok(())
         }
     };
-    refuse(
-        linux
-            .net_devices()
-            .as_ref()
-            .is_some_and(|devices| !devices.is_empty()),
-        "linux.netDevices",
-    )?;
     refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
     refuse(
         linux

@@ -137,6 +137,7 @@ pub(super) fn step(
         let proc = match &source {
             MountSource::FileSystem { kind, .. } => kind == "proc",
             MountSource::Bind { confined, .. } => confined.is_none(),
+            MountSource::Layers { .. } => false,
             MountSource::Remount => true,
             MountSource::Cgroup => false,
         };

@@ -170,11 +170,46 @@ fn processor(path: &Path, cpu: &LinuxCpu, v2: bool, wishes: &mut Wishes) -> Resu
             write(path, "cpu.rt_period_us", &period.to_string())?;
         }
         if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-            write(path, "cpu.rt_runtime_us", &runtime.to_string())?;
+            grant_real_time(path, runtime)?;
         }
         wishes.fulfilled("real-time processor limit");
     }
     Ok(())
+}
+
+/// Sets the time of real-time processes. A group has no more than those above it
+/// leave, and ours begin with none: they are given what those below need. The
+/// kernel's own bound is that of the root.
+fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
+    const FILE: &str = "cpu.rt_runtime_us";
+    let error = match write(path, FILE, &runtime.to_string()) {
+        Err(error) => error,
+        Ok(()) => return Ok(()),
+    };
+    let time = |folder: &Path| -> Option<i64> {
+        std::fs::read_to_string(folder.join(FILE))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    let Some((above, now)) = path.parent().and_then(|above| Some((above, time(above)?))) else {
+        return Err(error);
+    };
+    let beside = std::fs::read_dir(above)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|other| other != path && other.is_dir());
+    let needed = beside
+        .filter_map(|other| time(&other))
+        .fold(runtime, i64::saturating_add);
+    if now < 0 || now >= needed {
+        return Err(error);
+    }
+    grant_real_time(above, needed)?;
+    write(path, FILE, &runtime.to_string())
 }
 
 fn throttles(io: &LinuxBlockIo) -> [(&'static str, &'static str, &Option<Vec<LinuxThrottleDevice>>); 4] {

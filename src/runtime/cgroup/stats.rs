@@ -1,6 +1,5 @@
 //! What a cgroup uses, in the form callers of `events` know.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,41 +15,40 @@ impl Cgroup {
         let mut all = Map::new();
         for folder in &self.folders {
             let v2 = folder.version == Version::V2;
-            let has = |name: &str| folder.controllers.iter().any(|known| known == name);
             if v2 {
                 // Counted without any controller.
                 merge(&mut all, "cpu", processor_v2(folder));
             } else {
-                if has("cpuacct") {
+                if folder.has("cpuacct") {
                     merge(&mut all, "cpu", accounting_v1(folder));
                 }
-                if has("cpu") {
+                if folder.has("cpu") {
                     merge(&mut all, "cpu", throttling_v1(folder));
                 }
             }
-            if has("memory") {
+            if folder.has("memory") {
                 merge(
                     &mut all,
                     "memory",
                     if v2 { memory_v2(folder) } else { memory_v1(folder) },
                 );
             }
-            if has("pids") {
-                let limit = number(folder, "pids.max").unwrap_or(0);
+            if folder.has("pids") {
+                let limit = folder.number("pids.max").unwrap_or(0);
                 merge(
                     &mut all,
                     "pids",
-                    json!({"current": number(folder, "pids.current"), "limit": limit}),
+                    json!({"current": folder.number("pids.current"), "limit": limit}),
                 );
             }
-            if has("blkio") || has("io") {
+            if folder.has("blkio") || folder.has("io") {
                 merge(
                     &mut all,
                     "blkio",
                     if v2 { disks_v2(folder) } else { disks_v1(folder) },
                 );
             }
-            if has("hugetlb") {
+            if folder.has("hugetlb") {
                 merge(&mut all, "hugetlb", huge_pages(folder));
             }
         }
@@ -67,43 +65,23 @@ fn merge(all: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-fn text(folder: &Folder, file: &str) -> Option<String> {
-    fs::read_to_string(folder.path.join(file)).ok()
-}
-
-/// A file with one number; `max` is none.
-fn number(folder: &Folder, file: &str) -> Option<u64> {
-    text(folder, file)?.trim().parse().ok()
-}
-
-/// A file with a name and a number in each line.
-fn table(folder: &Folder, file: &str) -> BTreeMap<String, u64> {
-    text(folder, file)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_owned(), value.trim().parse().ok()?))
-        })
-        .collect()
-}
-
 fn accounting_v1(folder: &Folder) -> Value {
-    let per: Vec<u64> = text(folder, "cpuacct.usage_percpu")
+    let per: Vec<u64> = folder
+        .text("cpuacct.usage_percpu")
         .unwrap_or_default()
         .split_whitespace()
         .filter_map(|field| field.parse().ok())
         .collect();
     json!({"usage": {
-        "total": number(folder, "cpuacct.usage"),
+        "total": folder.number("cpuacct.usage"),
         "percpu": per,
-        "kernel": number(folder, "cpuacct.usage_sys"),
-        "user": number(folder, "cpuacct.usage_user"),
+        "kernel": folder.number("cpuacct.usage_sys"),
+        "user": folder.number("cpuacct.usage_user"),
     }})
 }
 
 fn throttling_v1(folder: &Folder) -> Value {
-    let stat = table(folder, "cpu.stat");
+    let stat = folder.table("cpu.stat");
     json!({"throttling": {
         "periods": stat.get("nr_periods"),
         "throttledPeriods": stat.get("nr_throttled"),
@@ -112,12 +90,12 @@ fn throttling_v1(folder: &Folder) -> Value {
 }
 
 fn processor_v2(folder: &Folder) -> Value {
-    let stat = table(folder, "cpu.stat");
+    let stat = folder.table("cpu.stat");
     let nanoseconds = |name: &str| stat.get(name).map(|time| time.saturating_mul(1000));
     let mut value = json!({"psi": pressure(&folder.path, "cpu.pressure")});
     if let (Some(total), Some(object)) = (nanoseconds("usage_usec"), value.as_object_mut())
         // In a hybrid layout the version 1 hierarchy has counted it.
-        && folder.controllers.iter().any(|name| name == "cpu")
+        && folder.has("cpu")
     {
         object.insert(
             "usage".into(),
@@ -137,7 +115,7 @@ fn processor_v2(folder: &Folder) -> Value {
 
 fn memory_v1(folder: &Folder) -> Value {
     let usage = |prefix: &str| {
-        let read = |name: &str| number(folder, &format!("{prefix}.{name}"));
+        let read = |name: &str| folder.number(&format!("{prefix}.{name}"));
         read("usage_in_bytes").map(|used| {
             json!({
                 "usage": used,
@@ -147,7 +125,7 @@ fn memory_v1(folder: &Folder) -> Value {
             })
         })
     };
-    let raw = table(folder, "memory.stat");
+    let raw = folder.table("memory.stat");
     json!({
         "cache": raw.get("total_cache").or_else(|| raw.get("cache")),
         "usage": usage("memory"),
@@ -159,13 +137,13 @@ fn memory_v1(folder: &Folder) -> Value {
 }
 
 fn memory_v2(folder: &Folder) -> Value {
-    let raw = table(folder, "memory.stat");
+    let raw = folder.table("memory.stat");
     let usage = |name: &str| {
         json!({
-            "usage": number(folder, &format!("{name}.current")),
-            "max": number(folder, &format!("{name}.peak")),
-            "failcnt": table(folder, &format!("{name}.events")).get("max"),
-            "limit": number(folder, &format!("{name}.max")).unwrap_or(u64::MAX),
+            "usage": folder.number(&format!("{name}.current")),
+            "max": folder.number(&format!("{name}.peak")),
+            "failcnt": folder.table(&format!("{name}.events")).get("max"),
+            "limit": folder.number(&format!("{name}.max")).unwrap_or(u64::MAX),
         })
     };
     json!({
@@ -179,7 +157,8 @@ fn memory_v2(folder: &Folder) -> Value {
 
 fn disks_v1(folder: &Folder) -> Value {
     let entries = |file: &str| -> Vec<Value> {
-        text(folder, file)
+        folder
+            .text(file)
             .unwrap_or_default()
             .lines()
             .filter_map(|line| {
@@ -203,7 +182,7 @@ fn disks_v1(folder: &Folder) -> Value {
 
 fn disks_v2(folder: &Folder) -> Value {
     let (mut bytes, mut times) = (Vec::new(), Vec::new());
-    for line in text(folder, "io.stat").unwrap_or_default().lines() {
+    for line in folder.text("io.stat").unwrap_or_default().lines() {
         let mut fields = line.split_whitespace();
         let numbers = fields
             .next()
@@ -242,7 +221,7 @@ fn huge_pages(folder: &Folder) -> Value {
             .strip_prefix("hugetlb.")
             .and_then(|rest| rest.strip_suffix(suffix));
         if let Some(size) = size.filter(|size| !size.contains('.')) {
-            sizes.insert(size.to_owned(), json!({"usage": number(folder, &name)}));
+            sizes.insert(size.to_owned(), json!({"usage": folder.number(&name)}));
         }
     }
     sizes.into()

@@ -26,15 +26,59 @@ pub(super) fn prepare(base: &Path, folder: &mut Folder, resources: Option<&Linux
         let offered = fs::read_to_string(above.join("cgroup.controllers")).unwrap_or_default();
         let on = fs::read_to_string(above.join("cgroup.subtree_control")).unwrap_or_default();
         let on: Vec<&str> = on.split_whitespace().collect();
-        for controller in offered.split_whitespace() {
-            if asked(controller) && !on.contains(&controller) {
-                let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
-            }
+        let mut wanted = offered
+            .split_whitespace()
+            .filter(|controller| asked(controller) && !on.contains(controller))
+            .peekable();
+        if wanted.peek().is_some() && above == base {
+            let _ = make_way(base);
+        }
+        for controller in wanted {
+            let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
         }
         above.push(part);
     }
     let has = fs::read_to_string(folder.path.join("cgroup.controllers")).unwrap_or_default();
     folder.controllers = has.split_whitespace().map(str::to_owned).collect();
+}
+
+/// How often processes are looked for that were born while others were moved.
+const TRIES: u32 = 20;
+
+/// Where the processes of a delegated subtree go.
+const PLACE_OF_OTHERS: &str = "init";
+
+/// Moves the processes of a base into a folder below it. A folder with processes
+/// cannot have controllers on for those below it, but for the root of all
+/// (which has no type): where we live in somebody's delegated subtree, perhaps
+/// in a container, those processes may be ourselves and who has started us. That
+/// is what managers of delegated subtrees do (systemd's CGROUP_DELEGATION.md,
+/// "inner nodes have no processes"). First of all: controllers of threads (cpu,
+/// pids) can be switched on in spite of processes, and then nothing can be moved
+/// any more.
+fn make_way(base: &Path) -> io::Result<()> {
+    if !base.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let place = base.join(PLACE_OF_OTHERS);
+    for _ in 0..TRIES {
+        let processes = fs::read_to_string(base.join("cgroup.procs"))?;
+        if processes.is_empty() {
+            break;
+        }
+        match fs::create_dir(&place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        for pid in processes.lines() {
+            match fs::write(place.join("cgroup.procs"), pid) {
+                // It has ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sets the limits of the folder's controllers.

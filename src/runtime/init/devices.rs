@@ -61,6 +61,11 @@ pub(super) fn make_usual(root: BorrowedFd<'_>, nodes: bool) -> Result<(), Failur
         }
     }
     for (name, target) in LINKS {
+        // As the runtimes before us: only on kernels that have it.
+        let core = || place::open(root, Path::new(target), OFlags::PATH, false).is_ok();
+        if name == "core" && !core() {
+            continue;
+        }
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(name)(error.into())),

@@ -79,6 +79,36 @@ fn find(process: &ProcessPlan, passwd: &str, group: &str) -> Result<Identity, (S
     Ok(identity)
 }
 
+/// For fuzzing: a wanted user with files of a container.
+///
+/// # Panics
+/// When a plain number that no account is named after becomes another, or one
+/// out of range is taken.
+pub(in crate::runtime) fn check_user(wanted: &str, files: &str) {
+    let process = ProcessPlan {
+        user: Some(wanted.to_owned()),
+        ..ProcessPlan::default()
+    };
+    let Ok(found) = find(&process, files, files) else {
+        return;
+    };
+    if wanted.is_empty() {
+        return;
+    }
+    let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
+    let named = |name: &str, entry: &str| entry.split(':').next() == Some(name);
+    for (text, number) in [(user, found.uid), (group, found.gid)] {
+        let is_name = files.lines().any(|entry| named(text, entry));
+        if digits(text) && !is_name {
+            assert_eq!(text.parse(), Ok(number), "{wanted:?} is {found:?}");
+        }
+        if !text.is_empty() && !digits(text) {
+            assert!(is_name, "{wanted:?} is {found:?}");
+        }
+        assert!(number <= MOST || is_name, "{wanted:?} is {found:?}");
+    }
+}
+
 fn named(wanted: &str, passwd: &str, group: &str) -> Result<Identity, (String, &'static str)> {
     let (user, main) = match wanted.split_once(':') {
         Some((user, main)) => (user, Some(main)),

@@ -27,6 +27,7 @@ pub(crate) mod report;
 mod rootfs;
 
 pub(super) use self::apply::set_oom_score;
+pub(super) use self::identity::check_user;
 pub(super) use self::notify::Notifier;
 pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
@@ -196,7 +197,7 @@ fn run(
         state,
         wait,
         listener,
-        outlives: bundle.is_some(),
+        outlives: bundle.is_some_and(|bundle| !bundle.monitored),
         preserved: bundle.map_or(0, |bundle| bundle.preserved),
         own: Cell::new(0),
     };

@@ -15,7 +15,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::place::{self, Kind};
 use super::populate;
-use super::rootfs::file_system;
+use super::rootfs::{self, file_system};
 use crate::runtime::blueprint::{Blueprint, Mappings, MountAttributes, MountSource, MountStep};
 use crate::runtime::cgroup::View;
 use crate::runtime::error::{Failure, Step};
@@ -103,15 +103,50 @@ fn open_shm(namespace: &Path) -> io::Result<OwnedFd> {
     Ok(tree?)
 }
 
+/// File systems that are made of nothing, wherever they are mounted.
+const KERNEL: [&str; 8] = [
+    "proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2",
+];
+
+/// Folders together as a detached mount, or a part of it.
+fn open_layers(layers: &[PathBuf], inside: &Path) -> io::Result<OwnedFd> {
+    let tree = rootfs::layers(layers)?;
+    if inside.as_os_str().is_empty() {
+        return Ok(tree);
+    }
+    let part = place::open(tree.as_fd(), inside, OFlags::PATH, true)?;
+    open_tree(&part, "", clone(false) | OpenTreeFlags::AT_EMPTY_PATH).map_err(|error| {
+        if error == rustix::io::Errno::INVAL {
+            // A part of what is mounted nowhere yet.
+            return io::Error::other("a part of an image needs Linux 6.15 or newer");
+        }
+        error.into()
+    })
+}
+
 /// The source of a bind mount as a detached copy.
 fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
-    let MountSource::Bind {
-        path,
-        recursive,
-        confined,
-    } = &step.source
-    else {
-        return Ok(None);
+    let (path, recursive, confined) = match &step.source {
+        MountSource::Bind {
+            path,
+            recursive,
+            confined,
+        } => (path, recursive, confined),
+        MountSource::Layers { layers, inside } => return open_layers(layers, inside).map(Some),
+        // Of a device or folders of the host, which are in sight now only.
+        MountSource::FileSystem {
+            kind,
+            source,
+            options,
+        } if !KERNEL.contains(&kind.as_str()) => {
+            let options: Vec<_> = options
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_deref()))
+                .collect();
+            let set = step.attributes.set | step.attributes.set_below;
+            return file_system(kind, source, &options, set & !RDONLY).map(Some);
+        }
+        _ => return Ok(None),
     };
     let tree = open_source(path, *recursive, confined.as_deref())?;
     if step.target == Path::new("/proc") && !place::in_procfs(tree.as_fd()) {
@@ -215,7 +250,7 @@ fn mount(
     };
     let attributes = step.attributes;
     match &step.source {
-        MountSource::Bind { .. } => {
+        MountSource::Bind { .. } | MountSource::Layers { .. } => {
             let tree = tree.ok_or_else(|| (None, io::ErrorKind::NotFound.into()))?;
             let kind = Kind::of(tree.as_fd()).map_err(|error| (None, error))?;
             let target = target(kind).map_err(|error| (None, error))?;
@@ -234,7 +269,15 @@ fn mount(
                 .map(|(name, value)| (name.as_str(), value.as_deref()))
                 .collect();
             let set = attributes.set | attributes.set_below;
-            let tree = file_system(kind, source, &options, set & !RDONLY).map_err(named)?;
+            // As mount(2) has it: read-only is the file system of a fresh /sys, too.
+            let mut options = options;
+            if kind == "sysfs" && set & RDONLY != 0 {
+                options.push(("ro", None));
+            }
+            let tree = match tree {
+                Some(tree) => tree,
+                None => file_system(kind, source, &options, set & !RDONLY).map_err(named)?,
+            };
             if step.copy_up {
                 let plain = !options.iter().any(|(name, _)| *name == "mode");
                 populate::copy_content(target.as_fd(), tree.as_fd(), plain).map_err(named)?;

@@ -152,6 +152,28 @@ fn hide(layer: &Path, upper: &Path, mask: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Folders together as a detached mount, topmost first, for reading.
+///
+/// # Errors
+/// `Unsupported` for several on a kernel before 6.8, which has no detached ones.
+pub(super) fn layers(folders: &[PathBuf]) -> io::Result<OwnedFd> {
+    match folders {
+        [] => file_system("tmpfs", "tmpfs", &[("mode", Some("755"))], 0),
+        [one] => bind(one),
+        several => {
+            let paths: Vec<&Path> = several.iter().map(PathBuf::as_path).collect();
+            let release = rustix::system::uname();
+            if !takes_layers_one_by_one(release.release().to_str().unwrap_or_default()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "mounting an image needs Linux 6.8 or newer",
+                ));
+            }
+            overlay_one_by_one(&paths, None)
+        }
+    }
+}
+
 /// Mounts an overlay at `place`; `lower` topmost first. A descriptor of its root.
 fn overlay(lower: &[&Path], writable: Option<(&Path, &Path)>, place: &Path) -> io::Result<OwnedFd> {
     // Asking the kernel by trying would leave a line in its log at every start.

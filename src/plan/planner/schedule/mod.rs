@@ -35,6 +35,8 @@ pub(super) struct Options<'a> {
     pub(super) signal: Option<String>,
     /// Along which links a start waits for dependencies.
     pub(super) starts_after: fn(&Link) -> bool,
+    /// The user waits for all that the command is about.
+    pub(super) wait: bool,
     /// Whether dependents with `depends_on.restart` stop before their dependency.
     pub(super) follow_restart: bool,
 }

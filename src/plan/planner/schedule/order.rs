@@ -9,7 +9,7 @@ use super::super::network::{Fate as NetworkFate, may_overlap};
 use super::super::teardown::stops_in_order;
 use super::super::{Fate, Slot, is_orphan, recorded};
 use super::{BARRIER, Schedule, Steps};
-use crate::graph::{Link, attached, mounted};
+use crate::graph::{Link, attached, mounted, mounted_images};
 use crate::project::{Protocol, Service};
 
 impl<'a> Schedule<'a> {
@@ -264,6 +264,7 @@ impl<'a> Schedule<'a> {
     pub(super) fn needs_of(&self, service: &'a Service, hooks: bool) -> Vec<Step> {
         let mut needs = Vec::new();
         needs.extend(self.pulls.get(service.image.as_str()));
+        needs.extend(mounted_images(service).filter_map(|image| self.pulls.get(image)));
         if hooks {
             let images = service.pre_start.iter().filter_map(|hook| hook.image.as_deref());
             needs.extend(images.filter_map(|image| self.pulls.get(image)));

@@ -6,7 +6,7 @@ use super::super::super::{Cause, ObservedNetwork, Operation, PlanError, Up};
 use super::super::network::Fate as NetworkFate;
 use super::super::{Fate, hold};
 use super::Schedule;
-use crate::graph::{attached, mounted};
+use crate::graph::{attached, mounted, mounted_images};
 use crate::project::PullPolicy;
 
 impl<'a> Schedule<'a> {
@@ -38,7 +38,7 @@ impl<'a> Schedule<'a> {
             *forced |= always;
             *required |= self.options.required.contains(name) || !self.options.selected.contains(name);
         }
-        self.add_hook_images(&mut wanted);
+        self.add_further_images(&mut wanted);
         for (image, (always, required)) in wanted {
             let here = self.observed.images.contains_key(image);
             let operation = Operation::PullImage {
@@ -56,14 +56,15 @@ impl<'a> Schedule<'a> {
         Ok(())
     }
 
-    /// The images of `pre_start` hooks that may be run.
-    fn add_hook_images(&self, wanted: &mut BTreeMap<&'a str, (bool, bool)>) {
+    /// The images that containers mount, and those of `pre_start` hooks that may
+    /// be run.
+    fn add_further_images(&self, wanted: &mut BTreeMap<&'a str, (bool, bool)>) {
         let project = self.project;
         for (name, service) in &project.services {
-            if service.pre_start.is_empty() || !self.slots_of(name).any(|(slot, _)| slot.start) {
-                continue;
-            }
-            for image in service.pre_start.iter().filter_map(|hook| hook.image.as_deref()) {
+            let starts = self.slots_of(name).any(|(slot, _)| slot.start);
+            let hooks = service.pre_start.iter().filter_map(|hook| hook.image.as_deref());
+            let mounted = mounted_images(service).filter(|_| self.is_made(name));
+            for image in hooks.filter(|_| starts).chain(mounted) {
                 if !self.observed.images.contains_key(image) {
                     wanted.entry(image).or_insert((false, true));
                 }

@@ -212,9 +212,9 @@ impl<'a> Schedule<'a> {
         waited
     }
 
-    /// `up --wait`: the user waits for everything the command is about.
+    /// `up --wait`, `start --wait`: the user waits for everything the command is about.
     pub(super) fn add_waits(&mut self) {
-        if !self.options.up.is_some_and(|up| up.wait && !up.no_start) {
+        if !self.options.wait {
             return;
         }
         let project = self.project;

@@ -1,0 +1,10 @@
+//! `runtime::container_log` with whatever the fuzzer finds.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../runtime.rs"]
+#[allow(dead_code)]
+mod runtime;
+
+fuzz_target!(|text: &str| runtime::container_log(text));

@@ -1,0 +1,10 @@
+//! `runtime::oci_config` with whatever the fuzzer finds.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../runtime.rs"]
+#[allow(dead_code)]
+mod runtime;
+
+fuzz_target!(|text: &str| runtime::oci_config(text));

@@ -1,0 +1,194 @@
+//! The processes of a cgroup: listed, signalled, frozen and killed together.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::{Cgroup, CgroupError, Folder, Version, Warning, pause, write};
+use crate::sys::pidfd;
+
+impl Cgroup {
+    /// The processes in it and below it.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut list = Vec::new();
+        for folder in &self.folders {
+            collect(&folder.path, &mut list);
+        }
+        list.sort_unstable();
+        list.dedup();
+        list
+    }
+
+    /// Kills every process in it and waits until they are gone.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when some outlive `patience` (they hang in the kernel).
+    pub fn kill(&self, patience: Duration) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(folder) = self.unified() {
+                // Everything at once where the kernel can (5.14), even what
+                // forks faster than we look.
+                let _ = fs::write(folder.join("cgroup.kill"), "1");
+            }
+            let processes = self.processes();
+            if processes.is_empty() {
+                return Ok(());
+            }
+            let open = |number: u32| {
+                let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
+                Some((
+                    number,
+                    rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?,
+                ))
+            };
+            let mut ends: Vec<_> = processes.into_iter().filter_map(open).collect();
+            // A number may have passed to another process between the list and
+            // the descriptor: what is killed must be in a second list too.
+            let members = self.processes();
+            ends.retain(|(number, _)| members.binary_search(number).is_ok());
+            for (_, end) in &ends {
+                let _ = pidfd::send_signal(end.as_fd(), libc::SIGKILL);
+            }
+            // What the freezer of version 1 holds does not even die.
+            if let Some(folder) = self.freezer().filter(|folder| folder.version == Version::V1) {
+                let _ = write(&folder.path, "freezer.state", "THAWED");
+            }
+            for (_, end) in &ends {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = Timespec {
+                    tv_sec: left.as_secs().cast_signed(),
+                    tv_nsec: left.subsec_nanos().into(),
+                };
+                let mut fds = [PollFd::new(end, PollFlags::IN)];
+                let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)));
+            }
+            if Instant::now() >= deadline {
+                let path = self
+                    .folders
+                    .first()
+                    .map(|folder| folder.path.clone())
+                    .unwrap_or_default();
+                return Err(CgroupError::io("empty", &path)(io::ErrorKind::TimedOut.into()));
+            }
+            if ends.is_empty() {
+                // Ended between the two looks, or leaving right now.
+                pause(Duration::from_micros(200));
+            }
+        }
+    }
+
+    /// Sends a signal to every process in it, once.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when one cannot be signalled.
+    pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
+        let folder = self
+            .folders
+            .first()
+            .map(|folder| folder.path.clone())
+            .unwrap_or_default();
+        for number in self.processes() {
+            let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
+                continue;
+            };
+            let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            // Its number may have passed to another process before it was opened.
+            if self.processes().binary_search(&number).is_err() {
+                continue;
+            }
+            match pidfd::send_signal(process.as_fd(), signal) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(CgroupError::io("signal processes of", &folder)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder that freezes: version 2 where there is one, also without
+    /// controllers.
+    fn freezer(&self) -> Option<&Folder> {
+        let v2 =
+            |folder: &&Folder| folder.version == Version::V2 && folder.path.join("cgroup.freeze").exists();
+        let v1 = |folder: &&Folder| {
+            folder.version == Version::V1 && folder.controllers.iter().any(|name| name == "freezer")
+        };
+        let mut folders = self.folders.iter();
+        folders.clone().find(v2).or_else(|| folders.find(v1))
+    }
+
+    /// Whether all its processes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        let Some(folder) = self.freezer() else {
+            return false;
+        };
+        match folder.version {
+            Version::V2 => fs::read_to_string(folder.path.join("cgroup.events"))
+                .is_ok_and(|text| text.lines().any(|line| line == "frozen 1")),
+            Version::V1 => fs::read_to_string(folder.path.join("freezer.state"))
+                .is_ok_and(|text| text.trim() == "FROZEN"),
+        }
+    }
+
+    /// Freezes or thaws all its processes, and waits until they are.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`]; of kind `TimedOut` when a process does not freeze
+    /// within ten seconds (then all are thawed again).
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let Some(folder) = self.freezer() else {
+            return Err(CgroupError::Unenforced(Warning {
+                wish: "freezing".into(),
+                reason: "no freezer controller".into(),
+            }));
+        };
+        let (file, value) = match (folder.version, frozen) {
+            (Version::V2, true) => ("cgroup.freeze", "1"),
+            (Version::V2, false) => ("cgroup.freeze", "0"),
+            (Version::V1, true) => ("freezer.state", "FROZEN"),
+            (Version::V1, false) => ("freezer.state", "THAWED"),
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut wait = Duration::from_micros(100);
+        loop {
+            // Version 1 may need to be asked again while processes fork.
+            write(&folder.path, file, value)?;
+            if self.is_frozen() == frozen {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                if frozen {
+                    let _ = self.freeze(false);
+                }
+                return Err(CgroupError::io("freeze", &folder.path)(
+                    io::ErrorKind::TimedOut.into(),
+                ));
+            }
+            pause(wait);
+            wait = (wait * 2).min(Duration::from_millis(10));
+        }
+    }
+}
+
+fn collect(folder: &Path, list: &mut Vec<u32>) {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    list.extend(
+        text.lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|pid| *pid != 0),
+    );
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), list);
+        }
+    }
+}
