@@ -6,17 +6,22 @@
 //! of this benchmark's stand for the state root (on disk) and the run directory
 //! (in memory). Each figure is the median of whole-process wall times; the rounds
 //! go through all tools in turn, so that a machine whose speed drifts drifts for
-//! all of them.
+//! all of them. The last table has what issues promise, with the promise beside it;
+//! `-- --goals` prints that alone.
 
 #![allow(clippy::print_stdout, reason = "its table is what it is for")]
 #![allow(clippy::exit, reason = "it stands for the process it has started")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rcompose::plan::{ContainerState, Intent, Observed, ObservedContainer, ObservedNetwork, Owner, Up, plan};
+use rcompose::project::{Attachment, Condition, Dependency, Network, Project, Service};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -70,11 +75,14 @@ fn main() -> Result<()> {
         rule.push_str(" ---: |");
     }
     println!("{head} rcompose / floor |\n{rule} ---: |");
-    for size in SIZES {
+    let all = !arguments.iter().any(|argument| argument == "--goals");
+    for size in SIZES.into_iter().filter(|_| all) {
         bench.stack(size, &tools, rounds)?;
     }
-    println!("\nMonitor (one a container) and supervisor (one a stack), memory in KiB:\n");
-    bench.memory(&tools[0])
+    println!("\nMonitor (one a container) and supervisor (one a stack), 50 services, memory in KiB:\n");
+    bench.memory(&tools[0])?;
+    println!("\nWhat has a goal, rcompose alone:\n\n| what | measured | goal |\n| --- | ---: | ---: |");
+    bench.goals(&tools[0], rounds)
 }
 
 struct Bench {
@@ -239,29 +247,276 @@ impl Bench {
     }
 
     fn memory(&self, tool: &Tool) -> Result<()> {
-        tool.run(self, 10, &["up", "-d"])?;
-        let own = std::fs::read_link("/proc/self/ns/mnt").ok();
+        tool.run(self, 50, &["up", "-d"])?;
         println!("| process | resident | private, dirty |\n| --- | ---: | ---: |");
         for role in ["__monitor", "__supervisor"] {
             let (mut resident, mut private, mut count) = (0, 0, 0);
-            for process in std::fs::read_dir("/proc")?.flatten() {
-                let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-                let mut words = line.split(|byte| *byte == 0);
-                let space = std::fs::read_link(process.path().join("ns/mnt")).ok();
-                if words.nth(1) == Some(role.as_bytes()) && space == own {
-                    let rollup =
-                        std::fs::read_to_string(process.path().join("smaps_rollup")).unwrap_or_default();
-                    resident += field(&rollup, "Rss:");
-                    private += field(&rollup, "Private_Dirty:");
-                    count += 1;
-                }
+            for process in self.processes(role) {
+                let rollup =
+                    std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
+                resident += field(&rollup, "Rss:");
+                private += field(&rollup, "Private_Dirty:");
+                count += 1;
             }
             let each = |sum: u64| sum / count.max(1);
             println!("| {role} ({count}) | {} | {} |", each(resident), each(private));
         }
-        tool.run(self, 10, &["down"])?;
+        tool.run(self, 50, &["down"])?;
         Ok(())
     }
+
+    /// Rows of what is promised, each with the promise beside it.
+    fn goals(&self, tool: &Tool, rounds: usize) -> Result<()> {
+        let row = |what: &str, measured: String, goal: &str| println!("| {what} | {measured} | {goal} |");
+        let milliseconds = |times: Vec<f64>| format!("{:.1} ms", median(times));
+        let folder = self.folder.path().join("goals");
+        let out = folder.join("out");
+        std::fs::create_dir_all(&out)?;
+        let path = folder.join("compose.yaml");
+        let command = |arguments: &[&str]| {
+            let mut command = Command::new(&tool.command[0]);
+            command.arg("-f").arg(&path).args(arguments);
+            command.env_remove("RCOMPOSE_STATE_ROOT").stdin(Stdio::null());
+            command
+        };
+        let run = |arguments: &[&str]| time(&mut command(arguments));
+        // Fifty services, the first of which says when it runs.
+        let write = |mark: usize| -> Result<()> {
+            let mut text = format!(
+                "services:\n  s0:\n    image: \"{}\"\n    command: [/bin/sleeper]\n    environment: {{MARK: \"{mark}\"}}\n    volumes: [\"{}:/out\"]\n",
+                tool.image,
+                out.display()
+            );
+            for number in 1..50 {
+                writeln!(
+                    text,
+                    "  s{number}:\n    image: \"{}\"\n    command: [/bin/sleeper]",
+                    tool.image
+                )?;
+            }
+            let fresh = folder.join("fresh");
+            std::fs::write(&fresh, text)?;
+            Ok(std::fs::rename(fresh, &path)?)
+        };
+        let marked = |mark: usize| wait_until(&out.join("mark"), mark.to_string().as_bytes());
+        write(0)?;
+        run(&["up", "-d"])?;
+        let mut same = Vec::new();
+        let mut changed = Vec::new();
+        for round in 1..=rounds {
+            same.push(run(&["up", "-d"])?);
+            write(round)?;
+            changed.push(run(&["up", "-d"])?);
+        }
+        row("up -d of 50, nothing to do", milliseconds(same), "15 ms");
+        row("up -d of 50, one changed", milliseconds(changed), "60 ms");
+        // Nobody has asked for anything for a while.
+        let supervisor = self
+            .processes("__supervisor")
+            .into_iter()
+            .next()
+            .ok_or("no supervisor")?;
+        let supervised = supervisor.to_string();
+        let (before, begun) = (spent(&supervised)?, Instant::now());
+        std::thread::sleep(Duration::from_secs(5));
+        let share = (spent(&supervised)? - before) / begun.elapsed().as_secs_f64() * 100.0;
+        row(
+            "a supervisor of 50 when idle",
+            format!("{share:.3} % of a core"),
+            "0.1 %",
+        );
+        let rollup = std::fs::read_to_string(format!("/proc/{supervisor}/smaps_rollup"))?;
+        let resident = format!(
+            "{:.1} MiB ({:.1} of its own)",
+            field(&rollup, "Rss:") as f64 / 1024.0,
+            field(&rollup, "Private_Dirty:") as f64 / 1024.0
+        );
+        row("its memory", resident, "8 MiB");
+        run(&["up", "-d", "--watch"])?;
+        let mut saves = Vec::new();
+        for round in rounds + 1..=2 * rounds {
+            // What a supervisor has just read it reads again, once.
+            std::thread::sleep(Duration::from_millis(500));
+            let begun = Instant::now();
+            write(round)?;
+            marked(round)?;
+            saves.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        row(
+            "from the save of its file to the new container, 50",
+            milliseconds(saves),
+            "150 ms",
+        );
+        run(&["down"])?;
+        // A chain in which each waits for the health of the one before.
+        let mut text = "services:\n".to_owned();
+        for number in 0..10 {
+            writeln!(
+                text,
+                "  c{number}:\n    image: \"{}\"\n    command: [/bin/sleeper]\n    healthcheck: {{test: [CMD, /bin/sleeper, x], interval: 1s}}",
+                tool.image
+            )?;
+            if number > 0 {
+                writeln!(
+                    text,
+                    "    depends_on: {{c{}: {{condition: service_healthy}}}}",
+                    number - 1
+                )?;
+            }
+        }
+        std::fs::write(&path, text)?;
+        let mut chains = Vec::new();
+        for _ in 0..rounds {
+            chains.push(run(&["up", "-d"])?);
+            run(&["down"])?;
+        }
+        row(
+            "up -d of a chain of 10, each healthy at once",
+            milliseconds(chains),
+            "1000 ms",
+        );
+        for count in [1_000, 10_000] {
+            let [first, none, all] = plans(count)?;
+            row(
+                &format!("plan {count} services: first up, nothing to do, all changed"),
+                format!("{first:.1}, {none:.1}, {all:.1} ms"),
+                if count == 10_000 { "100 ms" } else { "" },
+            );
+        }
+        Ok(())
+    }
+
+    /// Processes of a role in this mount namespace.
+    fn processes(&self, role: &str) -> Vec<u32> {
+        let own = std::fs::read_link("/proc/self/ns/mnt").ok();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers
+            .filter(|pid: &u32| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let space = std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+                line.split(|byte| *byte == 0).nth(1) == Some(role.as_bytes()) && space == own
+            })
+            .collect()
+    }
+}
+
+/// Waits for a file to have this content.
+fn wait_until(path: &Path, content: &[u8]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::read(path).ok().as_deref() != Some(content) {
+        if Instant::now() > deadline {
+            return Err(format!("{}: what was waited for does not come", path.display()).into());
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// Seconds that a process or thread has had of a processor: proc(5), `schedstat`.
+fn spent(who: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{who}/schedstat"))?;
+    let first = text.split_whitespace().next().ok_or("no schedstat")?;
+    Ok(first.parse::<f64>()? / 1e9)
+}
+
+/// How much of a processor it takes to plan so many services: made for the first
+/// time, as they are, and all replaced. The best of five, in milliseconds.
+fn plans(count: usize) -> Result<[f64; 3]> {
+    let project = |version: usize| {
+        let mut project = Project {
+            name: "bench".into(),
+            ..Project::default()
+        };
+        let network = Network {
+            name: "bench_default".into(),
+            ..Network::default()
+        };
+        project.networks.insert("default".into(), network);
+        for number in 0..count {
+            let name = format!("s{number:05}");
+            let mut service = Service {
+                name: name.clone(),
+                image: "sleeper".into(),
+                command: Some(vec!["/bin/sleeper".into(), "--verbose".into()]),
+                replicas: 1,
+                networks: [("default".to_owned(), Attachment::default())].into(),
+                ..Service::default()
+            };
+            for variable in 0..10 {
+                service.environment.insert(
+                    format!("VARIABLE_{variable}"),
+                    format!("value {variable} of {version}"),
+                );
+            }
+            if number % 10 > 0 {
+                let dependency = Dependency {
+                    condition: Condition::ServiceStarted,
+                    restart: false,
+                    required: true,
+                };
+                service
+                    .depends_on
+                    .insert(format!("s{:05}", number - 1), dependency);
+            }
+            project.services.insert(name, service);
+        }
+        project
+    };
+    let (first, second) = (project(1), project(2));
+    let intent = Intent::Up(Up::default());
+    let empty = Observed::default();
+    let mut observed = Observed {
+        networks: vec![ObservedNetwork {
+            id: "0123456789ab".into(),
+            name: "bench_default".into(),
+            owner: Some(Owner {
+                project: "bench".into(),
+                key: "default".into(),
+            }),
+            config: serde_json::to_value(&first.networks["default"])?,
+            alive: true,
+        }],
+        ..Observed::default()
+    };
+    observed.images.insert("sleeper".into(), "sha256:1".into());
+    for (number, service) in first.services.values().enumerate() {
+        observed.containers.push(ObservedContainer {
+            id: format!("{number:064x}"),
+            name: format!("bench-{}-1", service.name),
+            service: service.name.clone(),
+            number: 1,
+            config: serde_json::to_value(service)?,
+            image: "sha256:1".into(),
+            state: ContainerState::Running {
+                started: 1,
+                paused: false,
+            },
+            health: None,
+            networks: [("default".to_owned(), "0123456789ab".to_owned())].into(),
+            volumes: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            created: 1,
+            one_off: false,
+        });
+    }
+    let best = |project: &Project, observed: &Observed, actions: usize| -> Result<f64> {
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let before = spent("thread-self")?;
+            let plan = plan(project, observed, &intent)?;
+            best = best.min((spent("thread-self")? - before) * 1e3);
+            if plan.actions.len() != actions {
+                return Err(format!("{} actions, not {actions}", plan.actions.len()).into());
+            }
+        }
+        Ok(best)
+    };
+    Ok([
+        best(&first, &empty, 2 * count + 2)?,
+        best(&first, &observed, 0)?,
+        best(&second, &observed, 4 * count)?,
+    ])
 }
 
 fn field(rollup: &str, name: &str) -> u64 {

@@ -2,6 +2,8 @@
 // Clippy takes only functions marked as tests for tests.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "commands/boot.rs"]
+mod boot;
 #[path = "commands/digests.rs"]
 mod digests;
 #[path = "commands/health.rs"]
@@ -10,6 +12,8 @@ mod health;
 mod hooks;
 #[path = "commands/in_place.rs"]
 mod in_place;
+#[path = "commands/live.rs"]
+mod live;
 #[path = "commands/named.rs"]
 mod named;
 #[path = "commands/run.rs"]

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use support::World;
 use support::stack::{Foreground, Process, Role, kill};
 
-/// Rounds of the random test, unless `RCOMPOSE_KILL_ROUNDS` says otherwise.
+/// Rounds of the random test. `RCOMPOSE_KILL_ROUNDS=1000` does more of them, with
+/// no limit of time; `RCOMPOSE_KILL_SEED`, which every run prints, repeats one as
+/// far as the machine lets it.
 const ROUNDS: u32 = 100;
-/// No further round is begun after this.
+/// No further round is begun after this, unless the number was chosen.
 const BUDGET: Duration = Duration::from_secs(170);
 
 /// Several services: two networks, a volume, a published port, a health
@@ -47,8 +49,11 @@ services:
     init: true
     user: "1000:1000"
     networks: [front]
+    environment: {{GREETING: {greeting}}}
     restart: unless-stopped
-    deploy: {{replicas: 2}}
+    deploy:
+      replicas: 2
+      update_config: {{order: start-first, parallelism: 1, monitor: 50ms}}
   once:
     image: {image}
     command: ["true"]
@@ -178,17 +183,20 @@ fn random_kills_leave_nothing_and_lose_nothing() {
     let Some(world) = world("one") else { return };
     let seed = number_from("RCOMPOSE_KILL_SEED")
         .unwrap_or_else(|| u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap());
-    let rounds = number_from("RCOMPOSE_KILL_ROUNDS").map_or(ROUNDS, |rounds| u32::try_from(rounds).unwrap());
+    let chosen = number_from("RCOMPOSE_KILL_ROUNDS").map(|rounds| u32::try_from(rounds).unwrap());
+    let rounds = chosen.unwrap_or(ROUNDS);
     println!("RCOMPOSE_KILL_SEED={seed}");
     let mut random = Random(seed | 1);
     let begun = Instant::now();
     let (mut greeting, mut kills) = ("one", 0);
     for round in 1..=rounds {
-        if begun.elapsed() > BUDGET {
+        if chosen.is_none() && begun.elapsed() > BUDGET {
             println!("{} rounds only: this machine is slow or busy", round - 1);
             break;
         }
-        let command: &[&str] = match random.below(10) {
+        let command: &[&str] = match random.below(12) {
+            10 => &["run", "--rm", "-T", "once", "sleep", "0.1"],
+            11 => &["run", "--rm", "-T", "worker", "true"],
             0..3 => &["up", "-d"],
             3..6 => {
                 greeting = if greeting == "one" { "two" } else { "one" };

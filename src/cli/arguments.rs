@@ -102,6 +102,7 @@ pub(super) enum Progress {
     /// A JSON object for each change
     Json,
     /// Nothing
+    #[value(alias = "none")]
     Quiet,
 }
 
@@ -211,7 +212,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: super::volume::Verb,
     },
-    /// Room on the disk: show it, make it
+    /// Room on the disk: show it, make it; stacks that come back after a boot
     System {
         /// What to do.
         #[command(subcommand)]

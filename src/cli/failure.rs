@@ -72,6 +72,17 @@ impl Failure {
         }
     }
 
+    /// The same failure, said of something.
+    pub(super) fn of(self, what: &str) -> Self {
+        let of = |text: String| format!("{what}: {text}");
+        let message = match self.message {
+            Message::Text(text) => Message::Text(of(text)),
+            Message::List(list) => Message::List(list.into_iter().map(of).collect()),
+            other => other,
+        };
+        Self { message, ..self }
+    }
+
     /// Whether something that is written in the stack file is wrong.
     pub(super) fn is_in_file(&self) -> bool {
         matches!(&self.message, Message::Diagnostics(list) | Message::Json(list)

@@ -1,12 +1,13 @@
 //! `graph`: the services and what they depend on, with what they do now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::context::{Context, known_services};
+use super::drawing::{self, Arrow, Node};
 use super::failure::{Failure, Outcome};
 use super::ps::{Shown, Status, health};
 use super::terminal::Style;
@@ -34,6 +35,8 @@ enum Format {
     Dot,
     /// For Markdown
     Mermaid,
+    /// A picture
+    Svg,
     /// For programs
     Json,
 }
@@ -162,6 +165,7 @@ pub(super) fn graph(context: &Context, typed: &Typed) -> Outcome {
         Format::Text => picture.text(&typed.services),
         Format::Dot => picture.dot(),
         Format::Mermaid => picture.mermaid(),
+        Format::Svg => picture.svg(),
         Format::Json => {
             let mut text = serde_json::to_string_pretty(&picture.json()).map_err(Failure::new)?;
             text.push('\n');
@@ -318,6 +322,48 @@ impl Picture<'_> {
             }
         }
         text
+    }
+
+    fn svg(&self) -> String {
+        let names: Vec<&String> = self.services().collect();
+        let index: BTreeMap<&str, usize> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (name.as_str(), at))
+            .collect();
+        let nodes: Vec<Node> = names
+            .iter()
+            .map(|name| {
+                let Summary { text, mood } = self.summary(name);
+                Node {
+                    name: (*name).clone(),
+                    state: text,
+                    color: match mood {
+                        Mood::Well => "#1a8a3a",
+                        Mood::Open => "#c77700",
+                        Mood::Bad => "#c22",
+                        Mood::Absent => "#888",
+                    },
+                }
+            })
+            .collect();
+        let mut arrows = Vec::new();
+        for (from, name) in names.iter().enumerate() {
+            for (other, link) in self.graph.dependencies(name) {
+                let Some(&to) = index.get(other) else { continue };
+                arrows.push(Arrow {
+                    from,
+                    to,
+                    label: match link.condition {
+                        Condition::ServiceStarted => None,
+                        Condition::ServiceHealthy => Some("healthy".to_owned()),
+                        Condition::ServiceCompletedSuccessfully => Some("completed".to_owned()),
+                    },
+                    dashed: !link.required,
+                });
+            }
+        }
+        drawing::svg(self.project, &nodes, &arrows)
     }
 
     fn json(&self) -> Value {

@@ -17,12 +17,14 @@ use clap::Parser as _;
 
 mod arguments;
 mod attach;
+mod boot;
 mod choose;
 mod config;
 mod container;
 mod context;
 mod copy;
 mod cp;
+mod drawing;
 mod events;
 mod exec;
 mod explain;
@@ -32,6 +34,7 @@ mod graph;
 mod history;
 mod image;
 mod lifecycle;
+mod live;
 mod logs;
 mod ls;
 mod moment;
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
     };
     let terminal = terminal::Terminal::new(&typed.global);
     let run = || -> Outcome {
+        terminal::check(&typed.global)?;
         let context = Context::new(typed.global)?;
         match &typed.command {
             Command::Up(typed) => up::up(&context, typed),

@@ -1,37 +1,67 @@
 //! Progress of a walk, on standard error.
 //!
-//! On a terminal a list that is redrawn in place, one line a resource; elsewhere
-//! docker compose's lines (` Container p-web-1  Started`), or JSON objects.
+//! On a terminal a list that is redrawn in place ([`super::live`]), which
+//! settles into plain lines when the walk is over; elsewhere docker compose's
+//! lines (` Container p-web-1  Started`), or JSON objects.
+//!
+//! A thread of its own keeps the list moving (spinners, times). It and everybody
+//! who prints take turns: whoever has something to print while a list may be on
+//! the screen does so by [`Progress::above`], which takes the list away, prints,
+//! and draws it again below.
 
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::arguments::Progress as How;
-use super::terminal::{Style, Terminal};
-use crate::reconcile::{Event, Phase};
+use super::live::{FRAME, Line, List};
+use super::terminal::Terminal;
+use crate::plan::Plan;
+use crate::reconcile::Event;
 
 /// Shows the events of one walk.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     terminal: &'a Terminal,
-    items: Vec<Item>,
-    drawn: usize,
+    screen: Arc<Shared>,
+    /// The thread that keeps the list moving has been started.
+    moving: bool,
 }
 
 #[derive(Debug)]
-struct Item {
-    resource: String,
-    verb: String,
-    phase: Phase,
-    since: Instant,
-    took: Option<f32>,
+struct Shared {
+    screen: Mutex<Screen>,
+    /// The walk is over.
+    over: Condvar,
+}
+
+/// What is on the screen.
+#[derive(Debug)]
+struct Screen {
+    terminal: Terminal,
+    list: List,
+    /// Columns of each line that is drawn.
+    drawn: Vec<usize>,
+    over: bool,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(terminal: &'a Terminal) -> Self {
         Self {
             terminal,
-            items: vec![],
-            drawn: 0,
+            screen: Shared::new(terminal),
+            moving: false,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.terminal.progress == How::Tty
+    }
+
+    /// Shows what is about to be done.
+    pub(super) fn plan(&mut self, plan: &Plan) {
+        if self.is_live() && !plan.is_empty() {
+            let pulls = !self.terminal.quiet_pull;
+            self.change(|list| list.plan(plan, pulls));
         }
     }
 
@@ -42,186 +72,165 @@ impl<'a> Progress<'a> {
         {
             return;
         }
-        match self.terminal.progress {
-            How::Quiet => {
-                if let Event::Warning { text } = event {
-                    self.terminal.warning(text);
-                }
-            }
-            How::Json => {
+        match (self.terminal.progress, event) {
+            (How::Json, event) => {
                 if let Ok(line) = serde_json::to_string(event) {
                     self.terminal.err(&format!("{line}\n"));
                 }
             }
-            How::Tty => self.redraw(event),
-            How::Auto | How::Plain => match event {
-                // Why something failed is said at the end, once.
-                Event::Action { resource, verb, .. } => {
-                    self.terminal.err(&format!(" {resource}  {verb}\n"));
-                }
-                Event::Warning { text } => self.terminal.warning(text),
-            },
+            (_, Event::Warning { text }) => self.above(|terminal| terminal.warning(text)),
+            (How::Quiet, _) => {}
+            (
+                How::Tty,
+                Event::Action {
+                    resource,
+                    verb,
+                    phase,
+                },
+            ) => self.change(|list| list.event(resource, verb, phase, Instant::now())),
+            // Why something failed is said at the end, once.
+            (How::Auto | How::Plain, Event::Action { resource, verb, .. }) => {
+                self.terminal.err(&format!(" {resource}  {verb}\n"));
+            }
         }
     }
 
-    /// Starts a new list below what has been drawn.
+    /// Shows a verdict about the health of a container.
+    pub(super) fn health(&mut self, container: &str, verdict: &str) {
+        if self.is_live() && !self.screen.lock().list.is_empty() {
+            self.change(|list| list.health(container, verdict));
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut List)) {
+        {
+            let mut screen = self.screen.lock();
+            change(&mut screen.list);
+            screen.draw();
+        }
+        if !self.moving {
+            self.moving = true;
+            let shared = self.screen.clone();
+            // Without it the list moves with events only.
+            let _ = std::thread::Builder::new()
+                .name("progress".to_owned())
+                .spawn(move || shared.keep_moving());
+        }
+    }
+
+    /// The walk is over: what it came to stays, as lines like any others.
     pub(super) fn settle(&mut self) {
-        self.items.clear();
-        self.drawn = 0;
+        self.screen.lock().settle();
+        self.screen.over.notify_all();
+        self.moving = false;
+        // The thread looks at the old one, if it has not yet ended.
+        self.screen = Shared::new(self.terminal);
     }
 
     /// Prints what a list may be drawn below of: it is taken away first, and
     /// drawn again after.
     pub(super) fn above(&mut self, print: impl FnOnce(&Terminal)) {
-        self.lift();
+        let mut screen = self.screen.lock();
+        screen.lift();
         print(self.terminal);
-        if !self.items.is_empty() {
-            self.draw();
-        }
+        screen.draw();
     }
+}
 
-    /// Takes the list off the screen.
-    fn lift(&mut self) {
-        if self.drawn > 0 {
-            self.terminal.err(&format!("\x1b[{}A\r\x1b[J", self.drawn));
-            self.drawn = 0;
-        }
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.screen.lock().settle();
+        self.screen.over.notify_all();
     }
+}
 
-    fn redraw(&mut self, event: &Event) {
-        match event {
-            Event::Warning { text } => self.above(|terminal| terminal.warning(text)),
-            Event::Action {
-                resource,
-                verb,
-                phase,
-            } => {
-                self.note(resource, verb, phase);
-                self.draw();
-            }
-        }
-    }
-
-    fn note(&mut self, resource: &str, verb: &str, phase: &Phase) {
-        let now = Instant::now();
-        let settled = *phase != Phase::Begun;
-        match self.items.iter_mut().find(|item| item.resource == resource) {
-            Some(item) => {
-                if !settled {
-                    item.since = now;
-                }
-                verb.clone_into(&mut item.verb);
-                item.phase = phase.clone();
-                item.took = settled.then(|| (now - item.since).as_secs_f32());
-            }
-            None => self.items.push(Item {
-                resource: resource.to_owned(),
-                verb: verb.to_owned(),
-                phase: phase.clone(),
-                since: now,
-                took: None,
+impl Shared {
+    fn new(terminal: &Terminal) -> Arc<Self> {
+        Arc::new(Self {
+            screen: Mutex::new(Screen {
+                terminal: terminal.clone(),
+                list: List::new(Instant::now()),
+                drawn: vec![],
+                over: false,
             }),
+            over: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Screen> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws the list again and again until the walk is over.
+    fn keep_moving(&self) {
+        let mut screen = self.lock();
+        while !screen.over {
+            let waited = self.over.wait_timeout(screen, FRAME);
+            screen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !screen.over {
+                screen.draw();
+            }
         }
+    }
+}
+
+impl Screen {
+    /// How to take the list off the screen. The window may have become narrower
+    /// since it was drawn, which broke its lines.
+    fn lifted(&mut self) -> String {
+        let (rows, columns) = self.terminal.size();
+        let taken: usize = self
+            .drawn
+            .drain(..)
+            .map(|width| width.div_ceil(columns.max(1)).max(1))
+            .sum();
+        match taken.min(rows.saturating_sub(1)) {
+            0 => String::new(),
+            taken => format!("\x1b[{taken}A\r\x1b[J"),
+        }
+    }
+
+    fn lift(&mut self) {
+        let text = self.lifted();
+        if !text.is_empty() {
+            self.terminal.err(&text);
+        }
+    }
+
+    fn lines(&self, rows: usize, columns: usize, running: bool) -> Vec<Line> {
+        let colored = self.terminal.color_err;
+        self.list.lines(rows, columns, colored, running, Instant::now())
     }
 
     /// Draws the list over the one that is there, in one write.
     fn draw(&mut self) {
+        if self.list.is_empty() || self.over {
+            return;
+        }
         let (rows, columns) = self.terminal.size();
-        let mut text = String::new();
-        if self.drawn > 0 {
-            text.push_str(&format!("\x1b[{}A\r\x1b[J", self.drawn));
+        // What is above the first row of the screen cannot be drawn again: there
+        // is room for the head, for what says that there is more, and the cursor.
+        let mut lines = self.lines(rows.saturating_sub(3), columns, true);
+        lines.truncate(rows.saturating_sub(1).max(1));
+        let mut text = self.lifted();
+        for line in &lines {
+            text.push_str(&line.text);
+            text.push('\n');
         }
-        let done = self.items.iter().filter(|item| item.phase == Phase::Done).count();
-        text.push_str(&format!("[+] {done}/{}\n", self.items.len()));
-        // What is above the first row of the screen cannot be drawn again.
-        let shown = chosen(&self.items, rows.saturating_sub(3).max(1));
-        let names: Vec<String> = shown
-            .iter()
-            .map(|item| clip(&item.resource, columns.saturating_sub(BESIDE).max(8)))
-            .collect();
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-        let color = self.terminal.color_err;
-        for (item, name) in shown.iter().zip(&names) {
-            let (mark, style) = match &item.phase {
-                Phase::Begun => ("⠿", Style::Blue),
-                Phase::Done => ("✔", Style::Green),
-                Phase::Failed { .. } => ("✘", Style::Red),
-                Phase::Cancelled => ("-", Style::Yellow),
-            };
-            let (mark, verb) = (style.paint(mark, color), style.paint(&item.verb, color));
-            let took = item.took.map_or(String::new(), |took| format!("  {took:.1}s"));
-            text.push_str(&format!(" {mark} {name:width$}  {verb}{took}\n"));
-        }
-        self.drawn = shown.len() + 1;
-        if shown.len() < self.items.len() {
-            text.push_str(&format!("   and {} more\n", self.items.len() - shown.len()));
-            self.drawn += 1;
-        }
+        self.drawn = lines.iter().map(|line| line.width).collect();
         self.terminal.err(&text);
     }
-}
 
-/// Columns of a line beside the name: the mark, the verb, the time.
-const BESIDE: usize = 26;
-
-/// The items there is room for, in order: those that are not done first, then
-/// those that came last.
-fn chosen(items: &[Item], room: usize) -> Vec<&Item> {
-    if items.len() <= room {
-        return items.iter().collect();
-    }
-    let (mut open, done): (Vec<_>, Vec<_>) = items
-        .iter()
-        .enumerate()
-        .partition(|(_, item)| item.phase != Phase::Done);
-    open.truncate(room);
-    let rest = room - open.len();
-    open.extend(done.iter().rev().take(rest));
-    open.sort_by_key(|(index, _)| *index);
-    open.into_iter().map(|(_, item)| item).collect()
-}
-
-/// A name that takes at most so many columns.
-fn clip(name: &str, columns: usize) -> String {
-    if name.chars().count() <= columns {
-        return name.to_owned();
-    }
-    name.chars()
-        .take(columns.saturating_sub(1))
-        .chain(['…'])
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn items(phases: &[Phase]) -> Vec<Item> {
-        let item = |(index, phase): (usize, &Phase)| Item {
-            resource: format!("Container {index}"),
-            verb: String::new(),
-            phase: phase.clone(),
-            since: Instant::now(),
-            took: None,
-        };
-        phases.iter().enumerate().map(item).collect()
-    }
-
-    #[test]
-    fn what_is_not_done_is_shown_first_when_room_is_short() {
-        let items = items(&[Phase::Done, Phase::Begun, Phase::Done, Phase::Done, Phase::Begun]);
-        let names = |room| -> Vec<&str> {
-            let shown = chosen(&items, room).into_iter();
-            shown.map(|item| item.resource.as_str()).collect()
-        };
-        assert_eq!(names(1), ["Container 1"]);
-        assert_eq!(names(3), ["Container 1", "Container 3", "Container 4"]);
-        assert_eq!(names(5).len(), 5);
-    }
-
-    #[test]
-    fn names_are_clipped_to_the_screen() {
-        assert_eq!(clip("Container é", 11), "Container é");
-        assert_eq!(clip("Container web", 8), "Contain…");
+    fn settle(&mut self) {
+        if !self.over && !self.list.is_empty() {
+            let (_, columns) = self.terminal.size();
+            let mut text = self.lifted();
+            for line in self.lines(usize::MAX, columns, false) {
+                text.push_str(&line.text);
+                text.push('\n');
+            }
+            self.terminal.err(&text);
+        }
+        self.over = true;
     }
 }

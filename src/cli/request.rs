@@ -69,7 +69,9 @@ pub(super) fn show(progress: &mut Progress<'_>, reply: &Reply) -> Option<Result<
             for warning in &plan.warnings {
                 progress.above(|terminal| terminal.warning(warning));
             }
+            progress.plan(plan);
         }
+        Reply::Health { name, health } => progress.health(name, super::ps::health(Some(*health))),
         Reply::Progress { event } => progress.show(event),
         Reply::Done {
             errors,

@@ -28,6 +28,7 @@ use super::request::{apply, need_privilege, show};
 use crate::host::{client_path, containers, last_exit, running};
 use crate::plan::{self, Intent, OneOff};
 use crate::project::{LoadRequest, Project, Service};
+use crate::reconcile::Event;
 use crate::runtime;
 use crate::stack::parse_env_file;
 use crate::store::remove_record;
@@ -385,6 +386,13 @@ impl Running<'_> {
             |operation: &'static str| move |error: io::Error| Failure::new(format!("{operation}: {error}"));
         let context = self.context;
         let project = self.loaded.project.clone();
+        // What it prints goes to the terminal as it is: no list is drawn there
+        // from its start on.
+        let own = match &intent {
+            Intent::Run(run) => format!("Container {}", run.name),
+            _ => String::new(),
+        };
+        let mut begun = false;
         let client = Client::connect(&context.world, &project.name)?;
         let stream = UnixStream::from_std(client.into_stream()?).map_err(Failure::new)?;
         let (reader, mut writer) = stream.into_split();
@@ -439,7 +447,13 @@ impl Running<'_> {
                             }
                             done = true;
                         }
-                        Reply::Progress { .. } if self.typed.quiet => {}
+                        Reply::Progress { event: Event::Action { resource, verb, .. } }
+                            if resource == own && verb == "Starting" =>
+                        {
+                            progress.settle();
+                            begun = true;
+                        }
+                        Reply::Progress { event: Event::Action { .. } } if self.typed.quiet || begun => {}
                         reply => { show(&mut progress, &reply); }
                     },
                     // It goes on without a supervisor; the next one takes over.

@@ -22,6 +22,13 @@ pub(super) enum System {
     Df(Df),
     /// Remove containers that do not run, networks and images that nobody uses, and what killed processes left
     Prune(Prune),
+    /// Have the stacks come back when the machine does: writes and enables a systemd unit
+    Install(super::boot::Install),
+    /// Take that back
+    Uninstall(super::boot::Uninstall),
+    /// Start what the restart policies want after a boot
+    #[command(hide = true)]
+    Resume,
 }
 
 /// `system df`.
@@ -55,6 +62,9 @@ pub(super) struct Prune {
 /// `system …`.
 pub(super) fn system(context: &Context, typed: &System) -> Outcome {
     match typed {
+        System::Install(typed) => super::boot::install(context, typed),
+        System::Uninstall(typed) => super::boot::uninstall(context, typed),
+        System::Resume => super::boot::resume(context),
         System::Df(typed) => df(context, typed),
         System::Prune(typed) => prune(context, typed),
     }

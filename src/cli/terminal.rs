@@ -61,6 +61,23 @@ impl Style {
     }
 }
 
+/// Refuses what contradicts itself, as docker compose does.
+///
+/// # Errors
+/// When a list that needs escape sequences is asked for without them, or plain
+/// lines with them.
+pub(super) fn check(global: &Global) -> Result<(), Failure> {
+    match (global.progress, global.ansi) {
+        (Progress::Tty, When::Never) => Err(Failure::new(
+            "can't use --progress tty while ANSI support is disabled (--ansi never)",
+        )),
+        (Progress::Plain, When::Always) => Err(Failure::new(
+            "can't use --progress plain while ANSI support is forced (--ansi always)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Terminal {
     pub(super) fn new(global: &Global) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

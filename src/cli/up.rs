@@ -273,6 +273,7 @@ impl Session<'_> {
                 } else if self.broken {
                     self.say_reload("the stack file is in order again, and changes nothing");
                 }
+                self.progress.plan(plan);
                 self.broken = false;
             }
             Reply::Reloaded { errors, diagnostics } => {

@@ -40,7 +40,7 @@ pub use given::Given;
 pub use look::{is_restarting, last_exit, projects, running, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
-pub use start::client_path;
+pub use start::{client_path, restart_policy};
 pub use view::{Published, View, observe, recall, replicas, views};
 
 /// Something that a plan can be performed on.

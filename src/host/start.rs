@@ -720,20 +720,24 @@ pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offs
     }
 }
 
-/// What decides about restarts of a service's containers.
-fn restart_rules(service: &Service) -> Rules {
-    let policy = match service.restart {
+/// The restart policy of a service's containers.
+pub fn restart_policy(service: &Service) -> RestartPolicy {
+    match service.restart {
         Restart::No => RestartPolicy::No,
         Restart::Always => RestartPolicy::Always,
         Restart::UnlessStopped => RestartPolicy::UnlessStopped,
         Restart::OnFailure { max_retries } => RestartPolicy::OnFailure { max_retries },
-    };
+    }
+}
+
+/// What decides about restarts of a service's containers.
+fn restart_rules(service: &Service) -> Rules {
     let deploy = service
         .deploy
         .as_ref()
         .and_then(|deploy| deploy.restart_policy.as_ref());
     Rules {
-        policy,
+        policy: restart_policy(service),
         delay: deploy.and_then(|deploy| deploy.delay),
         max_attempts: deploy.and_then(|deploy| deploy.max_attempts),
         window: deploy.and_then(|deploy| deploy.window),

@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Change;
+use super::same::is_written;
 use crate::project::{Network, Project, Service};
 
 /// Fields of a service that no container is made from.
@@ -93,12 +94,12 @@ pub(super) fn content(digest: &str) -> String {
 /// made from, sorted by field. A record of another version of this program is
 /// read with today's defaults for the fields that it lacks.
 pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -> Vec<Change> {
+    if is_written(service, recorded) {
+        return Vec::new();
+    }
     let Ok(wanted) = serde_json::to_value(service) else {
         return Vec::new();
     };
-    if &wanted == recorded {
-        return Vec::new();
-    }
     let old = Service::deserialize(recorded).and_then(serde_json::to_value);
     let old = old.as_ref().unwrap_or(recorded);
     let prefix = format!("services.{}", service.name);
@@ -137,12 +138,12 @@ pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
 /// The changes of a network since `recorded` that need another bridge, sorted
 /// by field. Labels do not: they change when the network is next made.
 pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Value) -> Vec<Change> {
+    if is_written(network, recorded) {
+        return Vec::new();
+    }
     let Ok(wanted) = serde_json::to_value(network) else {
         return Vec::new();
     };
-    if &wanted == recorded {
-        return Vec::new();
-    }
     let old = Network::deserialize(recorded).and_then(serde_json::to_value);
     let old = old.as_ref().unwrap_or(recorded);
     changes(project, &format!("networks.{key}"), old, &wanted, &["labels"])

@@ -70,6 +70,13 @@ pub enum Intent {
         #[serde(default)]
         wait: bool,
     },
+    /// Start these containers again after a boot (`system resume`).
+    Resume {
+        /// Their ids.
+        containers: Vec<String>,
+        /// Those that depend on others wait for them as `start` has it.
+        wait: bool,
+    },
     /// Stop and start what exists (`restart`).
     Restart {
         /// Services to restart.

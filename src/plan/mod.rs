@@ -32,6 +32,7 @@ mod observed;
 mod planner;
 mod recall;
 pub mod render;
+mod same;
 mod saved;
 
 pub use action::*;

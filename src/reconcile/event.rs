@@ -60,6 +60,11 @@ impl Event {
     }
 }
 
+/// What an operation is about, as [`Event::Action`] names it.
+pub fn resource(operation: &Operation) -> String {
+    words(operation).0
+}
+
 /// Docker compose's words for an operation: resource, present, past.
 fn words(operation: &Operation) -> (String, &'static str, &'static str) {
     match operation {

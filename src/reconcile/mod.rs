@@ -25,7 +25,7 @@ mod event;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Phase};
+pub use event::{Event, Phase, resource};
 
 /// Most actions in progress at once. Actions mostly wait (for a pull, a grace
 /// period, a health check), so this bounds memory and descriptors rather than
@@ -213,7 +213,9 @@ async fn perform<H: Host>(
 ) -> (usize, Result<Vec<String>, HostError>) {
     let work = host.perform(&project, &action.operation);
     // Only a wait may be abandoned: it changes nothing. A container that has
-    // been asked to stop ends all the same, or is asked again by the next plan;
+    // been asked to stop ends all the same, or is asked again by the next plan
+    // (but one that is to be started again: nobody else knows that it is about to
+    // end, and the next plan would find it running);
     // the container of a hook is removed by whoever walks.
     let result = if matches!(
         action.operation,
@@ -221,7 +223,7 @@ async fn perform<H: Host>(
             | Operation::Settle { .. }
             | Operation::Prepare { .. }
             | Operation::PullImage { .. }
-            | Operation::StopContainer { .. }
+            | Operation::StopContainer { again: false, .. }
     ) {
         tokio::select! {
             result = work => result,

@@ -161,6 +161,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
     crate::sys::fd::reserve(DESCRIPTORS);
+    crate::sys::process::spare_memory();
     let first = connection::from_stdin();
     let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
         return Ok(());
@@ -370,8 +371,23 @@ impl Supervisor {
         if !self.keeper.is_busy() {
             remove_record(&standing_path(&self.world, &self.project))?;
         }
+        if self.is_idle() {
+            self.forget_clients();
+        }
         self.machine.close().await;
         Ok(())
+    }
+
+    /// Removes the sockets at which clients of `run` that were killed waited for
+    /// their containers: when nothing runs and nobody is connected, nobody waits.
+    fn forget_clients(&self) {
+        let folder = self.world.stack_run(&self.project);
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|kind| kind == "run") {
+                let _ = remove_record(&path);
+            }
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -617,6 +633,10 @@ impl Supervisor {
             {
                 tracing::warn!(%error, "the stack file is not watched");
             }
+        } else if self.standing.watch && self.watch.is_none() {
+            // Nothing ran when this supervisor came (after a boot, say): the one
+            // before it watched.
+            self.watch_as_needed();
         }
         // Other rules, other containers.
         self.follow_sources(None);
@@ -633,6 +653,8 @@ impl Supervisor {
         }
         self.settle();
         self.tell_if_idle();
+        // A walk has had the project, what was observed and the plan several times.
+        crate::sys::process::give_back_memory();
     }
 
     /// Watches when somebody wants it: a session, or `--watch`.

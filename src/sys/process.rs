@@ -18,6 +18,32 @@ pub fn hold_memory() {
     }
 }
 
+/// Keeps what this process has of memory small: for one that lives long and
+/// does little. All threads share one arena, and larger pieces are given back as
+/// they are freed (mallopt(3)).
+pub fn spare_memory() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_TRIM_THRESHOLD, 64 << 10),
+        (libc::M_MMAP_THRESHOLD, 64 << 10),
+        (libc::M_TOP_PAD, 16 << 10),
+    ] {
+        // SAFETY: integers only; what the allocator does not know it leaves alone.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Gives freed memory back to the kernel, also from between pieces in use
+/// (malloc_trim(3)).
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: an integer only; it takes the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Gives this process a session keyring of its own, so that it shares no keys
 /// with its caller: keyctl(2). Fine on a kernel without keyrings.
 ///

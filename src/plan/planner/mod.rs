@@ -79,6 +79,9 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
         Intent::Start { services, wait } => {
             running::start(project, &Graph::new(project)?, observed, services, *wait)
         }
+        Intent::Resume { containers, wait } => {
+            running::resume(project, &Graph::new(project)?, observed, containers, *wait)
+        }
         Intent::Restart {
             services,
             timeout,

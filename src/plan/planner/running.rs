@@ -1,4 +1,4 @@
-//! `start` and `restart`: containers as they are, whatever the file says now.
+//! `start`, `restart` and `system resume`: containers as they are, whatever the file says now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -102,6 +102,62 @@ pub(super) fn start(
         signal: None,
         starts_after: |_| true,
         wait,
+        follow_restart: false,
+    };
+    finish(project, graph, observed, options, slots, warnings)
+}
+
+/// Containers that are to run again after a boot; they wait for those of their
+/// dependencies that are, and one that shares the network of a container that
+/// stays down stays down with it.
+pub(super) fn resume(
+    project: &Project,
+    graph: &Graph,
+    observed: &Observed,
+    ids: &[String],
+    wait: bool,
+) -> Result<Plan, PlanError> {
+    let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let mut existing = by_service(observed);
+    let mut slots: Vec<Slot<'_>> = Vec::new();
+    let mut warnings = Vec::new();
+    let asked = |old: &ObservedContainer| {
+        if ids.contains(old.id.as_str()) {
+            Ok(())
+        } else {
+            Err("its restart policy leaves it alone after a boot")
+        }
+    };
+    for name in graph.order() {
+        let mut theirs = judge(existing.remove(name.as_str()).unwrap_or_default(), asked);
+        if let Err(reason) = require_provider(project, graph, name, &slots, &theirs) {
+            warnings.push(reason.to_string());
+            for slot in theirs.iter_mut().filter(|slot| slot.start) {
+                slot.decide(Fate::Keep, Cause::Requested);
+                slot.hold = "the container whose network it shares stays down".into();
+            }
+        }
+        slots.extend(theirs);
+    }
+    // Services whose file is gone have been running all the same.
+    slots.extend(
+        existing
+            .into_values()
+            .flat_map(|containers| judge(containers, asked)),
+    );
+    let selected: BTreeSet<String> = slots
+        .iter()
+        .filter(|slot| slot.start)
+        .map(|slot| slot.service.to_owned())
+        .collect();
+    let options = Options {
+        required: selected.clone(),
+        selected,
+        up: None,
+        timeout: None,
+        wait: false,
+        signal: None,
+        starts_after: if wait { |_| true } else { |link| link.namespace },
         follow_restart: false,
     };
     finish(project, graph, observed, options, slots, warnings)

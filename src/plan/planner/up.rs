@@ -1,6 +1,7 @@
 //! `up`, and reload of the stack file: what is to become of each container.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::{
     Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Run, Up,
@@ -14,6 +15,15 @@ use super::volume::Volumes;
 use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning, recorded};
 use crate::graph::{Graph, attached, mounted};
 use crate::project::{Port, Project, Protocol, Service};
+
+/// Who publishes a port.
+#[derive(Clone, Copy, Debug)]
+enum Holder<'a> {
+    /// A service of the project, by name.
+    Service(&'a str),
+    /// A container that is there, by id.
+    Container(&'a str),
+}
 
 /// Decides about containers, in dependency order.
 struct Decider<'a> {
@@ -35,6 +45,8 @@ struct Decider<'a> {
     /// Where the slots of a service are in `slots`.
     ranges: BTreeMap<&'a str, std::ops::Range<usize>>,
     warnings: Vec<String>,
+    /// Made when it is first asked for.
+    holders: OnceCell<HashMap<u16, Vec<Holder<'a>>>>,
 }
 
 pub(super) fn plan(
@@ -138,6 +150,7 @@ fn decide<'a>(
         slots: Vec::new(),
         ranges: BTreeMap::new(),
         warnings: Vec::new(),
+        holders: OnceCell::new(),
     };
     decider.decide_networks()?;
     decider.decide_containers()?;
@@ -482,26 +495,42 @@ impl<'a> Decider<'a> {
     fn moves_ports_in_place(&self, service: &Service, old: &ObservedContainer) -> bool {
         let Some(before) = recorded(old) else { return false };
         let tcp = |ports: &[Port]| ports.iter().all(|port| port.protocol == Protocol::Tcp);
-        let fixed =
-            |ports: &[Port]| -> Vec<(u16, u16)> { ports.iter().filter_map(|port| port.published).collect() };
-        let mut own = fixed(&before.ports);
-        own.extend(fixed(&service.ports));
-        let meets = |ports: &[Port]| {
-            let theirs = fixed(ports);
-            theirs
-                .iter()
-                .any(|(first, last)| own.iter().any(|(from, to)| first <= to && from <= last))
+        let mine = |holder: &Holder<'_>| match holder {
+            Holder::Service(name) => *name == service.name,
+            Holder::Container(id) => *id == old.id,
         };
-        let others = self
-            .project
-            .services
-            .values()
-            .filter(|other| other.name != service.name);
-        let there = self.observed.containers.iter().filter(|other| other.id != old.id);
-        tcp(&before.ports)
-            && tcp(&service.ports)
-            && !others.into_iter().any(|other| meets(&other.ports))
-            && !there.filter_map(recorded).any(|other| meets(&other.ports))
+        let holders = self.holders.get_or_init(|| self.port_holders());
+        let contested = before
+            .ports
+            .iter()
+            .chain(&service.ports)
+            .filter_map(|port| port.published)
+            .flat_map(|(first, last)| first..=last)
+            .any(|port| {
+                let holders = holders.get(&port);
+                holders.is_some_and(|holders| !holders.iter().all(mine))
+            });
+        tcp(&before.ports) && tcp(&service.ports) && !contested
+    }
+
+    /// Who has each published port, or is to have it.
+    fn port_holders(&self) -> HashMap<u16, Vec<Holder<'a>>> {
+        let mut holders: HashMap<u16, Vec<Holder<'a>>> = HashMap::new();
+        let mut note = |ports: &[Port], holder: Holder<'a>| {
+            let published = ports.iter().filter_map(|port| port.published);
+            for port in published.flat_map(|(first, last)| first..=last) {
+                holders.entry(port).or_default().push(holder);
+            }
+        };
+        for service in self.project.services.values() {
+            note(&service.ports, Holder::Service(&service.name));
+        }
+        for container in &self.observed.containers {
+            if let Some(service) = recorded(container) {
+                note(&service.ports, Holder::Container(&container.id));
+            }
+        }
+        holders
     }
 
     /// Configs and secrets whose content is another one now.

@@ -51,6 +51,19 @@ pub(super) struct Steps {
     pub(super) start: Option<Step>,
 }
 
+impl Steps {
+    fn is_empty(&self) -> bool {
+        let Self {
+            stop,
+            remove,
+            create,
+            update,
+            start,
+        } = self;
+        stop.or(*remove).or(*create).or(*update).or(*start).is_none()
+    }
+}
+
 /// Turns slots into a plan.
 pub(super) struct Schedule<'a> {
     pub(super) project: &'a Project,

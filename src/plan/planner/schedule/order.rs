@@ -117,9 +117,10 @@ impl<'a> Schedule<'a> {
         }
         let mut edges: Vec<(Step, usize, bool)> = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
-            let Some(steps) = self.steps.get(index) else {
+            let steps = self.steps_of(index);
+            if steps.create.or(steps.start).is_none() {
                 continue;
-            };
+            }
             let Some(service) = self.project.services.get(slot.service) else {
                 continue;
             };
@@ -184,7 +185,11 @@ impl<'a> Schedule<'a> {
         let base: BTreeSet<Step> = self.base.iter().copied().collect();
         let mut orphans: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
         for index in 0..self.slots.len() {
-            let (Some(slot), Some(&steps)) = (self.slots.get(index).cloned(), self.steps.get(index)) else {
+            let steps = self.steps_of(index);
+            if steps.is_empty() {
+                continue;
+            }
+            let Some(slot) = self.slots.get(index).cloned() else {
                 continue;
             };
             let needs = self.needs(&slot);

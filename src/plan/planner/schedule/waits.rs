@@ -20,6 +20,11 @@ impl<'a> Schedule<'a> {
     pub(super) fn add_containers(&mut self) {
         let mut last = None;
         for index in 0..self.slots.len() {
+            // What is left alone has no actions, and most may be.
+            let idle = |slot: &&Slot<'_>| slot.fate == Fate::Keep && slot.update.is_none() && !slot.start;
+            if self.slots.get(index).filter(idle).is_some() {
+                continue;
+            }
             let Some(slot) = self.slots.get(index).cloned() else {
                 continue;
             };
