@@ -416,8 +416,10 @@ impl Running<'_> {
             sig_proxy: true,
             signal: |number| self.signal(number),
         };
+        let attached = std::cell::Cell::new(false);
         let met = async {
             let socket = meeting.accept().await?;
+            attached.set(true);
             session.run(socket).await
         };
         tokio::pin!(met);
@@ -463,7 +465,8 @@ impl Running<'_> {
             match (left, code) {
                 (Some(()), Some(code)) if done || !supervised => return Ok(status(code)),
                 (Some(()), None) if !supervised => return self.recorded_end(),
-                (None, _) if !supervised && !done => {
+                // Once attached, it needs no supervisor to come to its end.
+                (None, _) if !supervised && !attached.get() => {
                     return Err(Failure::new("the supervisor ended before the command did")
                         .hint("run the command again"));
                 }
