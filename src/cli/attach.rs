@@ -1,6 +1,7 @@
 //! `attach`: joins a running container, by way of its monitor; no supervisor
 //! takes part.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::termios::tcgetwinsize;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -240,8 +241,19 @@ impl<S: Fn(i32)> Session<S> {
             self.fit(&socket, 0).await?;
         }
         let mut packet = vec![0; 64 << 10];
+        // What has no room yet: while the container does not read its input, its
+        // output is read all the same, or neither would ever go on.
+        let mut outgoing: VecDeque<Vec<u8>> = VecDeque::new();
         loop {
             tokio::select! {
+                ready = socket.writable(), if !outgoing.is_empty() => {
+                    let Some(first) = outgoing.front() else { continue };
+                    match try_send(&mut ready?, first)? {
+                        Sent::All => { outgoing.pop_front(); }
+                        Sent::Later => {}
+                        Sent::Gone => return Ok(Left::Closed),
+                    }
+                }
                 ready = socket.readable() => {
                     let received = ready?.try_io(|socket| {
                         let received = rustix::net::recv(socket, packet.as_mut_slice(), RecvFlags::DONTWAIT);
@@ -262,11 +274,11 @@ impl<S: Fn(i32)> Session<S> {
                         Err(_would_block) => {}
                     }
                 }
-                bytes = next(&mut typed) => {
+                bytes = next(&mut typed), if outgoing.is_empty() => {
                     let Some(bytes) = bytes else {
                         typed = None;
-                        if self.ends_input && !send(&socket, &[INPUT]).await? {
-                            return Ok(Left::Closed);
+                        if self.ends_input {
+                            outgoing.push_back(vec![INPUT]);
                         }
                         continue;
                     };
@@ -274,11 +286,13 @@ impl<S: Fn(i32)> Session<S> {
                     for piece in bytes.chunks(LONGEST_INPUT - 1) {
                         let mut packet = vec![INPUT];
                         packet.extend_from_slice(piece);
-                        if !send(&socket, &packet).await? {
-                            return Ok(Left::Closed);
-                        }
+                        outgoing.push_back(packet);
                     }
                     if left {
+                        // What was typed before the keys is the container's.
+                        for packet in outgoing {
+                            send(&socket, &packet).await?;
+                        }
                         return Ok(Left::Detached);
                     }
                 }
@@ -322,24 +336,36 @@ async fn next(typed: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
     }
 }
 
+/// What became of a packet.
+enum Sent {
+    All,
+    /// There is no room.
+    Later,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// Sends a packet if there is room.
+fn try_send(ready: &mut AsyncFdReadyGuard<'_, OwnedFd>, packet: &[u8]) -> io::Result<Sent> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match ready.try_io(|socket| Ok(rustix::net::send(socket, packet, flags)?)) {
+        Ok(Ok(_)) => Ok(Sent::All),
+        Ok(Err(error)) => match error.kind() {
+            io::ErrorKind::Interrupted => Ok(Sent::Later),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(Sent::Gone),
+            _ => Err(error),
+        },
+        Err(_would_block) => Ok(Sent::Later),
+    }
+}
+
 /// Sends a packet when there is room; whether anybody is still there.
 async fn send(socket: &AsyncFd<OwnedFd>, packet: &[u8]) -> io::Result<bool> {
     loop {
-        let mut ready = socket.writable().await?;
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match ready.try_io(|socket| Ok(rustix::net::send(socket, packet, flags)?)) {
-            Ok(Ok(_)) => return Ok(true),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error))
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                return Ok(false);
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_would_block) => {}
+        match try_send(&mut socket.writable().await?, packet)? {
+            Sent::All => return Ok(true),
+            Sent::Gone => return Ok(false),
+            Sent::Later => {}
         }
     }
 }
