@@ -11,6 +11,9 @@
 //! A service of which a container has to be stopped early (the folder's page
 //! tells when) is replaced at once: what waits for it may be what its groups
 //! would wait for.
+//!
+//! Weak: a container that is made by the plan is known by its name alone until
+//! then, so an old one whose stop failed counts as its successor.
 
 use std::collections::BTreeSet;
 
