@@ -305,8 +305,8 @@ pub(super) struct Up {
     pub(super) quiet_pull: bool,
     #[command(flatten)]
     pub(super) build: NoBuild,
-    /// Accepted for scripts: there is no menu of keys to switch off
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, hide = true,
+    /// On a terminal, whether keys do something: w follows the sources, d leaves the stack running [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, env = "COMPOSE_MENU", hide_env = true,
           value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) menu: Option<bool>,
     /// Accepted for scripts: there is nothing to confirm

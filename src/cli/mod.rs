@@ -37,6 +37,7 @@ mod lifecycle;
 mod live;
 mod logs;
 mod ls;
+mod menu;
 mod moment;
 mod network;
 mod plan;

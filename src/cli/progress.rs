@@ -7,7 +7,8 @@
 //! A thread of its own keeps the list moving (spinners, times). It and everybody
 //! who prints take turns: whoever has something to print while a list may be on
 //! the screen does so by [`Progress::above`], which takes the list away, prints,
-//! and draws it again below.
+//! and draws it again below. A line at the foot of the screen ([`Progress::foot`])
+//! stays there between walks too.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -30,7 +31,7 @@ pub(super) struct Progress<'a> {
 #[derive(Debug)]
 struct Shared {
     screen: Mutex<Screen>,
-    /// The walk is over.
+    /// A walk is over.
     over: Condvar,
 }
 
@@ -39,27 +40,38 @@ struct Shared {
 struct Screen {
     terminal: Terminal,
     list: List,
+    /// Counts the walks: the list is that of this one.
+    walk: usize,
+    /// What stands below the list.
+    foot: Option<Line>,
     /// Columns of each line that is drawn.
     drawn: Vec<usize>,
-    over: bool,
+    /// What was printed last has not come to the end of its line.
+    torn: bool,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(terminal: &'a Terminal) -> Self {
         Self {
             terminal,
-            screen: Shared::new(terminal),
+            screen: Arc::new(Shared {
+                screen: Mutex::new(Screen {
+                    terminal: terminal.clone(),
+                    list: List::new(Instant::now()),
+                    walk: 0,
+                    foot: None,
+                    drawn: vec![],
+                    torn: false,
+                }),
+                over: Condvar::new(),
+            }),
             moving: false,
         }
     }
 
-    fn is_live(&self) -> bool {
-        self.terminal.progress == How::Tty
-    }
-
     /// Shows what is about to be done.
     pub(super) fn plan(&mut self, plan: &Plan) {
-        if self.is_live() && !plan.is_empty() {
+        if self.terminal.is_live() && !plan.is_empty() {
             let pulls = !self.terminal.quiet_pull;
             self.change(|list| list.plan(plan, pulls));
         }
@@ -97,24 +109,25 @@ impl<'a> Progress<'a> {
 
     /// Shows a verdict about the health of a container.
     pub(super) fn health(&mut self, container: &str, verdict: &str) {
-        if self.is_live() && !self.screen.lock().list.is_empty() {
+        if self.terminal.is_live() && !self.screen.lock().list.is_empty() {
             self.change(|list| list.health(container, verdict));
         }
     }
 
     fn change(&mut self, change: impl FnOnce(&mut List)) {
-        {
+        let walk = {
             let mut screen = self.screen.lock();
             change(&mut screen.list);
             screen.draw();
-        }
+            screen.walk
+        };
         if !self.moving {
             self.moving = true;
             let shared = self.screen.clone();
             // Without it the list moves with events only.
             let _ = std::thread::Builder::new()
                 .name("progress".to_owned())
-                .spawn(move || shared.keep_moving());
+                .spawn(move || shared.keep_moving(walk));
         }
     }
 
@@ -123,8 +136,6 @@ impl<'a> Progress<'a> {
         self.screen.lock().settle();
         self.screen.over.notify_all();
         self.moving = false;
-        // The thread looks at the old one, if it has not yet ended.
-        self.screen = Shared::new(self.terminal);
     }
 
     /// Prints what a list may be drawn below of: it is taken away first, and
@@ -133,41 +144,51 @@ impl<'a> Progress<'a> {
         let mut screen = self.screen.lock();
         screen.lift();
         print(self.terminal);
+        screen.torn = false;
+        screen.draw();
+    }
+
+    /// Prints what containers have printed, as [`Self::above`]; while it has not
+    /// come to the end of a line, nothing is drawn below it.
+    pub(super) fn output(&mut self, text: &str) {
+        let mut screen = self.screen.lock();
+        screen.lift();
+        self.terminal.out(text);
+        screen.torn = !text.ends_with('\n');
+        screen.draw();
+    }
+
+    /// Has a line stand at the foot of the screen from now on, or none.
+    pub(super) fn foot(&mut self, line: Option<Line>) {
+        let mut screen = self.screen.lock();
+        screen.lift();
+        screen.foot = line;
         screen.draw();
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.screen.lock().settle();
+        let mut screen = self.screen.lock();
+        screen.foot = None;
+        screen.settle();
+        drop(screen);
         self.screen.over.notify_all();
     }
 }
 
 impl Shared {
-    fn new(terminal: &Terminal) -> Arc<Self> {
-        Arc::new(Self {
-            screen: Mutex::new(Screen {
-                terminal: terminal.clone(),
-                list: List::new(Instant::now()),
-                drawn: vec![],
-                over: false,
-            }),
-            over: Condvar::new(),
-        })
-    }
-
     fn lock(&self) -> MutexGuard<'_, Screen> {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Draws the list again and again until the walk is over.
-    fn keep_moving(&self) {
+    fn keep_moving(&self, walk: usize) {
         let mut screen = self.lock();
-        while !screen.over {
+        while screen.walk == walk {
             let waited = self.over.wait_timeout(screen, FRAME);
             screen = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if !screen.over {
+            if screen.walk == walk {
                 screen.draw();
             }
         }
@@ -198,39 +219,50 @@ impl Screen {
     }
 
     fn lines(&self, rows: usize, columns: usize, running: bool) -> Vec<Line> {
+        if self.list.is_empty() {
+            return vec![];
+        }
         let colored = self.terminal.color_err;
         self.list.lines(rows, columns, colored, running, Instant::now())
     }
 
-    /// Draws the list over the one that is there, in one write.
+    /// Draws the list and the foot over those that are there, in one write.
     fn draw(&mut self) {
-        if self.list.is_empty() || self.over {
+        if self.torn {
             return;
         }
         let (rows, columns) = self.terminal.size();
         // What is above the first row of the screen cannot be drawn again: there
         // is room for the head, for what says that there is more, and the cursor.
-        let mut lines = self.lines(rows.saturating_sub(3), columns, true);
-        lines.truncate(rows.saturating_sub(1).max(1));
+        let foot = self.foot.clone().filter(|line| line.width <= columns);
+        let below = usize::from(foot.is_some());
+        let mut lines = self.lines(rows.saturating_sub(3 + below), columns, true);
+        lines.truncate(rows.saturating_sub(1 + below).max(1));
+        lines.extend(foot);
         let mut text = self.lifted();
         for line in &lines {
             text.push_str(&line.text);
             text.push('\n');
         }
         self.drawn = lines.iter().map(|line| line.width).collect();
-        self.terminal.err(&text);
-    }
-
-    fn settle(&mut self) {
-        if !self.over && !self.list.is_empty() {
-            let (_, columns) = self.terminal.size();
-            let mut text = self.lifted();
-            for line in self.lines(usize::MAX, columns, false) {
-                text.push_str(&line.text);
-                text.push('\n');
-            }
+        if !text.is_empty() {
             self.terminal.err(&text);
         }
-        self.over = true;
+    }
+
+    /// Leaves the list where it is, and begins another one.
+    fn settle(&mut self) {
+        let (_, columns) = self.terminal.size();
+        let mut text = self.lifted();
+        for line in self.lines(usize::MAX, columns, false) {
+            text.push_str(&line.text);
+            text.push('\n');
+        }
+        if !text.is_empty() {
+            self.terminal.err(&text);
+        }
+        self.list = List::new(Instant::now());
+        self.walk += 1;
+        self.draw();
     }
 }

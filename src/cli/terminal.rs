@@ -101,6 +101,11 @@ impl Terminal {
         }
     }
 
+    /// Whether what is in progress is drawn in place, on a terminal.
+    pub(super) fn is_live(&self) -> bool {
+        self.progress == Progress::Tty
+    }
+
     /// Rows and columns of the terminal that standard error is; 24 and 80 when
     /// it does not say.
     pub(super) fn size(&self) -> (usize, usize) {

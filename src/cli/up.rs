@@ -1,9 +1,10 @@
 //! `up`: in the foreground with the merged output of the stack, following its
 //! file; with `-d` in the background.
 //!
-//! In the foreground this is one loop over three sources: what the supervisor
-//! tells, what containers print, and Ctrl-C. The first Ctrl-C asks the
-//! supervisor to stop what this `up` brought up, the second to kill just that.
+//! In the foreground this is one loop over four sources: what the supervisor
+//! tells, what containers print, keys ([`super::menu`]), and Ctrl-C. The first
+//! Ctrl-C asks the supervisor to stop what this `up` brought up, the second to
+//! kill just that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,9 +21,10 @@ use super::context::{Context, Loaded, known_services};
 use super::failure::{Failure, Outcome};
 use super::follow::{Follow, Painter};
 use super::lifecycle::seconds;
+use super::menu::{self, Key, Keyboard};
 use super::progress::Progress;
 use super::request::{apply_as, need_privilege, show};
-use super::terminal::Style;
+use super::terminal::{Style, Terminal};
 use crate::graph::Graph;
 use crate::host::replicas;
 use crate::monitor::log::From;
@@ -38,10 +40,6 @@ pub(super) fn up(context: &Context, typed: &Up) -> Outcome {
     }
     if let Some(service) = &typed.exit_code_from {
         known_services(&loaded.project, std::slice::from_ref(service))?;
-    }
-    if typed.menu == Some(true) {
-        return Err(Failure::new("--menu: there is no menu of keys")
-            .hint("Ctrl-C stops the stack, and it follows its file without being asked to"));
     }
     let intent = Intent::Up(plan::Up {
         pull: typed.pull.map(Into::into),
@@ -114,6 +112,10 @@ struct Session<'a> {
     decided: Option<i32>,
     /// The last save of the stack file did not load.
     broken: bool,
+    /// Keys mean something now.
+    keyboard: Option<Keyboard>,
+    /// The sources are followed for this session.
+    watching: bool,
 }
 
 /// What the session waits for.
@@ -147,6 +149,8 @@ impl Session<'_> {
             open: 0,
             decided: None,
             broken: false,
+            keyboard: None,
+            watching: typed.watch,
             loaded,
         };
         let load = session.loaded.request.clone();
@@ -159,16 +163,19 @@ impl Session<'_> {
             }))
             .await?;
         if typed.watch {
-            session
-                .ask(&Request::Follow {
-                    load: None,
-                    services: typed.services.clone(),
-                    always: false,
-                    explain: false,
-                })
-                .await?;
+            session.follow_sources().await?;
         }
         session.turn(BufReader::new(reader).lines()).await
+    }
+
+    async fn follow_sources(&mut self) -> Result<(), Failure> {
+        self.ask(&Request::Follow {
+            load: None,
+            services: self.typed.services.clone(),
+            always: false,
+            explain: false,
+        })
+        .await
     }
 
     async fn turn(mut self, mut replies: Replies) -> Outcome {
@@ -194,6 +201,18 @@ impl Session<'_> {
                     ready.map_err(|error| Failure::new(format!("watch logs: {error}")))?;
                     self.print_logs();
                 }
+                key = press(&mut self.keyboard) => match key {
+                    Ok(Key::Detach) => {
+                        self.put_keys_away();
+                        self.print_logs();
+                        self.progress.above(|terminal| terminal.err("Detached; the stack goes on in the background\n"));
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                    Ok(Key::Watch) => self.toggle_watch().await?,
+                    Ok(Key::Line) => self.progress.output("\n"),
+                    // A terminal that is gone: SIGHUP says so, if anything does.
+                    Err(_) => self.put_keys_away(),
+                },
                 _ = interrupt.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
                 _ = terminate.recv() => if let Some(end) = self.interrupted().await? { return Ok(ExitCode::from(end)) },
             }
@@ -227,6 +246,7 @@ impl Session<'_> {
                 self.doing = Doing::Showing;
                 self.show_running()?;
                 self.print_logs();
+                self.take_keys()?;
             }
             // Their own command shows them.
             Reply::Started { one_off: true, .. } | Reply::Exited { one_off: true, .. } => {}
@@ -253,7 +273,7 @@ impl Session<'_> {
                     let again = again.map_or_else(String::new, restarting);
                     let text = format!("{} exited with code {code}{again}", self.short(name));
                     let remark = self.follow.remark(&text);
-                    self.progress.above(|terminal| terminal.out(&remark));
+                    self.progress.output(&remark);
                 }
                 if again.is_none() {
                     self.decide(id, *code).await?;
@@ -266,30 +286,34 @@ impl Session<'_> {
             Reply::Reloading { plan } => {
                 self.print_logs();
                 self.progress.settle();
-                let terminal = &self.context.terminal;
-                if !plan.is_empty() {
-                    self.say_reload("stack file changed:");
-                    terminal.err(&super::plan::changes(plan, terminal.color_err));
-                } else if self.broken {
-                    self.say_reload("the stack file is in order again, and changes nothing");
-                }
+                let broken = self.broken;
+                self.progress.above(|terminal| {
+                    if !plan.is_empty() {
+                        say_reload(terminal, "stack file changed:");
+                        terminal.err(&super::plan::changes(plan, terminal.color_err));
+                    } else if broken {
+                        say_reload(terminal, "the stack file is in order again, and changes nothing");
+                    }
+                });
                 self.progress.plan(plan);
                 self.broken = false;
             }
             Reply::Reloaded { errors, diagnostics } => {
                 self.print_logs();
                 self.progress.settle();
-                let terminal = &self.context.terminal;
-                for diagnostic in diagnostics {
-                    terminal.err(&diagnostic.render(terminal.color_err));
-                }
-                if !diagnostics.is_empty() {
-                    self.broken = true;
-                    self.say_reload("the stack file has errors; the running stack is left as it was");
-                }
-                for error in errors {
-                    terminal.error(error, &[]);
-                }
+                self.broken |= !diagnostics.is_empty();
+                self.progress.above(|terminal| {
+                    for diagnostic in diagnostics {
+                        terminal.err(&diagnostic.render(terminal.color_err));
+                    }
+                    if !diagnostics.is_empty() {
+                        let text = "the stack file has errors; the running stack is left as it was";
+                        say_reload(terminal, text);
+                    }
+                    for error in errors {
+                        terminal.error(error, &[]);
+                    }
+                });
             }
             other => {
                 let color = self.context.terminal.color_err;
@@ -307,16 +331,60 @@ impl Session<'_> {
     /// Prints what containers have printed, above a list that is being drawn.
     fn print_logs(&mut self) {
         let progress = &mut self.progress;
-        self.follow
-            .drain(|text| progress.above(|terminal| terminal.out(text)));
+        self.follow.drain(|text| progress.output(text));
     }
 
-    fn say_reload(&self, text: &str) {
-        let terminal = &self.context.terminal;
-        terminal.err(&format!(
-            "{} {text}\n",
-            Style::Blue.paint("⟳", terminal.color_err)
-        ));
+    /// Keys mean something from now on, where there is a keyboard.
+    fn take_keys(&mut self) -> Result<(), Failure> {
+        if self.keyboard.is_none() && self.typed.menu != Some(false) {
+            self.keyboard = Keyboard::new(&self.context.terminal)
+                .map_err(|error| Failure::new(format!("take the keyboard: {error}")))?;
+        }
+        self.show_keys();
+        Ok(())
+    }
+
+    /// Says at the foot of the screen what the keys are, while they are any.
+    fn show_keys(&mut self) {
+        let color = self.context.terminal.color_err;
+        let line = self.keyboard.as_ref().map(|_| menu::line(self.watching, color));
+        self.progress.foot(line);
+    }
+
+    fn put_keys_away(&mut self) {
+        self.keyboard = None;
+        self.show_keys();
+    }
+
+    /// Follows the sources, or no longer.
+    async fn toggle_watch(&mut self) -> Result<(), Failure> {
+        if self.watching {
+            self.ask(&Request::Unfollow).await?;
+            self.progress.above(|terminal| {
+                let mark = Style::Blue.paint("⦿", terminal.color_err);
+                terminal.err(&format!("{mark} Watch disabled\n"));
+            });
+        } else {
+            // By the stack file as it is now.
+            let (context, services) = (self.context, &self.typed.services);
+            let mut known = true;
+            self.progress.above(|terminal| {
+                let followed = context
+                    .load(services)
+                    .and_then(|loaded| super::watch::followed(context, &loaded, services));
+                if let Err(failure) = followed {
+                    failure.report(terminal);
+                    known = false;
+                }
+            });
+            if !known {
+                return Ok(());
+            }
+            self.follow_sources().await?;
+        }
+        self.watching = !self.watching;
+        self.show_keys();
+        Ok(())
     }
 
     /// Shows the containers that ran before this `up`, from now on.
@@ -420,6 +488,7 @@ impl Session<'_> {
             if self.doing == Doing::Starting {
                 self.ask(&Request::Cancel).await?;
             }
+            self.put_keys_away();
             self.doing = Doing::Stopping(status(self.decided.unwrap_or(code)));
             self.stop(None).await?;
         } else if let (Doing::Stopping(_), Some(code)) = (self.doing, self.decided) {
@@ -430,6 +499,7 @@ impl Session<'_> {
 
     /// Ctrl-C: the first stops, the second kills.
     async fn interrupted(&mut self) -> Result<Option<u8>, Failure> {
+        self.put_keys_away();
         match self.doing {
             Doing::Starting | Doing::Showing => {
                 // Below the `^C` that the terminal has drawn over the last line.
@@ -476,6 +546,20 @@ impl Session<'_> {
             .await
             .map_err(|error| Failure::new(format!("ask the supervisor: {error}")))
     }
+}
+
+/// The next key; never, where there is no keyboard.
+async fn press(keyboard: &mut Option<Keyboard>) -> std::io::Result<Key> {
+    match keyboard {
+        Some(keyboard) => keyboard.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what became of a save of the stack file.
+fn say_reload(terminal: &Terminal, text: &str) {
+    let mark = Style::Blue.paint("⟳", terminal.color_err);
+    terminal.err(&format!("{mark} {text}\n"));
 }
 
 /// Restarts after which a container counts as one that keeps ending.

@@ -477,6 +477,12 @@ impl Supervisor {
                 self.sources.afresh();
                 self.follow_sources(load.as_deref());
             }
+            Request::Unfollow => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.follow = None;
+                }
+                self.follow_sources(None);
+            }
             Request::Apply(wanted) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;

@@ -29,6 +29,8 @@ pub enum Request {
         /// Tell of every file, also of those that no rule takes.
         explain: bool,
     },
+    /// Follow no sources for this client any more.
+    Unfollow,
 }
 
 /// What is to be brought about, and how.

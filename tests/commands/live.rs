@@ -1,12 +1,13 @@
 //! The live list of `up`, on a pseudo-terminal.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::{down, stack};
+use crate::support::World;
 
 /// Our end of a pseudo-terminal, and the other one.
 fn terminal(rows: u16, columns: u16) -> (File, File) {
@@ -87,6 +88,123 @@ impl Screen {
     }
 }
 
+/// A command whose standard streams are a terminal of ours.
+struct OnTerminal {
+    child: std::process::Child,
+    /// Where keys are pressed.
+    keys: File,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    raw: Vec<u8>,
+}
+
+impl OnTerminal {
+    fn start(world: &World, arguments: &[&str]) -> Self {
+        let (mut master, slave) = terminal(40, 76);
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = world.rcompose(arguments);
+        command
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .env_remove("COMPOSE_PROGRESS")
+            .env_remove("COMPOSE_ANSI");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let keys = master.try_clone().unwrap();
+        let (sender, pieces) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The kernel says so when nobody has the other end any more.
+            while let Ok(count) = master.read(&mut buffer) {
+                if count == 0 || sender.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            keys,
+            pieces,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Waits until this has been printed.
+    fn read_until(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !String::from_utf8_lossy(&self.raw).contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.pieces.recv_timeout(left) {
+                Ok(piece) => self.raw.extend(piece),
+                Err(_) => panic!("no {text:?} in {}", String::from_utf8_lossy(&self.raw)),
+            }
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+
+    /// How it ended, and what the terminal shows then.
+    fn end(mut self) -> (Option<i32>, Screen) {
+        let code = self.child.wait().unwrap().code();
+        self.raw.extend(self.pieces.iter().flatten());
+        let mut screen = Screen::default();
+        screen.feed(&String::from_utf8(self.raw).unwrap());
+        (code, screen)
+    }
+}
+
+#[test]
+fn keys_switch_watching_and_leave_the_stack_running() {
+    let Some(world) = stack(
+        "name: k
+services:
+  web:
+    image: BUSYBOX
+    command: [sh, -c, \"trap 'exit 0' TERM USR1; echo begun; while :; do sleep 1 & wait; done\"]
+    develop: {watch: [{action: sync, path: ./src, target: /src}]}
+",
+    ) else {
+        return;
+    };
+    world.write("src/a", "1");
+    let keys = "w Enable Watch   d Detach";
+    let mut up = OnTerminal::start(&world, &["up"]);
+    up.read_until("Enable");
+    up.press("w");
+    up.read_until("Disable");
+    up.press("w");
+    up.read_until("Watch disabled");
+    up.press("xd");
+    up.read_until("goes on in the background");
+    let (code, screen) = up.end();
+    let shown = screen.lines.join("\n");
+    assert_eq!(code, Some(0), "{shown}");
+    let lines = |text: &str| screen.lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("begun"), 1, "{shown}");
+    assert_eq!(lines(keys), 0, "the keys are gone with the command:\n{shown}");
+    let running = world
+        .run(&["ps", "--services", "--filter", "status=running"])
+        .ok();
+    assert_eq!(running.stdout, "web\n");
+
+    // Who does not want them has none.
+    world.run(&["down", "-t", "2"]).ok();
+    let mut up = OnTerminal::start(&world, &["up", "--menu=false"]);
+    up.read_until("begun");
+    world.run(&["exec", "web", "kill", "-USR1", "1"]).ok();
+    up.read_until("exited with code");
+    let (code, screen) = up.end();
+    let shown = screen.lines.join("\n");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("Detach"), "{shown}");
+    down(&world);
+}
+
 #[test]
 fn the_list_says_what_is_waited_for_and_tears_no_log() {
     let Some(world) = stack(
@@ -105,58 +223,17 @@ services:
     ) else {
         return;
     };
-    let (mut master, slave) = terminal(40, 76);
-    let end = || Stdio::from(slave.try_clone().unwrap());
-    let mut command = world.rcompose(&["up"]);
-    command
-        .env("TERM", "xterm")
-        .env_remove("NO_COLOR")
-        .env_remove("COMPOSE_PROGRESS")
-        .env_remove("COMPOSE_ANSI");
-    let mut up = command
-        .stdin(Stdio::null())
-        .stdout(end())
-        .stderr(end())
-        .spawn()
-        .unwrap();
-    drop((command, slave));
-    let (sender, pieces) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        // The kernel says so when nobody has the other end any more.
-        while let Ok(count) = master.read(&mut buffer) {
-            if count == 0 || sender.send(buffer[..count].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    let mut raw: Vec<u8> = Vec::new();
-    let mut read_until = |text: &str| {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !String::from_utf8_lossy(&raw).contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match pieces.recv_timeout(left) {
-                Ok(piece) => raw.extend(piece),
-                Err(_) => panic!("no {text:?} in {}", String::from_utf8_lossy(&raw)),
-            }
-        }
-        String::from_utf8_lossy(&raw).into_owned()
-    };
+    let mut up = OnTerminal::start(&world, &["up"]);
+    let mut read_until = |text: &str| up.read_until(text);
     read_until("waits for db (healthy)");
     read_until("until it is healthy, for web");
     read_until("[+] 5/5");
-    let pid = rustix::process::Pid::from_raw(i32::try_from(up.id()).unwrap()).unwrap();
     // The list has settled when the last line of the log stands below it.
     read_until("line-199-end");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    read_until("[+] 3/3");
-    assert_eq!(up.wait().unwrap().code(), Some(130));
-    let text = {
-        raw.extend(pieces.iter().flatten());
-        String::from_utf8(raw).unwrap()
-    };
-    let mut screen = Screen::default();
-    screen.feed(&text);
+    up.interrupt();
+    up.read_until("[+] 3/3");
+    let (code, screen) = up.end();
+    assert_eq!(code, Some(130));
     let shown = screen.lines.join("\n");
     for number in 0..200 {
         let line = format!("line-{number}-end");
