@@ -140,6 +140,12 @@ networks:
         "nameserver 192.0.2.53"
     );
     assert_eq!(inside(&world, "lone", "grep -c fixed /etc/hosts"), "1");
+    // On the host's network it has the host's name.
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(
+        inside(&world, "lone", "hostname; cat /etc/hostname; echo $HOSTNAME"),
+        [machine.trim(); 3].join("\n")
+    );
     assert_eq!(
         inside(&world, "web", "awk '/gate/ {print $1}' /etc/hosts"),
         "10.87.3.1"

@@ -340,8 +340,18 @@ fn shorten(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A command as docker shows it: arguments with spaces between single quotes,
+/// all of it quoted, and cut unless the `whole` is wanted.
 pub(super) fn command(arguments: &[String], whole: bool) -> String {
-    let text = arguments.join(" ");
+    let mut text = String::new();
+    for (at, argument) in arguments.iter().enumerate() {
+        text.push_str(if at > 0 { " " } else { "" });
+        if at > 0 && argument.contains(' ') {
+            text.extend(["'", argument, "'"]);
+        } else {
+            text.push_str(argument);
+        }
+    }
     let shown = if whole {
         text
     } else {
@@ -456,5 +466,7 @@ mod tests {
             r#""say \"a\nb\"""#
         );
         assert_eq!(command(&long, true), "\"/docker-entrypoint.sh nginx -g\"");
+        let shell = ["sh", "-c", "id; umask"].map(str::to_owned);
+        assert_eq!(command(&shell, true), "\"sh -c 'id; umask'\"");
     }
 }

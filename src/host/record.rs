@@ -1,5 +1,6 @@
 //! What a container is, as kept on disk.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use super::given::Given;
 use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
 use crate::plan::OneOff;
-use crate::project::{Probe, Service};
+use crate::project::{NetworkMode, Probe, Service, UtsMode};
 use crate::store::{World, read_record};
 
 /// Raised when the shape of [`ContainerRecord`] changes so that an older
@@ -96,9 +97,19 @@ impl ContainerRecord {
         self.id.get(..12).unwrap_or(&self.id)
     }
 
-    /// The host name inside the container.
-    pub(super) fn hostname(&self) -> &str {
-        self.config.hostname.as_deref().unwrap_or(self.short_id())
+    /// The host name inside the container: on the host's network, or among its
+    /// names, that is the host's, unless the service says another.
+    pub(super) fn hostname(&self) -> Cow<'_, str> {
+        let config = &self.config;
+        let on_host = config.network_mode == NetworkMode::Host || config.uts == Some(UtsMode::Host);
+        match &config.hostname {
+            Some(name) => name.into(),
+            None if on_host => {
+                let machine = rustix::system::uname();
+                machine.nodename().to_string_lossy().into_owned().into()
+            }
+            None => self.short_id().into(),
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn request(
             .working_dir
             .clone()
             .unwrap_or_else(|| image.config.working_dir.clone()),
-        hostname: (!on_host).then(|| record.hostname().to_owned()),
+        hostname: (!on_host).then(|| record.hostname().into_owned()),
         domainname: service.domainname.clone().filter(|_| !on_host),
         tty: service.tty,
         ulimits: service

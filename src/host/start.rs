@@ -358,7 +358,7 @@ fn hosts(
     addresses: &[IpAddr],
     gateway: Option<IpAddr>,
 ) -> Result<String, HostError> {
-    let mut own = vec![record.hostname().to_owned()];
+    let mut own = vec![record.hostname().into_owned()];
     own.extend(
         record
             .config
