@@ -247,11 +247,11 @@ fn prepare(
         }
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
-            for key in in_order(record) {
+            for key in record.config.networks_in_order() {
                 let Some(id) = record.networks.get(key) else {
                     continue;
                 };
-                let missing = || HostError::NoNetwork { name: key.clone() };
+                let missing = || HostError::NoNetwork { name: key.to_owned() };
                 let mut network = networks::read(world, id)?.ok_or_else(missing)?;
                 if !network.leases.contains_key(&record.lease_key()) {
                     // Whoever made it was killed before it had its addresses.
@@ -260,7 +260,7 @@ fn prepare(
                     network = create::lease(world, record, key, fixed)?;
                 }
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
-                let mac = attachment.mac_address.as_deref();
+                let mac = record.config.mac_on(key);
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
                 endpoints.push(endpoint.ok_or_else(missing)?);
             }
@@ -494,25 +494,10 @@ fn namespace_of(
     })
 }
 
-/// The networks of a container in the order of its interfaces: by priority,
-/// then by name.
-fn in_order(record: &ContainerRecord) -> Vec<&String> {
-    let mut keys: Vec<&String> = record.networks.keys().collect();
-    keys.sort_by_key(|key| {
-        let priority = record
-            .config
-            .networks
-            .get(*key)
-            .map_or(0, |attachment| attachment.priority);
-        (std::cmp::Reverse(priority), key.as_str())
-    });
-    keys
-}
-
 /// Where a container is on each of its networks, in the order of its interfaces.
 pub(super) fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
     let mut places = Vec::new();
-    for key in in_order(record) {
+    for key in record.config.networks_in_order() {
         let Some(id) = record.networks.get(key) else {
             continue;
         };

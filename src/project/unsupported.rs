@@ -145,7 +145,6 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         "containers of other stacks are out of reach; share a network",
     ),
-    no("services.*.mac_address", Said, "use `mac_address` of a network"),
     no(
         "services.*.network_mode",
         Text(foreign_network),
@@ -367,7 +366,11 @@ fn names_a_host(node: &Node, service: &Node) -> bool {
 }
 
 fn says_cpus(node: &Node, service: &Node) -> bool {
-    says_something(node) && service.get("cpus").is_some_and(says_something)
+    let deploy = ["deploy", "resources", "limits", "cpus"]
+        .iter()
+        .try_fold(service, |node, key| node.get(key));
+    let said = |cpus: Option<&Node>| cpus.is_some_and(says_something);
+    says_something(node) && (said(service.get("cpus")) || said(deploy))
 }
 
 fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
