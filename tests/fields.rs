@@ -4,7 +4,11 @@
 
 #[path = "fields/elsewhere.rs"]
 mod elsewhere;
+#[path = "fields/networks.rs"]
+mod networks;
 mod support;
+#[path = "fields/volumes.rs"]
+mod volumes;
 
 use std::fs;
 use std::net::UdpSocket;

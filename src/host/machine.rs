@@ -270,6 +270,7 @@ impl Machine {
         let keys: BTreeSet<String> = records.iter().map(ContainerRecord::lease_key).collect();
         networks::release_all_but(&self.world, &lease_prefix(&self.project), &keys)?;
         bridge::sweep(&self.world)?;
+        Volumes::new(&self.world).let_go_all()?;
         Ok(())
     }
 
@@ -332,7 +333,7 @@ impl Machine {
             let Some(service) = project.services.get(&container.service) else {
                 continue;
             };
-            problems.extend(create::missing_sources(service));
+            problems.extend(create::missing_sources(project, service));
             problems.extend(create::wrong_security(project, service));
             problems.extend(given::missing(project, service));
             let reserved = self

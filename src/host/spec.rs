@@ -55,7 +55,7 @@ pub(super) fn cgroup_of(world: &World, record: &ContainerRecord) -> PathBuf {
 /// The files made for a container, which it sees in `/etc`.
 pub(super) const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-/// One run of a container.
+/// One run of a container, and the volumes that it uses.
 pub(super) fn request(
     world: &World,
     record: &ContainerRecord,
@@ -63,7 +63,7 @@ pub(super) fn request(
     revive: Revive,
     shared: &Shared,
     mounted: &BTreeMap<String, Vec<PathBuf>>,
-) -> Result<RunRequest, HostError> {
+) -> Result<(RunRequest, BTreeSet<String>), HostError> {
     let service = &record.config;
     let paths = world.container(&record.project, &record.id);
     let mut mounts = Mounts {
@@ -73,6 +73,7 @@ pub(super) fn request(
         confined: BTreeMap::new(),
         layered: BTreeMap::new(),
         mounted,
+        volumes: BTreeSet::new(),
     };
     for name in FILES {
         mounts.list.push(bind_mount(
@@ -144,7 +145,7 @@ pub(super) fn request(
     }
     let (mut spec, seccomp) = default_spec(&settings).map_err(wrong)?;
     spec.set_hooks(hooks);
-    Ok(RunRequest {
+    let request = RunRequest {
         id: record.id.clone(),
         spec,
         rootfs: rootfs(&paths, image, service),
@@ -166,7 +167,8 @@ pub(super) fn request(
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
-    })
+    };
+    Ok((request, mounts.volumes))
 }
 
 fn rootfs(paths: &ContainerPaths, image: &Image, service: &Service) -> Rootfs {
@@ -317,6 +319,8 @@ struct Mounts<'a> {
     layered: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// The layers of images that are mounted, by the image's id.
     mounted: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// The volumes, by name.
+    volumes: BTreeSet<String>,
 }
 
 impl Mounts<'_> {
@@ -458,6 +462,7 @@ impl Mounts<'_> {
         read_only: bool,
     ) -> Result<(), HostError> {
         self.replace(target);
+        self.volumes.insert(name.to_owned());
         let volumes = Volumes::new(self.world);
         let data = volumes.data_dir(name)?;
         let mut options = vec!["rprivate"];

@@ -26,10 +26,11 @@ use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_co
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
+use crate::project::{EndpointOptions, HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
 use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
+use crate::volume::{Hold, Volumes};
 
 /// How long a monitor may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ struct Prepared {
     lock: Lock,
     /// Namespaces that the request names by descriptors of ours.
     shared: Shared,
+    /// Go to the monitor: what is mounted for volumes stays until it ends.
+    holds: Vec<Hold>,
     warnings: Vec<String>,
 }
 
@@ -107,6 +110,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         network,
         lock,
         shared,
+        holds,
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive, &mounted)).await?;
     let listeners = machine.traffic.listeners(&record.name);
@@ -129,6 +133,9 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         kept.push(("run-lock".to_owned(), lock.as_fd()));
         if let Some(client) = &client {
             kept.push((runtime::FIRST_CLIENT.to_owned(), client.as_fd()));
+        }
+        for hold in &holds {
+            kept.extend(hold.descriptor().map(|fd| (format!("{HOLD}{}", hold.name()), fd)));
         }
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         drop(shared);
@@ -262,7 +269,13 @@ fn prepare(
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
                 let mac = record.config.mac_on(key);
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
-                endpoints.push(endpoint.ok_or_else(missing)?);
+                let options = EndpointOptions::of(&attachment.driver_opts).unwrap_or_default();
+                endpoints.push(Endpoint {
+                    interface: attachment.interface_name.clone().or(options.interface),
+                    sysctls: options.sysctls,
+                    link_local: attachment.link_local_ips.clone(),
+                    ..endpoint.ok_or_else(missing)?
+                });
             }
             resolved = Some(endpoints.clone());
             let namespace = match create_namespace(world, &endpoints) {
@@ -286,14 +299,19 @@ fn prepare(
     given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     let shared = Shared::of(world, record)?;
+    let (request, volumes) = spec::request(world, record, image, revive, &shared, mounted)?;
     Ok(Prepared {
-        request: spec::request(world, record, image, revive, &shared, mounted)?,
+        request,
         network,
         lock,
         shared,
+        holds: Volumes::new(world).hold_all(&volumes)?,
         warnings,
     })
 }
+
+/// What a monitor keeps the holds on volumes under, before their names.
+const HOLD: &str = "volume-";
 
 /// The right to start a container, which the monitor of its last run gives back
 /// when it has ended. Blocks until then, but not for long.
@@ -661,10 +679,15 @@ async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitR
     let unpublished = machine.traffic.unpublish(record).await;
     let paths = machine.world.container(&machine.project, &record.id);
     let cgroup = spec::cgroup_of(&machine.world, record);
+    let volumes = Volumes::new(&machine.world);
     let exit = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
         let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
         runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
+        let kept = running.iter().flat_map(|running| running.fixed.kept.keys());
+        for name in kept.filter_map(|name| name.strip_prefix(HOLD)) {
+            volumes.try_let_go(name);
+        }
         Ok(exit)
     })
     .await?;

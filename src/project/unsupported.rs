@@ -6,6 +6,9 @@
 //! implements a field takes its line out of [`TABLE`], and nothing else needs to
 //! change: the typed project has the value already.
 
+use std::collections::BTreeMap;
+
+use super::WrongOption;
 use crate::stack::{Code, Diagnostic, Entry, Node, Place, Report, Trail, Value};
 
 /// A value that cannot be run.
@@ -37,9 +40,12 @@ pub enum When {
     Text(fn(&str) -> bool),
     /// Values for which this holds; the second node is the mapping they are in.
     Within(fn(&Node, &Node) -> bool),
+    /// Options of a driver of which one is wrong; what is wrong is said in place
+    /// of the reason.
+    Options(fn(&BTreeMap<String, String>) -> Option<WrongOption>),
 }
 
-use When::{False, Is, Mentioned, Not, Said, Text, Within};
+use When::{False, Is, Mentioned, Not, Options, Said, Text, Within};
 
 const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported {
     Unsupported { path, when, reason }
@@ -157,29 +163,23 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.networks.*.driver_opts",
-        Said,
-        "networks have no driver options",
-    ),
-    no(
-        "services.*.networks.*.interface_name",
-        Said,
-        "interfaces are named eth0, eth1, … in the order of their priority",
-    ),
-    no(
-        "services.*.networks.*.link_local_ips",
-        Said,
-        "link-local addresses cannot be given",
+        Options(super::driver::wrong_endpoint_option),
+        "there are com.docker.network.endpoint.sysctls and com.docker.network.endpoint.ifname",
     ),
     no(
         "networks.*.driver",
         Not(&["bridge", "default"]),
         "use bridge, or leave it out",
     ),
-    no("networks.*.driver_opts", Said, "networks have no driver options"),
     no(
-        "networks.*.attachable",
-        Said,
-        "containers of other stacks cannot be attached",
+        "networks.*.driver_opts",
+        Within(isolated_with_a_way_out),
+        "gateway mode isolated is for networks that are internal",
+    ),
+    no(
+        "networks.*.driver_opts",
+        Options(super::driver::wrong_network_option),
+        "docs/compose.md lists the options of a bridge",
     ),
     no(
         "networks.*.enable_ipv4",
@@ -197,19 +197,14 @@ pub static TABLE: &[Unsupported] = &[
         "address pools have no driver options",
     ),
     no(
-        "networks.*.ipam.config.*.aux_addresses",
-        Said,
-        "addresses cannot be set aside yet; use `ip_range`",
-    ),
-    no(
         "volumes.*.driver",
         Not(&["local", "default"]),
         "use local, or leave it out",
     ),
     no(
         "volumes.*.driver_opts",
-        Said,
-        "volumes have no driver options yet",
+        Options(super::wrong_volume_option),
+        "docker's local driver has type, device and o",
     ),
     no("secrets.*.external", Said, NO_OTHERS_FILES),
     no("configs.*.external", Said, NO_OTHERS_FILES),
@@ -360,6 +355,12 @@ fn no_networks(node: &Node, service: &Node) -> bool {
     says_something(node) && !mode.is_empty()
 }
 
+fn isolated_with_a_way_out(driver_opts: &Node, network: &Node) -> bool {
+    let isolated = super::BridgeOptions::of(&options(driver_opts))
+        .is_ok_and(|options| options.gateway.contains(&super::GatewayMode::Isolated));
+    isolated && network.get("internal").and_then(Node::as_bool) != Some(true)
+}
+
 fn names_a_host(node: &Node, service: &Node) -> bool {
     let said = |key| service.get(key).is_some_and(says_something);
     node.as_text() == Some("host") && (said("hostname") || said("domainname"))
@@ -471,11 +472,29 @@ fn applies(when: When, node: &Node, parent: &Node) -> bool {
         Is(known) => known.contains(&text),
         Text(holds) => !text.is_empty() && holds(text),
         Within(holds) => !node.is_null() && holds(node, parent),
+        Options(wrong) => wrong(&options(node)).is_some(),
     }
+}
+
+/// The texts of a mapping.
+fn options(node: &Node) -> BTreeMap<String, String> {
+    node.entries()
+        .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
+        .collect()
 }
 
 fn refuse(entry: &Unsupported, node: &Node, place: Place, trail: &Trail<'_>, report: &mut Report) {
     let reason = entry.reason;
+    if let Options(wrong) = entry.when {
+        if let Some(wrong) = wrong(&options(node)) {
+            let place = node.get(&wrong.key).map_or(place, |node| node.place);
+            let message = format!("{trail}: {}", wrong.message);
+            let mut diagnostic = Diagnostic::error(Code::Unsupported, message);
+            diagnostic.hint = Some(wrong.hint.unwrap_or_else(|| reason.to_owned()));
+            report.push_at(place, diagnostic);
+        }
+        return;
+    }
     if matches!(entry.when, Mentioned) {
         report.warning(place, format!("{trail} has no effect: {reason}"));
         return;

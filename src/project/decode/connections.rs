@@ -399,7 +399,9 @@ pub(super) fn mac_address(
     let conflict = if *mode != NetworkMode::Networks {
         Some("conflicting options: mac-address and the network mode".to_owned())
     } else if let Some(key) = other {
-        Some(format!("must have the same value as that of its main network {key}"))
+        Some(format!(
+            "must have the same value as that of its main network {key}"
+        ))
     } else if replicas > 1 {
         Some(format!("{replicas} containers cannot share one address"))
     } else {
