@@ -15,6 +15,7 @@ use crate::network::pool::PoolRequest;
 use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec, Settings};
 use crate::network::{NetworkError, bridge, firewall};
 use crate::plan::OneOff;
+use crate::project::placement::{self, Condition};
 use crate::project::{BridgeOptions, GatewayMode, HealthTest, MountSource, Project, Service};
 use crate::runtime;
 use crate::store::{World, read_record, write_record};
@@ -285,7 +286,9 @@ pub(super) fn give_volumes(world: &World, record: &ContainerRecord) -> Result<()
             container: record.id.clone(),
             target: target.clone(),
         };
-        store.give(volume, &record.project, holder)?;
+        let own = record.config.volumes.iter().find(|mount| mount.target == *target);
+        let labels = own.map(|mount| mount.volume_labels.clone());
+        store.give(volume, &record.project, holder, labels.unwrap_or_default())?;
     }
     Ok(())
 }
@@ -444,6 +447,23 @@ pub(super) fn wrong_security(project: &Project, service: &Service) -> Option<Str
             .and_then(|error| wrong(error.to_string())),
         Ok(None) => None,
     }
+}
+
+/// What is wrong with where a service wants to run, in words: a condition on the
+/// name of the machine that does not hold of this one.
+pub(super) fn wrong_place(service: &Service) -> Option<String> {
+    let deploy = service.deploy.as_ref()?;
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let fails = |text: &&String| match placement::condition(text) {
+        Condition::Hostname { name, same } => own.trim().eq_ignore_ascii_case(&name) != same,
+        _ => false,
+    };
+    let failed = deploy.placement.constraints.iter().find(fails)?;
+    Some(format!(
+        "service \"{}\": deploy.placement.constraints: {failed:?} does not hold of this machine, {}",
+        service.name,
+        own.trim()
+    ))
 }
 
 /// Gives back the addresses of a container. Not for one of whose number there is

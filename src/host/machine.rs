@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, prepare, probe, spec, start};
+use super::{Host, HostError, create, given, hook, others, prepare, probe, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
@@ -185,7 +185,7 @@ impl Machine {
         hear: Hear,
     ) -> Result<Arc<Self>, HostError> {
         let images = ImageStore::open(world.images());
-        let traffic = Traffic::new(&world);
+        let traffic = Traffic::new(&world, project);
         Ok(Arc::new(Self {
             world,
             project: project.to_owned(),
@@ -335,7 +335,9 @@ impl Machine {
             };
             problems.extend(create::missing_sources(project, service));
             problems.extend(create::wrong_security(project, service));
+            problems.extend(create::wrong_place(service));
             problems.extend(given::missing(project, service));
+            problems.extend(others::missing(&self.world, project, service, plan));
             let reserved = self
                 .traffic
                 .reserve(&container.name, &service.ports, Some(&afterwards), |_| false);

@@ -18,7 +18,7 @@ use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
 use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, given, spec};
+use super::{HostError, create, given, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
@@ -244,10 +244,21 @@ fn prepare(
     let network = match &record.config.network_mode {
         NetworkMode::Host => Net::Host,
         NetworkMode::None => Net::Given(loopback_only()?),
-        NetworkMode::Service(service) => {
-            Net::Given(namespace_of(world, &record.project, service, "net", "network")?)
-        }
-        NetworkMode::Container(name) | NetworkMode::Other(name) => {
+        NetworkMode::Service(service) => Net::Given(namespace_of(
+            world,
+            record,
+            &Owner::Service(service),
+            "net",
+            "network",
+        )?),
+        NetworkMode::Container(name) => Net::Given(namespace_of(
+            world,
+            record,
+            &Owner::Container(name),
+            "net",
+            "network",
+        )?),
+        NetworkMode::Other(name) => {
             return Err(HostError::Unsupported {
                 what: format!("the network of {name}"),
             });
@@ -295,7 +306,7 @@ fn prepare(
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
-    write_files(record, &paths, resolved.as_deref(), &network)?;
+    write_files(world, record, &paths, resolved.as_deref(), &network)?;
     given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     let shared = Shared::of(world, record)?;
@@ -416,6 +427,7 @@ fn hosts(
 
 /// The files in `/etc` that are made for a container.
 fn write_files(
+    world: &World,
     record: &ContainerRecord,
     paths: &ContainerPaths,
     endpoints: Option<&[Endpoint]>,
@@ -437,8 +449,11 @@ fn write_files(
     write("hosts", &hosts(record, &addresses, gateway)?)?;
     write("hostname", &format!("{}\n", record.hostname()))?;
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let named =
-        matches!(network, Net::Fresh(_)) || matches!(record.config.network_mode, NetworkMode::Service(_));
+    let named = match &record.config.network_mode {
+        NetworkMode::Container(name) => others::has_names(world, name)?,
+        NetworkMode::Service(_) => true,
+        _ => matches!(network, Net::Fresh(_)),
+    };
     if named {
         let own = own_resolv_conf(&record.config);
         write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host), &own))
@@ -460,16 +475,26 @@ pub(super) struct Shared {
 
 impl Shared {
     fn of(world: &World, record: &ContainerRecord) -> Result<Self, HostError> {
-        let open = |service: &str, kind: &str, what: &str| {
-            namespace_of(world, &record.project, service, kind, what).map(Some)
+        let open = |owner: &Owner<'_>, kind: &str, what: &str| {
+            namespace_of(world, record, owner, kind, what).map(Some)
         };
         let mut shared = Self::default();
-        if let Some(PidMode::Service(service)) = &record.config.pid {
-            shared.pid = open(service, "pid", "process namespace")?;
+        let pid = match &record.config.pid {
+            Some(PidMode::Service(service)) => Some(Owner::Service(service)),
+            Some(PidMode::Container(name)) => Some(Owner::Container(name)),
+            Some(PidMode::Host) | None => None,
+        };
+        if let Some(owner) = pid {
+            shared.pid = open(&owner, "pid", "process namespace")?;
         }
-        if let Some(IpcMode::Service(service)) = &record.config.ipc {
-            shared.ipc = open(service, "ipc", "IPC namespace")?;
-            shared.mount = open(service, "mnt", "/dev/shm")?;
+        let ipc = match &record.config.ipc {
+            Some(IpcMode::Service(service)) => Some(Owner::Service(service)),
+            Some(IpcMode::Container(name)) => Some(Owner::Container(name)),
+            _ => None,
+        };
+        if let Some(owner) = ipc {
+            shared.ipc = open(&owner, "ipc", "IPC namespace")?;
+            shared.mount = open(&owner, "mnt", "/dev/shm")?;
         }
         Ok(shared)
     }
@@ -482,20 +507,40 @@ impl Shared {
     }
 }
 
-/// A namespace of a service's first container that runs: `kind` as in
-/// `/proc/PID/ns`, `what` for messages.
+/// Whose namespace is shared.
+#[derive(Debug)]
+enum Owner<'a> {
+    /// That of the first container of a service that runs.
+    Service(&'a str),
+    /// That of a container by name, of whatever stack.
+    Container(&'a str),
+}
+
+/// A namespace of another container: `kind` as in `/proc/PID/ns`, `what` for
+/// messages.
 fn namespace_of(
     world: &World,
-    project: &str,
-    service: &str,
+    record: &ContainerRecord,
+    owner: &Owner<'_>,
     kind: &str,
     what: &str,
 ) -> Result<OwnedFd, HostError> {
-    for record in containers(world, project)?
-        .iter()
-        .filter(|record| record.config.name == service && record.one_off.is_none())
-    {
-        let paths = world.container(project, &record.id);
+    let (named, candidates) = match owner {
+        Owner::Service(service) => {
+            let mut all = containers(world, &record.project)?;
+            all.retain(|other| other.config.name == *service && other.one_off.is_none());
+            (format!("service \"{service}\""), all)
+        }
+        Owner::Container(name) => {
+            let found = others::find(world, name)?;
+            let found = found.ok_or_else(|| HostError::NoContainer {
+                name: (*name).to_owned(),
+            })?;
+            (format!("container {name}"), vec![found])
+        }
+    };
+    for other in candidates {
+        let paths = world.container(&other.project, &other.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
             && let Liveness::Running { init: Some(init), .. } = runtime::probe(&running)?
         {
@@ -508,7 +553,7 @@ fn namespace_of(
         }
     }
     Err(HostError::Dependency {
-        reason: format!("service \"{service}\" does not run, so its {what} cannot be shared"),
+        reason: format!("{named} does not run, so its {what} cannot be shared"),
     })
 }
 

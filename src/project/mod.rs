@@ -30,6 +30,7 @@ mod load;
 mod logging;
 mod model;
 mod normalise;
+pub mod placement;
 pub mod provenance;
 #[cfg(test)]
 mod tests;

@@ -53,13 +53,13 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
-const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
-    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
-    syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, unix://PATH), syslog-facility and syslog-format; syslog \
-    and journald cache-disabled, cache-max-size and cache-max-file; none has none";
+    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels, env, and \
+    patterns of them in labels-regex and env-regex; syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, \
+    unix://PATH; for TLS, a relay on this machine), syslog-facility and syslog-format; syslog and journald \
+    cache-disabled, cache-max-size and cache-max-file; none has none";
 
 /// Everything that cannot be run yet. One line a field.
 pub static TABLE: &[Unsupported] = &[
@@ -103,19 +103,9 @@ pub static TABLE: &[Unsupported] = &[
         "use bind, volume, tmpfs or image",
     ),
     no(
-        "services.*.volumes.*.volume.labels",
-        Said,
-        "anonymous volumes have no labels",
-    ),
-    no(
         "services.*.volumes.*.volume",
-        Within(anonymous_nocopy),
-        "nocopy needs a named volume",
-    ),
-    no(
-        "services.*.volumes_from.*",
-        Text(foreign_container),
-        "containers of other stacks are out of reach; name the volumes in both services",
+        Within(named_with_labels),
+        "a named volume has its labels below `volumes`",
     ),
     no(
         "services.*.storage_opt",
@@ -148,13 +138,13 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.external_links",
-        Said,
-        "containers of other stacks are out of reach; share a network",
+        Within(no_networks),
+        "links need a network that both containers are on",
     ),
     no(
         "services.*.network_mode",
         Text(foreign_network),
-        "use `none`, `host`, `service:NAME`, or `networks`",
+        "use `none`, `host`, `service:NAME`, `container:NAME`, or `networks`",
     ),
     no(
         "services.*.ports.*.protocol",
@@ -213,8 +203,6 @@ pub static TABLE: &[Unsupported] = &[
     no("secrets.*.template_driver", Said, "templates are not expanded"),
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
-    no("services.*.ipc", Text(foreign_container), NO_NAMESPACE),
-    no("services.*.pid", Text(foreign_container), NO_NAMESPACE),
     no(
         "services.*.uts",
         Within(names_a_host),
@@ -262,8 +250,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.deploy.labels",
-        Said,
-        "labels of the service as a whole are not kept",
+        Mentioned,
+        "only containers have labels here, as with docker compose: write them in `labels`",
     ),
     no(
         "services.*.deploy.resources.reservations.cpus",
@@ -275,15 +263,41 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         NO_SWARM,
     ),
-    no("services.*.deploy.placement.constraints", Said, NO_SWARM),
-    no("services.*.deploy.placement.preferences", Said, NO_SWARM),
     no(
-        "services.*.deploy.placement.max_replicas_per_node",
-        Said,
-        NO_SWARM,
+        "services.*.deploy.placement.constraints.*",
+        Text(wrong_place),
+        "this machine is a manager that runs linux; conditions on node.role, node.platform and node.hostname are known",
     ),
-    no("services.*.deploy.endpoint_mode", Said, NO_SWARM),
+    no(
+        "services.*.deploy.placement",
+        Within(too_many_for_one),
+        "there is one machine, and max_replicas_per_node is less than there are containers",
+    ),
+    no(
+        "services.*.deploy.endpoint_mode",
+        Not(&["dnsrr"]),
+        "the name of a service stands for the addresses of all its containers, which is dnsrr",
+    ),
 ];
+
+fn named_with_labels(options: &Node, mount: &Node) -> bool {
+    let named = mount.text_of("source").is_some_and(|source| !source.is_empty());
+    named && options.get("labels").is_some_and(says_something)
+}
+
+fn wrong_place(text: &str) -> bool {
+    super::placement::condition(text) == super::placement::Condition::Fails
+}
+
+/// Whether more containers are wanted than may be on one machine.
+fn too_many_for_one(placement: &Node, deploy: &Node) -> bool {
+    let number = |node: Option<&Node>| match &node?.value {
+        Value::Int(number) => Some(*number),
+        _ => node?.as_text()?.parse().ok(),
+    };
+    let most = number(placement.get("max_replicas_per_node")).filter(|most| *most > 0);
+    most.is_some_and(|most| number(deploy.get("replicas")).unwrap_or(1) > most)
+}
 
 fn no_permissions(text: &str) -> bool {
     !super::decode::is_device_permissions(text)
@@ -299,9 +313,9 @@ fn foreign_platform(text: &str) -> bool {
     !super::decode::is_this_platform(text)
 }
 
-/// Whether a network mode is of containers or networks that are not the stack's.
+/// Whether a network mode is of networks of an engine.
 fn foreign_network(text: &str) -> bool {
-    !matches!(text, "none" | "host") && !text.starts_with("service:")
+    !matches!(text, "none" | "host") && !text.starts_with("service:") && !text.starts_with("container:")
 }
 
 fn foreign_security(text: &str) -> bool {
@@ -336,10 +350,6 @@ fn all_with_numbers(text: &str) -> bool {
     words.next() == Some("a") && words.next() != Some("*:*")
 }
 
-fn foreign_container(text: &str) -> bool {
-    text.starts_with("container:")
-}
-
 fn no_cgroup(text: &str) -> bool {
     let path = text.trim_matches('/');
     path.is_empty() || path.split('/').any(|name| matches!(name, "" | "." | ".."))
@@ -347,7 +357,7 @@ fn no_cgroup(text: &str) -> bool {
 
 fn shares_network(node: &Node, service: &Node) -> bool {
     let mode = service.text_of("network_mode").unwrap_or_default();
-    says_something(node) && mode.starts_with("service:")
+    says_something(node) && (mode.starts_with("service:") || mode.starts_with("container:"))
 }
 
 fn no_networks(node: &Node, service: &Node) -> bool {
@@ -372,11 +382,6 @@ fn says_cpus(node: &Node, service: &Node) -> bool {
         .try_fold(service, |node, key| node.get(key));
     let said = |cpus: Option<&Node>| cpus.is_some_and(says_something);
     says_something(node) && (said(service.get("cpus")) || said(deploy))
-}
-
-fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
-    mount.text_of("source").is_none_or(str::is_empty)
-        && options.get("nocopy").and_then(Node::as_bool) == Some(true)
 }
 
 /// Reports every value of a normalised document that cannot be run.

@@ -164,10 +164,17 @@ impl Volumes {
     ///
     /// # Errors
     /// As [`Volumes::create`].
-    pub fn give(&self, name: &str, project: &str, holder: Holder) -> Result<Volume, VolumeError> {
+    pub fn give(
+        &self,
+        name: &str,
+        project: &str,
+        holder: Holder,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Volume, VolumeError> {
         let mut volume = self.make(Volume {
             name: name.to_owned(),
             project: project.to_owned(),
+            labels,
             anonymous: true,
             holder: Some(holder.clone()),
             created: now(),
@@ -456,11 +463,11 @@ mod tests {
             target: "/data".into(),
         };
         make(&volumes, "named");
-        volumes.give("v1", "shop", holder("a")).unwrap();
+        volumes.give("v1", "shop", holder("a"), BTreeMap::new()).unwrap();
         fs::write(volumes.data_dir("v1").unwrap().join("row"), "1").unwrap();
         let held = BTreeMap::from([("/data".to_owned(), "v1".to_owned())]);
         assert_eq!(volumes.held_by("a").unwrap(), held);
-        let given = volumes.give("v1", "shop", holder("b")).unwrap();
+        let given = volumes.give("v1", "shop", holder("b"), BTreeMap::new()).unwrap();
         assert!(given.anonymous);
         assert_eq!(volumes.held_by("b").unwrap(), held);
         assert_eq!(volumes.held_by("a").unwrap(), BTreeMap::new());
