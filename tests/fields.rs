@@ -4,7 +4,13 @@
 
 #[path = "fields/elsewhere.rs"]
 mod elsewhere;
+#[path = "fields/networks.rs"]
+mod networks;
+#[path = "fields/others.rs"]
+mod others;
 mod support;
+#[path = "fields/volumes.rs"]
+mod volumes;
 
 use std::fs;
 use std::net::UdpSocket;
@@ -298,7 +304,10 @@ services:
     assert!(said.code != 0 && said.stderr.contains("giver"), "{}", said.stderr);
     down(&world);
     for (fields, expected) in [
-        ("    pid: \"container:x\"\n", "containers of other stacks"),
+        (
+            "    pid: \"container:x\"\n",
+            "services.web.pid: no such container: x",
+        ),
         ("    uts: host\n    hostname: me\n", "hostname"),
         (
             "    ipc: host\n    sysctls: {kernel.shmmax: 1000}\n",

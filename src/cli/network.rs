@@ -81,6 +81,9 @@ pub(super) struct Create {
     /// The network's own address; one a subnet
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
+    /// Address of the subnet that others have: NAME=ADDRESS; repeat it for several
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    aux_address: Vec<String>,
     /// IPv6 too
     #[arg(long)]
     ipv6: bool,
@@ -90,7 +93,7 @@ pub(super) struct Create {
     /// Label: NAME=VALUE, or NAME; repeat it for several
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
-    /// com.docker.network.driver.mtu=BYTES
+    /// Option of the bridge driver, such as com.docker.network.driver.mtu=BYTES; repeat it for several
     #[arg(short, long, value_name = "NAME=VALUE")]
     opt: Vec<String>,
     /// Accepted for scripts: every network is
@@ -244,6 +247,13 @@ fn inspect(context: &Context, typed: &super::image::arguments::Inspect) -> Outco
                 json!({"Name": view.record.name, "IPv4Address": of(false), "IPv6Address": of(true)}),
             );
         }
+        let mut options = network.options.clone();
+        for (name, value) in [
+            ("com.docker.network.bridge.name", network.bridge.clone()),
+            ("com.docker.network.driver.mtu", network.mtu.to_string()),
+        ] {
+            options.entry(name.to_owned()).or_insert(value);
+        }
         let pools: Vec<Value> = network
             .pools
             .iter()
@@ -261,10 +271,7 @@ fn inspect(context: &Context, typed: &super::image::arguments::Inspect) -> Outco
             "Attachable": true,
             "Ingress": false,
             "Containers": on,
-            "Options": {
-                "com.docker.network.bridge.name": network.bridge,
-                "com.docker.network.driver.mtu": network.mtu.to_string(),
-            },
+            "Options": options,
             "Labels": network.labels,
         }));
     }
@@ -310,16 +317,12 @@ fn create(context: &Context, typed: &Create) -> Outcome {
     if typed.ip_range.len() > typed.subnet.len() || typed.gateway.len() > typed.subnet.len() {
         return Err(Failure::new("there are more ranges or gateways than subnets"));
     }
-    let mut mtu = None;
-    for (name, value) in pairs(&typed.opt) {
-        if name != "com.docker.network.driver.mtu" {
-            return Err(Failure::new(format!(
-                "network option {name} is not supported: there is com.docker.network.driver.mtu"
-            )));
-        }
-        let bytes = value.parse::<u32>();
-        mtu =
-            Some(bytes.map_err(|_| Failure::new(format!("network option {name}: {value:?} is no number")))?);
+    let mut reserved = BTreeMap::new();
+    for (name, text) in pairs(&typed.aux_address) {
+        let address = text.parse::<IpAddr>();
+        let address =
+            address.map_err(|_| Failure::new(format!("--aux-address {name}={text}: it is no address")))?;
+        reserved.insert(name, address);
     }
     need_privilege()?;
     // A range or gateway belongs to the subnet of its family.
@@ -337,7 +340,8 @@ fn create(context: &Context, typed: &Create) -> Outcome {
         pools: pools.collect(),
         ipv6: typed.ipv6 || typed.subnet.iter().any(|subnet| v6(subnet)),
         internal: typed.internal,
-        mtu,
+        options: pairs(&typed.opt),
+        reserved,
         labels: pairs(&typed.label),
     };
     let (id, warnings) = create_network(&context.world, &request)?;

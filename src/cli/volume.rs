@@ -57,6 +57,9 @@ pub(super) struct Create {
     /// Label: NAME=VALUE, or NAME; repeat it for several
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
+    /// What is mounted for it: type=KIND, device=WHAT, o=OPTIONS; repeat it for each
+    #[arg(short, long, value_name = "OPTION")]
+    opt: Vec<String>,
 }
 
 /// `volume rm`.
@@ -89,6 +92,7 @@ pub(super) struct Prune {
 pub(super) struct Seen {
     name: String,
     labels: std::collections::BTreeMap<String, String>,
+    options: std::collections::BTreeMap<String, String>,
     anonymous: bool,
     created: u64,
     place: PathBuf,
@@ -139,6 +143,7 @@ pub(super) fn seen(context: &Context) -> Result<Vec<Seen>, Failure> {
             users: users.collect(),
             name: volume.name,
             labels: volume.labels,
+            options: volume.options,
             anonymous: volume.anonymous,
             created: volume.created,
             place,
@@ -210,7 +215,7 @@ fn inspect(context: &Context, typed: &super::image::arguments::Inspect) -> Outco
             "Labels": volume.labels,
             "Mountpoint": volume.place,
             "Name": volume.name,
-            "Options": null,
+            "Options": (!volume.options.is_empty()).then_some(&volume.options),
             "Scope": "local",
         }));
     }
@@ -230,7 +235,12 @@ fn create(context: &Context, typed: &Create) -> Outcome {
             typed.driver
         )));
     }
-    let name = create_volume(&context.world, typed.name.as_deref(), pairs(&typed.label))?;
+    let name = create_volume(
+        &context.world,
+        typed.name.as_deref(),
+        pairs(&typed.label),
+        pairs(&typed.opt),
+    )?;
     context.terminal.out(&format!("{name}\n"));
     Ok(ExitCode::SUCCESS)
 }

@@ -12,13 +12,14 @@ use super::{HostError, given, spec};
 use crate::image::Image;
 use crate::lifecycle::health::HealthPolicy;
 use crate::network::pool::PoolRequest;
-use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec};
+use crate::network::record::{self, LeaseRequest, NetworkRecord, NetworkSpec, Settings};
 use crate::network::{NetworkError, bridge, firewall};
 use crate::plan::OneOff;
-use crate::project::{HealthTest, MountSource, Project, Service};
+use crate::project::placement::{self, Condition};
+use crate::project::{BridgeOptions, GatewayMode, HealthTest, MountSource, Project, Service};
 use crate::runtime;
 use crate::store::{World, read_record, write_record};
-use crate::volume::{Holder, Volumes};
+use crate::volume::{Holder, Volume, Volumes};
 
 /// Docker compose's labels begin with this.
 const LABEL: &str = "com.docker.compose.";
@@ -35,6 +36,9 @@ pub(super) async fn network(
     let mut labels = network.labels.clone();
     labels.insert(format!("{LABEL}project"), project.name.clone());
     labels.insert(format!("{LABEL}network"), key.to_owned());
+    let options = BridgeOptions::of(&network.driver_opts).map_err(|wrong| HostError::Plan {
+        reason: format!("network {key}: {}", wrong.message),
+    })?;
     let wanted = NetworkSpec {
         name: network.name.clone(),
         project: Some(project.name.clone()),
@@ -50,13 +54,35 @@ pub(super) async fn network(
                 gateway: pool.gateway,
             })
             .collect(),
-        mtu: None,
+        reserved: network
+            .ipam
+            .iter()
+            .flat_map(|pool| pool.aux_addresses.clone())
+            .collect(),
+        bridge: options.name.clone(),
+        mtu: options.mtu,
+        settings: network_settings(&options, network.driver_opts.clone()),
         labels,
         config: serde_json::to_value(network).unwrap_or_default(),
     };
     let world = machine.world.clone();
     let (_, warnings) = blocking(move || Ok(bridge::create(&world, &wanted)?)).await?;
     Ok(warnings.iter().map(ToString::to_string).collect())
+}
+
+/// What the options of a bridge mean for its network.
+pub(super) fn network_settings(options: &BridgeOptions, written: BTreeMap<String, String>) -> Settings {
+    let [v4, v6] = options.gateway;
+    Settings {
+        apart: options.apart,
+        no_masquerade: options.no_masquerade,
+        no_address: options.inhibit_ipv4 || v4 == GatewayMode::Isolated,
+        no_address6: v6 == GatewayMode::Isolated,
+        open: v4 == GatewayMode::Unprotected,
+        open6: v6 == GatewayMode::Unprotected,
+        interface_prefix: options.interface_prefix.clone(),
+        options: written,
+    }
 }
 
 /// Makes a named volume of the project.
@@ -71,9 +97,16 @@ pub(super) async fn volume(
     let mut labels = volume.labels.clone();
     labels.insert(format!("{LABEL}project"), project.name.clone());
     labels.insert(format!("{LABEL}volume"), key.to_owned());
-    let (world, name) = (machine.world.clone(), volume.name.clone());
-    let (project, key) = (project.name.clone(), key.to_owned());
-    blocking(move || Ok(Volumes::new(&world).create(&name, &project, &key, labels, false)?)).await?;
+    let world = machine.world.clone();
+    let draft = Volume {
+        name: volume.name.clone(),
+        project: project.name.clone(),
+        key: key.to_owned(),
+        labels,
+        options: volume.driver_opts.clone(),
+        ..Volume::default()
+    };
+    blocking(move || Ok(Volumes::new(&world).create(draft)?)).await?;
     Ok(vec![])
 }
 
@@ -253,7 +286,9 @@ pub(super) fn give_volumes(world: &World, record: &ContainerRecord) -> Result<()
             container: record.id.clone(),
             target: target.clone(),
         };
-        store.give(volume, &record.project, holder)?;
+        let own = record.config.volumes.iter().find(|mount| mount.target == *target);
+        let labels = own.map(|mount| mount.volume_labels.clone());
+        store.give(volume, &record.project, holder, labels.unwrap_or_default())?;
     }
     Ok(())
 }
@@ -352,10 +387,23 @@ pub(super) fn labels(
     labels
 }
 
-/// Bind mounts whose source must be there and is not.
-pub(super) fn missing_sources(service: &Service) -> Vec<String> {
+/// Bind mounts, and volumes that are binds, whose source must be there and is not.
+pub(super) fn missing_sources(project: &Project, service: &Service) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &service.volumes {
+        if let MountSource::Volume { volume, .. } = &mount.source
+            && let Some(options) = project.volumes.get(volume).map(|volume| &volume.driver_opts)
+            && let Some(device) = options.get("device")
+            && options
+                .get("o")
+                .is_some_and(|o| o.split(',').any(|o| matches!(o, "bind" | "rbind")))
+            && !Path::new(device).exists()
+        {
+            problems.push(format!(
+                "service \"{}\": device of volume {volume} does not exist: {device}",
+                service.name
+            ));
+        }
         if let MountSource::Bind {
             path,
             create_host_path: false,
@@ -401,6 +449,23 @@ pub(super) fn wrong_security(project: &Project, service: &Service) -> Option<Str
     }
 }
 
+/// What is wrong with where a service wants to run, in words: a condition on the
+/// name of the machine that does not hold of this one.
+pub(super) fn wrong_place(service: &Service) -> Option<String> {
+    let deploy = service.deploy.as_ref()?;
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let fails = |text: &&String| match placement::condition(text) {
+        Condition::Hostname { name, same } => own.trim().eq_ignore_ascii_case(&name) != same,
+        _ => false,
+    };
+    let failed = deploy.placement.constraints.iter().find(fails)?;
+    Some(format!(
+        "service \"{}\": deploy.placement.constraints: {failed:?} does not hold of this machine, {}",
+        service.name,
+        own.trim()
+    ))
+}
+
 /// Gives back the addresses of a container. Not for one of whose number there is
 /// another: they are that one's too.
 pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
@@ -417,13 +482,20 @@ pub(super) fn release_leases(world: &World, record: &ContainerRecord) -> Result<
 pub(super) fn discard(world: &World, project: &str, id: &str) -> Result<(), HostError> {
     let paths = world.container(project, id);
     // Without a record nothing of it was ever begun.
-    let cgroup = match read_record::<ContainerRecord>(&paths.record())? {
-        Some(record) => spec::cgroup_of(world, &record),
-        None => spec::cgroup(world, id, None),
+    let (cgroup, volumes) = match read_record::<ContainerRecord>(&paths.record())? {
+        Some(record) => (
+            spec::cgroup_of(world, &record),
+            record.volumes.into_values().collect(),
+        ),
+        None => (spec::cgroup(world, id, None), vec![]),
     };
     runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
     firewall::remove_published(world, id)?;
     remove_tree(&paths.run)?;
+    let store = Volumes::new(world);
+    for volume in &volumes {
+        store.let_go(volume)?;
+    }
     // Out of sight at once, however long the files take.
     let trash = world.stack(project).join("trash");
     let grave = trash.join(id);

@@ -11,6 +11,7 @@ use super::{HostError, spec};
 use crate::image::ImageStore;
 use crate::runtime::{self, Liveness, OfflineMount, Revive, RunningRecord};
 use crate::store::{Lock, World, read_record};
+use crate::volume::{Hold, Volumes};
 
 /// The root of a container's files, as the container sees them: volumes and
 /// bind mounts are in it.
@@ -19,6 +20,8 @@ pub struct Files {
     root: OwnedFd,
     /// Of a container that does not run: the right to start it.
     _lock: Option<Lock>,
+    /// What is mounted for its volumes stays meanwhile.
+    _holds: Vec<Hold>,
 }
 
 impl AsFd for Files {
@@ -55,7 +58,11 @@ pub fn files(world: &World, record: &ContainerRecord) -> Result<Files, HostError
         }
     };
     if let Some(root) = present()? {
-        return Ok(Files { root, _lock: None });
+        return Ok(Files {
+            root,
+            _lock: None,
+            _holds: vec![],
+        });
     }
     let lock = run_lock(&paths)?;
     let store = ImageStore::open(world.images());
@@ -71,7 +78,8 @@ pub fn files(world: &World, record: &ContainerRecord) -> Result<Files, HostError
     };
     let layers = |id: &String| Some((id.clone(), store.get(id).ok().flatten()?.layers));
     let mounted = record.images.values().filter_map(layers).collect();
-    let request = spec::request(world, record, &image, nobody, &Shared::default(), &mounted)?;
+    let (request, volumes) = spec::request(world, record, &image, nobody, &Shared::default(), &mounted)?;
+    let holds = Volumes::new(world).hold_all(&volumes)?;
     let mounts: Vec<OfflineMount> = request
         .spec
         .mounts()
@@ -104,5 +112,6 @@ pub fn files(world: &World, record: &ContainerRecord) -> Result<Files, HostError
     Ok(Files {
         root,
         _lock: Some(lock),
+        _holds: holds,
     })
 }

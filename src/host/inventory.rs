@@ -14,6 +14,7 @@ use super::record::ContainerRecord;
 use crate::network::bridge;
 use crate::network::pool::PoolRequest;
 use crate::network::record::{NetworkRecord, NetworkSpec, list};
+use crate::project::{BridgeOptions, wrong_volume_option};
 use crate::store::World;
 use crate::volume::{Volume, Volumes};
 
@@ -34,6 +35,8 @@ pub struct Network {
     pub internal: bool,
     /// Largest packet in bytes.
     pub mtu: u32,
+    /// Options that it was made with.
+    pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Addresses with their prefix lengths, by the key of who has them.
@@ -76,6 +79,7 @@ impl Network {
             bridge: record.bridge,
             internal: record.internal,
             mtu: record.mtu,
+            options: record.settings.options,
             labels: record.labels,
         }
     }
@@ -104,8 +108,10 @@ pub struct NetworkRequest {
     pub ipv6: bool,
     /// No way out and none in.
     pub internal: bool,
-    /// Largest packet in bytes.
-    pub mtu: Option<u32>,
+    /// Options of the bridge driver, as docker's `--opt`.
+    pub options: BTreeMap<String, String>,
+    /// Addresses that others have, by name.
+    pub reserved: BTreeMap<String, IpAddr>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -123,7 +129,8 @@ pub fn networks(world: &World) -> Result<Vec<Network>, HostError> {
 /// Makes a network of no project; its id, and what the user should know.
 ///
 /// # Errors
-/// [`HostError::Network`]: the name is taken, the subnet is, or the kernel refuses.
+/// [`HostError::Network`]: the name is taken, the subnet is, or the kernel refuses;
+/// [`HostError::Plan`] for an option that there is not.
 pub fn create_network(world: &World, request: &NetworkRequest) -> Result<(String, Vec<String>), HostError> {
     let pools = request.pools.iter().map(|(subnet, range, gateway)| PoolRequest {
         subnet: subnet.clone(),
@@ -137,6 +144,9 @@ pub fn create_network(world: &World, request: &NetworkRequest) -> Result<(String
             name: request.name.clone(),
         });
     }
+    let options = BridgeOptions::of(&request.options).map_err(|wrong| HostError::Plan {
+        reason: format!("make network: {}", wrong.message),
+    })?;
     let spec = NetworkSpec {
         name: request.name.clone(),
         project: None,
@@ -144,7 +154,10 @@ pub fn create_network(world: &World, request: &NetworkRequest) -> Result<(String
         internal: request.internal,
         enable_ipv6: request.ipv6,
         pools: pools.collect(),
-        mtu: request.mtu,
+        reserved: request.reserved.clone(),
+        bridge: options.name.clone(),
+        mtu: options.mtu,
+        settings: super::create::network_settings(&options, request.options.clone()),
         labels: request.labels.clone(),
         config: serde_json::Value::Null,
     };
@@ -183,12 +196,25 @@ pub fn create_volume(
     world: &World,
     name: Option<&str>,
     labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
 ) -> Result<String, HostError> {
+    if let Some(wrong) = wrong_volume_option(&options) {
+        return Err(HostError::Plan {
+            reason: format!("make volume: {}", wrong.message),
+        });
+    }
     let (name, anonymous) = match name {
         Some(name) => (name.to_owned(), false),
         None => (super::create::random_id()?, true),
     };
-    Ok(Volumes::new(world).create(&name, "", "", labels, anonymous)?.name)
+    let draft = Volume {
+        name,
+        labels,
+        options,
+        anonymous,
+        ..Volume::default()
+    };
+    Ok(Volumes::new(world).create(draft)?.name)
 }
 
 /// Removes a volume and all that is in it. `false` when there is none.

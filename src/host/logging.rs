@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
+use regex::Regex;
+
 use super::HostError;
 use super::record::ContainerRecord;
 use crate::image::Image;
@@ -78,26 +80,33 @@ pub(super) fn log_plan(record: &ContainerRecord, image: &Image) -> Result<LogPla
 /// The values of the labels and variables that are asked for; those that a
 /// container does not have are left out.
 fn values(record: &ContainerRecord, image: &Image, details: &LogDetails) -> BTreeMap<String, String> {
-    let label = |name: &String| record.labels.get(name).cloned();
-    let variable = |name: &String| {
-        let own = record.config.environment.get(name).cloned();
-        let of_image = || {
-            let mut all = image.config.env.iter().filter_map(|entry| entry.split_once('='));
-            all.find(|(known, _)| known == name)
-                .map(|(_, value)| value.to_owned())
-        };
-        own.or_else(of_image)
-    };
-    let labels = details
-        .labels
-        .iter()
-        .filter_map(|name| Some((name.clone(), label(name)?)));
-    let env = details
-        .env
-        .iter()
-        .filter_map(|name| Some((name.clone(), variable(name)?)));
+    let of_image = image.config.env.iter().filter_map(|entry| entry.split_once('='));
+    let mut variables: BTreeMap<&str, &str> = of_image.collect();
+    let own = record.config.environment.iter();
+    variables.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+    let labels = record.labels.iter();
+    let labels = labels.map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut found = chosen(labels, &details.labels, details.labels_pattern.as_deref());
     // As with Docker, a variable wins over a label of the same name.
-    labels.chain(env).collect()
+    found.extend(chosen(variables, &details.env, details.env_pattern.as_deref()));
+    found
+}
+
+/// Of these, the ones that are named, and those that a pattern is found in.
+fn chosen<'a>(
+    all: impl IntoIterator<Item = (&'a str, &'a str)>,
+    names: &[String],
+    pattern: Option<&str>,
+) -> BTreeMap<String, String> {
+    // One that is none has been refused with the stack file.
+    let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
+    all.into_iter()
+        .filter(|(name, _)| {
+            let matches = || pattern.as_ref().is_some_and(|pattern| pattern.is_match(name));
+            names.iter().any(|known| known == name) || matches()
+        })
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What names a container: Docker's default is its short id.

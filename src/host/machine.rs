@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, prepare, probe, spec, start};
+use super::{Host, HostError, create, given, hook, others, prepare, probe, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
@@ -185,7 +185,7 @@ impl Machine {
         hear: Hear,
     ) -> Result<Arc<Self>, HostError> {
         let images = ImageStore::open(world.images());
-        let traffic = Traffic::new(&world);
+        let traffic = Traffic::new(&world, project);
         Ok(Arc::new(Self {
             world,
             project: project.to_owned(),
@@ -270,6 +270,7 @@ impl Machine {
         let keys: BTreeSet<String> = records.iter().map(ContainerRecord::lease_key).collect();
         networks::release_all_but(&self.world, &lease_prefix(&self.project), &keys)?;
         bridge::sweep(&self.world)?;
+        Volumes::new(&self.world).let_go_all()?;
         Ok(())
     }
 
@@ -332,9 +333,11 @@ impl Machine {
             let Some(service) = project.services.get(&container.service) else {
                 continue;
             };
-            problems.extend(create::missing_sources(service));
+            problems.extend(create::missing_sources(project, service));
             problems.extend(create::wrong_security(project, service));
+            problems.extend(create::wrong_place(service));
             problems.extend(given::missing(project, service));
+            problems.extend(others::missing(&self.world, project, service, plan));
             let reserved = self
                 .traffic
                 .reserve(&container.name, &service.ports, Some(&afterwards), |_| false);

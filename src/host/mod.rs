@@ -7,7 +7,7 @@
 //! of it begins and ends in [`start`]. What it is given beside its image has a
 //! room each: configs and secrets in [`given`], commands in its life in
 //! [`hook`], questions about its health in [`probe`], ports and names in
-//! [`traffic`].
+//! [`traffic`]; what it has of containers of other stacks in [`others`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub mod inventory;
 mod logging;
 mod look;
 mod machine;
+mod others;
 mod prepare;
 mod probe;
 mod record;

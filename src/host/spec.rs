@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
 use super::start::Shared;
-use super::{HostError, cdi, given, selinux};
+use super::{HostError, cdi, given, others, selinux};
 use crate::image::Image;
 use crate::project::{
     BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
@@ -55,7 +55,7 @@ pub(super) fn cgroup_of(world: &World, record: &ContainerRecord) -> PathBuf {
 /// The files made for a container, which it sees in `/etc`.
 pub(super) const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-/// One run of a container.
+/// One run of a container, and the volumes that it uses.
 pub(super) fn request(
     world: &World,
     record: &ContainerRecord,
@@ -63,7 +63,7 @@ pub(super) fn request(
     revive: Revive,
     shared: &Shared,
     mounted: &BTreeMap<String, Vec<PathBuf>>,
-) -> Result<RunRequest, HostError> {
+) -> Result<(RunRequest, BTreeSet<String>), HostError> {
     let service = &record.config;
     let paths = world.container(&record.project, &record.id);
     let mut mounts = Mounts {
@@ -73,6 +73,7 @@ pub(super) fn request(
         confined: BTreeMap::new(),
         layered: BTreeMap::new(),
         mounted,
+        volumes: BTreeSet::new(),
     };
     for name in FILES {
         mounts.list.push(bind_mount(
@@ -144,7 +145,7 @@ pub(super) fn request(
     }
     let (mut spec, seccomp) = default_spec(&settings).map_err(wrong)?;
     spec.set_hooks(hooks);
-    Ok(RunRequest {
+    let request = RunRequest {
         id: record.id.clone(),
         spec,
         rootfs: rootfs(&paths, image, service),
@@ -166,7 +167,8 @@ pub(super) fn request(
         exit_record: paths.exit(),
         running_record: paths.running(),
         revive: Some(revive),
-    })
+    };
+    Ok((request, mounts.volumes))
 }
 
 fn rootfs(paths: &ContainerPaths, image: &Image, service: &Service) -> Rootfs {
@@ -317,6 +319,8 @@ struct Mounts<'a> {
     layered: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// The layers of images that are mounted, by the image's id.
     mounted: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// The volumes, by name.
+    volumes: BTreeSet<String>,
 }
 
 impl Mounts<'_> {
@@ -326,12 +330,15 @@ impl Mounts<'_> {
             self.add(record, mount, read_only)?;
         }
         for (target, volume) in &record.anonymous {
-            self.volume(target, volume, None, true, read_only)?;
+            let own = record.config.volumes.iter().find(|mount| mount.target == *target);
+            let copy = own.is_none_or(|mount| !mount.volume_nocopy);
+            let read_only = read_only || own.is_some_and(|mount| mount.read_only);
+            self.volume(target, volume, None, copy, read_only)?;
         }
         Ok(())
     }
 
-    /// The mounts of the services in `volumes_from`, and of those that they take
+    /// The mounts of the services and containers in `volumes_from`, and of those that they take
     /// over themselves. What the container mounts on the same place wins, and
     /// what is named later.
     fn take_over(
@@ -341,29 +348,32 @@ impl Mounts<'_> {
         read_only: bool,
     ) -> Result<(), HostError> {
         for from in &record.config.volumes_from {
-            let name = match &from.source {
-                VolumesOf::Service(name) => name,
+            let other = match &from.source {
+                VolumesOf::Service(name) => {
+                    if !seen.insert(format!("{}/{name}", record.project)) {
+                        continue;
+                    }
+                    let mut all = containers(self.world, &record.project)?.into_iter();
+                    let of_it =
+                        |other: &ContainerRecord| other.config.name == *name && other.one_off.is_none();
+                    all.find(of_it).ok_or_else(|| HostError::Dependency {
+                        reason: format!(
+                            "service \"{name}\" has no container whose volumes could be taken over"
+                        ),
+                    })?
+                }
                 VolumesOf::Container(name) => {
-                    return Err(HostError::Unsupported {
-                        what: format!("volumes_from container {name}"),
-                    });
+                    let found = others::find(self.world, name)?;
+                    let other = found.ok_or_else(|| HostError::NoContainer { name: name.clone() })?;
+                    if !seen.insert(other.id.clone()) {
+                        continue;
+                    }
+                    other
                 }
             };
-            if !seen.insert(name.clone()) {
-                continue;
-            }
-            let others = containers(self.world, &record.project)?;
-            let Some(other) = others
-                .iter()
-                .find(|other| other.config.name == *name && other.one_off.is_none())
-            else {
-                return Err(HostError::Dependency {
-                    reason: format!("service \"{name}\" has no container whose volumes could be taken over"),
-                });
-            };
             let read_only = read_only || from.read_only;
-            self.take_over(other, seen, read_only)?;
-            self.all_of(other, read_only)?;
+            self.take_over(&other, seen, read_only)?;
+            self.all_of(&other, read_only)?;
         }
         Ok(())
     }
@@ -458,6 +468,7 @@ impl Mounts<'_> {
         read_only: bool,
     ) -> Result<(), HostError> {
         self.replace(target);
+        self.volumes.insert(name.to_owned());
         let volumes = Volumes::new(self.world);
         let data = volumes.data_dir(name)?;
         let mut options = vec!["rprivate"];

@@ -18,7 +18,7 @@ use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
 use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, given, spec};
+use super::{HostError, create, given, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
@@ -26,10 +26,11 @@ use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_co
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
-use crate::project::{HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
+use crate::project::{EndpointOptions, HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
 use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
+use crate::volume::{Hold, Volumes};
 
 /// How long a monitor may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ struct Prepared {
     lock: Lock,
     /// Namespaces that the request names by descriptors of ours.
     shared: Shared,
+    /// Go to the monitor: what is mounted for volumes stays until it ends.
+    holds: Vec<Hold>,
     warnings: Vec<String>,
 }
 
@@ -107,6 +110,7 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         network,
         lock,
         shared,
+        holds,
         mut warnings,
     } = blocking(move || prepare(&world, &wanted, &image, revive, &mounted)).await?;
     let listeners = machine.traffic.listeners(&record.name);
@@ -129,6 +133,9 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         kept.push(("run-lock".to_owned(), lock.as_fd()));
         if let Some(client) = &client {
             kept.push((runtime::FIRST_CLIENT.to_owned(), client.as_fd()));
+        }
+        for hold in &holds {
+            kept.extend(hold.descriptor().map(|fd| (format!("{HOLD}{}", hold.name()), fd)));
         }
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         drop(shared);
@@ -237,21 +244,32 @@ fn prepare(
     let network = match &record.config.network_mode {
         NetworkMode::Host => Net::Host,
         NetworkMode::None => Net::Given(loopback_only()?),
-        NetworkMode::Service(service) => {
-            Net::Given(namespace_of(world, &record.project, service, "net", "network")?)
-        }
-        NetworkMode::Container(name) | NetworkMode::Other(name) => {
+        NetworkMode::Service(service) => Net::Given(namespace_of(
+            world,
+            record,
+            &Owner::Service(service),
+            "net",
+            "network",
+        )?),
+        NetworkMode::Container(name) => Net::Given(namespace_of(
+            world,
+            record,
+            &Owner::Container(name),
+            "net",
+            "network",
+        )?),
+        NetworkMode::Other(name) => {
             return Err(HostError::Unsupported {
                 what: format!("the network of {name}"),
             });
         }
         NetworkMode::Networks => {
             let mut endpoints = Vec::new();
-            for key in in_order(record) {
+            for key in record.config.networks_in_order() {
                 let Some(id) = record.networks.get(key) else {
                     continue;
                 };
-                let missing = || HostError::NoNetwork { name: key.clone() };
+                let missing = || HostError::NoNetwork { name: key.to_owned() };
                 let mut network = networks::read(world, id)?.ok_or_else(missing)?;
                 if !network.leases.contains_key(&record.lease_key()) {
                     // Whoever made it was killed before it had its addresses.
@@ -260,9 +278,15 @@ fn prepare(
                     network = create::lease(world, record, key, fixed)?;
                 }
                 let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
-                let mac = attachment.mac_address.as_deref();
+                let mac = record.config.mac_on(key);
                 let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
-                endpoints.push(endpoint.ok_or_else(missing)?);
+                let options = EndpointOptions::of(&attachment.driver_opts).unwrap_or_default();
+                endpoints.push(Endpoint {
+                    interface: attachment.interface_name.clone().or(options.interface),
+                    sysctls: options.sysctls,
+                    link_local: attachment.link_local_ips.clone(),
+                    ..endpoint.ok_or_else(missing)?
+                });
             }
             resolved = Some(endpoints.clone());
             let namespace = match create_namespace(world, &endpoints) {
@@ -282,18 +306,23 @@ fn prepare(
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
-    write_files(record, &paths, resolved.as_deref(), &network)?;
+    write_files(world, record, &paths, resolved.as_deref(), &network)?;
     given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     let shared = Shared::of(world, record)?;
+    let (request, volumes) = spec::request(world, record, image, revive, &shared, mounted)?;
     Ok(Prepared {
-        request: spec::request(world, record, image, revive, &shared, mounted)?,
+        request,
         network,
         lock,
         shared,
+        holds: Volumes::new(world).hold_all(&volumes)?,
         warnings,
     })
 }
+
+/// What a monitor keeps the holds on volumes under, before their names.
+const HOLD: &str = "volume-";
 
 /// The right to start a container, which the monitor of its last run gives back
 /// when it has ended. Blocks until then, but not for long.
@@ -398,6 +427,7 @@ fn hosts(
 
 /// The files in `/etc` that are made for a container.
 fn write_files(
+    world: &World,
     record: &ContainerRecord,
     paths: &ContainerPaths,
     endpoints: Option<&[Endpoint]>,
@@ -419,8 +449,11 @@ fn write_files(
     write("hosts", &hosts(record, &addresses, gateway)?)?;
     write("hostname", &format!("{}\n", record.hostname()))?;
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let named =
-        matches!(network, Net::Fresh(_)) || matches!(record.config.network_mode, NetworkMode::Service(_));
+    let named = match &record.config.network_mode {
+        NetworkMode::Container(name) => others::has_names(world, name)?,
+        NetworkMode::Service(_) => true,
+        _ => matches!(network, Net::Fresh(_)),
+    };
     if named {
         let own = own_resolv_conf(&record.config);
         write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host), &own))
@@ -442,16 +475,26 @@ pub(super) struct Shared {
 
 impl Shared {
     fn of(world: &World, record: &ContainerRecord) -> Result<Self, HostError> {
-        let open = |service: &str, kind: &str, what: &str| {
-            namespace_of(world, &record.project, service, kind, what).map(Some)
+        let open = |owner: &Owner<'_>, kind: &str, what: &str| {
+            namespace_of(world, record, owner, kind, what).map(Some)
         };
         let mut shared = Self::default();
-        if let Some(PidMode::Service(service)) = &record.config.pid {
-            shared.pid = open(service, "pid", "process namespace")?;
+        let pid = match &record.config.pid {
+            Some(PidMode::Service(service)) => Some(Owner::Service(service)),
+            Some(PidMode::Container(name)) => Some(Owner::Container(name)),
+            Some(PidMode::Host) | None => None,
+        };
+        if let Some(owner) = pid {
+            shared.pid = open(&owner, "pid", "process namespace")?;
         }
-        if let Some(IpcMode::Service(service)) = &record.config.ipc {
-            shared.ipc = open(service, "ipc", "IPC namespace")?;
-            shared.mount = open(service, "mnt", "/dev/shm")?;
+        let ipc = match &record.config.ipc {
+            Some(IpcMode::Service(service)) => Some(Owner::Service(service)),
+            Some(IpcMode::Container(name)) => Some(Owner::Container(name)),
+            _ => None,
+        };
+        if let Some(owner) = ipc {
+            shared.ipc = open(&owner, "ipc", "IPC namespace")?;
+            shared.mount = open(&owner, "mnt", "/dev/shm")?;
         }
         Ok(shared)
     }
@@ -464,20 +507,40 @@ impl Shared {
     }
 }
 
-/// A namespace of a service's first container that runs: `kind` as in
-/// `/proc/PID/ns`, `what` for messages.
+/// Whose namespace is shared.
+#[derive(Debug)]
+enum Owner<'a> {
+    /// That of the first container of a service that runs.
+    Service(&'a str),
+    /// That of a container by name, of whatever stack.
+    Container(&'a str),
+}
+
+/// A namespace of another container: `kind` as in `/proc/PID/ns`, `what` for
+/// messages.
 fn namespace_of(
     world: &World,
-    project: &str,
-    service: &str,
+    record: &ContainerRecord,
+    owner: &Owner<'_>,
     kind: &str,
     what: &str,
 ) -> Result<OwnedFd, HostError> {
-    for record in containers(world, project)?
-        .iter()
-        .filter(|record| record.config.name == service && record.one_off.is_none())
-    {
-        let paths = world.container(project, &record.id);
+    let (named, candidates) = match owner {
+        Owner::Service(service) => {
+            let mut all = containers(world, &record.project)?;
+            all.retain(|other| other.config.name == *service && other.one_off.is_none());
+            (format!("service \"{service}\""), all)
+        }
+        Owner::Container(name) => {
+            let found = others::find(world, name)?;
+            let found = found.ok_or_else(|| HostError::NoContainer {
+                name: (*name).to_owned(),
+            })?;
+            (format!("container {name}"), vec![found])
+        }
+    };
+    for other in candidates {
+        let paths = world.container(&other.project, &other.id);
         if let Some(running) = read_record::<RunningRecord>(&paths.running())?
             && let Liveness::Running { init: Some(init), .. } = runtime::probe(&running)?
         {
@@ -490,29 +553,14 @@ fn namespace_of(
         }
     }
     Err(HostError::Dependency {
-        reason: format!("service \"{service}\" does not run, so its {what} cannot be shared"),
+        reason: format!("{named} does not run, so its {what} cannot be shared"),
     })
-}
-
-/// The networks of a container in the order of its interfaces: by priority,
-/// then by name.
-fn in_order(record: &ContainerRecord) -> Vec<&String> {
-    let mut keys: Vec<&String> = record.networks.keys().collect();
-    keys.sort_by_key(|key| {
-        let priority = record
-            .config
-            .networks
-            .get(*key)
-            .map_or(0, |attachment| attachment.priority);
-        (std::cmp::Reverse(priority), key.as_str())
-    });
-    keys
 }
 
 /// Where a container is on each of its networks, in the order of its interfaces.
 pub(super) fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Place>, HostError> {
     let mut places = Vec::new();
-    for key in in_order(record) {
+    for key in record.config.networks_in_order() {
         let Some(id) = record.networks.get(key) else {
             continue;
         };
@@ -676,10 +724,15 @@ async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitR
     let unpublished = machine.traffic.unpublish(record).await;
     let paths = machine.world.container(&machine.project, &record.id);
     let cgroup = spec::cgroup_of(&machine.world, record);
+    let volumes = Volumes::new(&machine.world);
     let exit = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
         let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
         runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
+        let kept = running.iter().flat_map(|running| running.fixed.kept.keys());
+        for name in kept.filter_map(|name| name.strip_prefix(HOLD)) {
+            volumes.try_let_go(name);
+        }
         Ok(exit)
     })
     .await?;

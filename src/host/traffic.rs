@@ -22,10 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::HostError;
 use super::machine::blocking;
 use super::record::ContainerRecord;
 use super::view::Published;
+use super::{HostError, others};
 use crate::network::firewall;
 use crate::network::names::{Forwarder, Names, PORT, ResolvConf, Upstreams, View as NamesView, serve};
 use crate::network::ports::{self, BoundSocket, Transport};
@@ -111,10 +111,17 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World, project: &str) -> Self {
+        let (there, own) = (world.clone(), project.to_owned());
+        let elsewhere = move |network: &str, name: &str| {
+            others::addresses(&there, &own, network, name).unwrap_or_else(|error| {
+                tracing::warn!(name, %error, "could not be looked for in other stacks");
+                vec![]
+            })
+        };
         Self {
             world: world.clone(),
-            names: Names::new(),
+            names: Names::with(Arc::new(elsewhere)),
             forwarder: Arc::new(Forwarder::new(Upstreams::of_file(RESOLV_CONF))),
             views: Mutex::default(),
             held: Mutex::default(),
@@ -383,6 +390,13 @@ impl Traffic {
                 .links
                 .iter()
                 .map(|link| (link.alias.to_lowercase(), link.service.to_lowercase()))
+                .chain(
+                    record
+                        .config
+                        .external_links
+                        .iter()
+                        .map(|link| (link.alias.to_lowercase(), link.container.to_lowercase())),
+                )
                 .collect(),
         };
         let own = own_resolv_conf(&record.config);

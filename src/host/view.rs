@@ -223,6 +223,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
                 }),
                 name: record.name,
                 anonymous: record.anonymous,
+                options: record.options,
             });
         }
     }

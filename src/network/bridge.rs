@@ -52,7 +52,9 @@ pub fn create(
                     Some(mtu) => mtu,
                     None => uplink_mtu(&mut links)?,
                 };
-                let record = record::draft(spec, id, pools, mtu);
+                let mut record = record::draft(spec, id, pools, mtu);
+                check_reserved(&record)?;
+                check_bridge(world, &mut record, &records, &mut links)?;
                 record::write(world, &record)?;
                 record
             }
@@ -60,6 +62,60 @@ pub fn create(
     };
     let warnings = ensure(world, &record)?;
     Ok((record, warnings))
+}
+
+/// Addresses that are set aside are the network's, and not the bridge's own.
+fn check_reserved(record: &NetworkRecord) -> Result<(), NetworkError> {
+    for (name, address) in &record.reserved {
+        let pools = [Some(record.v4), record.v6];
+        let pool = pools
+            .into_iter()
+            .flatten()
+            .find(|pool| pool.subnet.contains(*address));
+        let reason = match pool {
+            None => "is in none of its subnets",
+            Some(pool) if pool.gateway == *address => "is the gateway's",
+            Some(_) => continue,
+        };
+        return Err(NetworkError::Unfit {
+            network: record.name.clone(),
+            reason: format!("the address {address} that is set aside for {name} {reason}"),
+        });
+    }
+    Ok(())
+}
+
+/// Looks whether the bridge is there already: somebody else's is borrowed, another
+/// network's is refused.
+fn check_bridge(
+    world: &World,
+    record: &mut NetworkRecord,
+    others: &[NetworkRecord],
+    links: &mut Links,
+) -> Result<(), NetworkError> {
+    let unfit = |reason: String| NetworkError::Unfit {
+        network: record.name.clone(),
+        reason,
+    };
+    if let Some(other) = others.iter().find(|other| other.bridge == record.bridge) {
+        return Err(unfit(format!(
+            "interface {} is the bridge of network {}",
+            record.bridge, other.name
+        )));
+    }
+    let Some(found) = links.find(&record.bridge)? else {
+        return Ok(());
+    };
+    let left = found.alias.starts_with(&super::alias_prefix(world));
+    if found.kind != "bridge" || (!left && found.alias.starts_with("rcompose/")) {
+        return Err(unfit(format!(
+            "interface {} belongs to somebody else",
+            record.bridge
+        )));
+    }
+    // One of ours that no record names is left from a network that was removed.
+    record.borrowed = !left;
+    Ok(())
 }
 
 /// What is in use: by networks, by interfaces, by routes, in the order in which
@@ -130,6 +186,13 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
     let mut warnings = Vec::new();
     let alias = record.alias(world);
     match links.find(&record.bridge)? {
+        Some(ref found) if record.borrowed && found.kind == "bridge" => {}
+        None if record.borrowed => {
+            return Err(NetworkError::Unfit {
+                network: record.name.clone(),
+                reason: format!("bridge {}, which was there before it, is gone", record.bridge),
+            });
+        }
         Some(found) if found.kind != "bridge" || !(found.alias.is_empty() || found.alias == alias) => {
             return Err(NetworkError::Unfit {
                 network: record.name.clone(),
@@ -148,6 +211,46 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
             ])?;
         }
     }
+    if record.borrowed {
+        lend(&mut links, record)?;
+    } else {
+        set_up(&mut links, record, &alias)?;
+    }
+    if !record.internal {
+        warnings.extend(forward("/proc/sys/net/ipv4/ip_forward")?);
+        if record.v6.is_some() {
+            keep_router_advertisements()?;
+            warnings.extend(forward("/proc/sys/net/ipv6/conf/all/forwarding")?);
+        }
+    }
+    warnings.extend(firewall::add_network(world, record)?);
+    Ok(warnings)
+}
+
+/// Addresses that the bridge of a network has, with their prefix lengths.
+fn own_addresses(record: &NetworkRecord) -> impl Iterator<Item = (IpAddr, u8)> {
+    let v4 = (!record.settings.no_address).then_some(record.v4);
+    let v6 = record.v6.filter(|_| !record.settings.no_address6);
+    v4.into_iter()
+        .chain(v6)
+        .map(|pool| (pool.gateway, pool.subnet.prefix()))
+}
+
+/// Gives somebody else's bridge the addresses of the network, and brings it up.
+fn lend(links: &mut Links, record: &NetworkRecord) -> Result<(), NetworkError> {
+    let found = links.find(&record.bridge)?.ok_or_else(|| NetworkError::Missing {
+        id: record.id.clone(),
+    })?;
+    let mut batch = vec![link::raise(found.index)];
+    batch.extend(
+        own_addresses(record).map(|(address, prefix)| link::add_address(found.index, address, prefix)),
+    );
+    links.send(&batch)?;
+    Ok(())
+}
+
+/// Marks our bridge, gives it the addresses of the network, and brings it up.
+fn set_up(links: &mut Links, record: &NetworkRecord, alias: &str) -> Result<(), NetworkError> {
     // Before the bridge comes up, so that no address appears by itself.
     let ipv6 = format!("/proc/sys/net/ipv6/conf/{}", record.bridge);
     if record.v6.is_some() {
@@ -160,23 +263,12 @@ pub fn ensure(world: &World, record: &NetworkRecord) -> Result<Vec<NetworkWarnin
     let found = links.find(&record.bridge)?.ok_or_else(|| NetworkError::Missing {
         id: record.id.clone(),
     })?;
-    let mut batch = vec![
-        link::own_and_raise(&record.bridge, &alias, false),
-        link::add_address(found.index, record.v4.gateway, record.v4.subnet.prefix()),
-    ];
-    if let Some(pool) = record.v6 {
-        batch.push(link::add_address(found.index, pool.gateway, pool.subnet.prefix()));
-    }
+    let mut batch = vec![link::own_and_raise(&record.bridge, alias, None)];
+    batch.extend(
+        own_addresses(record).map(|(address, prefix)| link::add_address(found.index, address, prefix)),
+    );
     links.send(&batch)?;
-    if !record.internal {
-        warnings.extend(forward("/proc/sys/net/ipv4/ip_forward")?);
-        if record.v6.is_some() {
-            keep_router_advertisements()?;
-            warnings.extend(forward("/proc/sys/net/ipv6/conf/all/forwarding")?);
-        }
-    }
-    warnings.extend(firewall::add_network(world, record)?);
-    Ok(warnings)
+    Ok(())
 }
 
 /// Switches forwarding on when it is off. Read-only kernel parameters are a
@@ -250,7 +342,24 @@ pub fn remove(world: &World, ids: &[&str]) -> Result<(), NetworkError> {
             holders: used.leases.keys().cloned().collect(),
         });
     }
-    let names: Vec<&str> = records.iter().map(|record| record.bridge.as_str()).collect();
+    // What was there before stays, without the addresses that it had from us.
+    let (borrowed, own): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.borrowed);
+    for record in borrowed {
+        let mut links = Links::open()?;
+        if let Some(found) = links.find(&record.bridge)? {
+            let taken: Vec<_> = links.addresses()?;
+            let there = |address: IpAddr| {
+                let at = |one: &&link::LinkAddress| one.index == found.index && one.address == address;
+                taken.iter().find(at).is_some()
+            };
+            let batch: Vec<_> = own_addresses(record)
+                .filter(|(address, _)| there(*address))
+                .map(|(address, prefix)| link::remove_address(found.index, address, prefix))
+                .collect();
+            links.send(&batch)?;
+        }
+    }
+    let names: Vec<&str> = own.iter().map(|record| record.bridge.as_str()).collect();
     let marks: Vec<String> = records
         .iter()
         .map(|record| format!("{}/", record.alias(world)))

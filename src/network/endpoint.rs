@@ -16,6 +16,7 @@
 //! 53 to it and back as packets pass (no connection tracking, so other traffic
 //! pays one comparison a packet). Without nf_tables we listen on port 53 itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -58,6 +59,52 @@ pub struct Endpoint {
     pub mtu: u32,
     /// The endpoint with the highest has the default route; of equals, the first.
     pub gw_priority: i64,
+    /// It reaches no other container of the network.
+    pub apart: bool,
+    /// Name of the interface; `None` is the next of `interface_prefix`.
+    pub interface: Option<String>,
+    /// How that begins; `None` is `eth`.
+    pub interface_prefix: Option<String>,
+    /// Further addresses, good on the link only.
+    pub link_local: Vec<IpAddr>,
+    /// Parameters: files below `/proc/sys`, with `IFNAME` where the interface's
+    /// name belongs, and what is written there.
+    pub sysctls: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// Whether anything on it is of IPv6.
+    fn has_ipv6(&self) -> bool {
+        self.address6.is_some() || self.link_local.iter().any(IpAddr::is_ipv6)
+    }
+}
+
+/// The names of interfaces: as asked for, or numbered from 0 for each beginning,
+/// past those that are taken.
+fn interface_names(endpoints: &[Endpoint]) -> Result<Vec<String>, NetworkError> {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for endpoint in endpoints {
+        if let Some(name) = &endpoint.interface
+            && !taken.insert(name.clone())
+        {
+            return Err(NetworkError::Unfit {
+                network: endpoint.network.clone(),
+                reason: format!("interface {name} is on another network already"),
+            });
+        }
+    }
+    let mut names = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let prefix = endpoint.interface_prefix.as_deref().unwrap_or("eth");
+        let free = || {
+            let mut numbered = (0_u32..).map(|number| format!("{prefix}{number}"));
+            numbered.find(|name| !taken.contains(name)).unwrap_or_default()
+        };
+        let name = endpoint.interface.clone().unwrap_or_else(free);
+        taken.insert(name.clone());
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// A network namespace ready for a container.
@@ -74,7 +121,7 @@ pub struct Namespace {
 }
 
 /// Makes a network namespace with an interface for every endpoint (`eth0`,
-/// `eth1`, … in this order), and the sockets of its name service. On any error
+/// `eth1`, … in this order unless they have other names), and the sockets of its name service. On any error
 /// nothing is left.
 ///
 /// # Errors
@@ -94,13 +141,11 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
     for _ in endpoints {
         host_ends.push(host_end()?);
     }
+    let interfaces = interface_names(endpoints)?;
     let work = |netns: BorrowedFd<'_>| {
         let mut inside = Links::open()?;
-        quiet_ipv6(endpoints.iter().any(|endpoint| endpoint.address6.is_some()))?;
+        quiet_ipv6(endpoints.iter().any(Endpoint::has_ipv6))?;
         let mut batch = Vec::with_capacity(endpoints.len() * 3);
-        let interfaces: Vec<String> = (0..endpoints.len())
-            .map(|number| format!("eth{number}"))
-            .collect();
         for (((endpoint, bridge), name), interface) in
             endpoints.iter().zip(&bridges).zip(&host_ends).zip(&interfaces)
         {
@@ -111,7 +156,10 @@ pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespa
             };
             let alias = super::alias(world, &endpoint.network, &endpoint.holder);
             batch.push(link::add_veth(name, bridge.index, endpoint.mtu, peer));
-            batch.push(link::own_and_raise(name, &alias, true));
+            let port = link::Port {
+                apart: endpoint.apart,
+            };
+            batch.push(link::own_and_raise(name, &alias, Some(port)));
             batch.push(link::get_link(name));
         }
         let made = host.send(&batch).map_err(|error| {
@@ -201,8 +249,11 @@ fn quiet_ipv6(some: bool) -> Result<(), NetworkError> {
 /// Addresses and routes inside the namespace.
 fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) -> Result<(), NetworkError> {
     for (endpoint, interface) in endpoints.iter().zip(interfaces) {
-        if endpoint.address6.is_some() {
+        if endpoint.has_ipv6() {
             set(&format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+        }
+        for (file, value) in &endpoint.sysctls {
+            set(&format!("/proc/sys/{}", file.replace("IFNAME", interface)), value)?;
         }
     }
     let mut batch = vec![link::raise(LOOPBACK)];
@@ -223,6 +274,11 @@ fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) 
         ));
         if let Some((address, prefix)) = endpoint.address6 {
             batch.push(link::add_address(*index, address.into(), prefix));
+        }
+        for address in &endpoint.link_local {
+            // 169.254.0.0/16 (RFC 3927), and the halves of fe80::/10 (RFC 4291).
+            let prefix = if address.is_ipv4() { 16 } else { 64 };
+            batch.push(link::add_address(*index, *address, prefix));
         }
     }
     for gateway in [

@@ -8,8 +8,9 @@
 //!                      from or to an internal network         drop
 //!                      of a known connection                  accept
 //!                      into a network, by a published port    accept
+//!                      into a network that is open            accept
 //!                      into a network, otherwise              drop
-//! postrouting          from a network to elsewhere            masquerade
+//! postrouting          from a network to elsewhere            masquerade, unless it does not
 //!                      from a network by a published port     masquerade
 //! ```
 //!
@@ -55,7 +56,7 @@ use crate::sys::netlink::NetlinkError;
 
 /// An empty chain whose name says which rules the table has; changing the rules
 /// below means changing it, and every table of an older form is rebuilt.
-const FORMAT: &str = "format-1";
+const FORMAT: &str = "format-2";
 
 /// Transport protocols of published ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -220,11 +221,26 @@ fn network_elements(record: &NetworkRecord) -> Vec<(&'static str, Vec<Element>)>
     let pair = [name.clone(), name.clone()].concat();
     let mut all = vec![
         ("bridges", vec![Element::key(name.clone())]),
-        ("same", vec![Element::key(pair)]),
         ("subnets", range(record.v4.subnet)),
     ];
+    let settings = &record.settings;
+    if !settings.apart {
+        all.push(("same", vec![Element::key(pair)]));
+    }
+    if !settings.no_masquerade {
+        all.push(("masqueraded", range(record.v4.subnet)));
+    }
+    if settings.open {
+        all.push(("open", vec![Element::key(name.clone())]));
+    }
+    if settings.open6 {
+        all.push(("open6", vec![Element::key(name.clone())]));
+    }
     if let Some(pool) = record.v6 {
         all.push(("subnets6", range(pool.subnet)));
+        if !settings.no_masquerade {
+            all.push(("masqueraded6", range(pool.subnet)));
+        }
     }
     if record.internal {
         all.push(("internal", vec![Element::key(name)]));
@@ -271,6 +287,10 @@ fn build<'a>(
         ("same", &[Type::Interface, Type::Interface], &[], false),
         ("subnets", &[Type::Ipv4], &[], true),
         ("subnets6", &[Type::Ipv6], &[], true),
+        ("masqueraded", &[Type::Ipv4], &[], true),
+        ("masqueraded6", &[Type::Ipv6], &[], true),
+        ("open", &[Type::Interface], &[], false),
+        ("open6", &[Type::Interface], &[], false),
         (
             "published",
             &[Type::Protocol, Type::Port],
@@ -361,22 +381,36 @@ fn build<'a>(
             "forward",
             Rule::new().connection_state(KNOWN).verdict(Verdict::Accept),
         )
-        .add_rule("forward", into().redirected().verdict(Verdict::Accept))
-        .add_rule("forward", into().verdict(Verdict::Drop));
-    for (family, source, set) in [
-        (IPV4, Field::IPV4_SOURCE, "subnets"),
-        (IPV6, Field::IPV6_SOURCE, "subnets6"),
+        .add_rule("forward", into().redirected().verdict(Verdict::Accept));
+    for (family, set) in [(IPV4, "open"), (IPV6, "open6")] {
+        // From outside only: its own containers may be kept apart.
+        change.add_rule(
+            "forward",
+            Rule::new()
+                .family(family)
+                .meta(REGISTER_1, Meta::InputName)
+                .outside(REGISTER_1, "bridges")
+                .meta(REGISTER_1, Meta::OutputName)
+                .within(REGISTER_1, set)
+                .verdict(Verdict::Accept),
+        );
+    }
+    change.add_rule("forward", into().verdict(Verdict::Drop));
+    for (family, source, set, masqueraded) in [
+        (IPV4, Field::IPV4_SOURCE, "subnets", "masqueraded"),
+        (IPV6, Field::IPV6_SOURCE, "subnets6", "masqueraded6"),
     ] {
-        let from = || {
+        let from_one_of = |set| {
             Rule::new()
                 .family(family)
                 .load(REGISTER_1, source)
                 .within(REGISTER_1, set)
         };
+        let from = || from_one_of(set);
         change
             .add_rule(
                 "postrouting",
-                from()
+                from_one_of(masqueraded)
                     .meta(REGISTER_1, Meta::OutputName)
                     .outside(REGISTER_1, "bridges")
                     .masquerade(),

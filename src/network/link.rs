@@ -21,6 +21,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -41,6 +42,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
@@ -171,13 +173,21 @@ pub(super) fn add_veth(name: &str, bridge: u32, mtu: u32, peer: Peer<'_>) -> Mes
     message
 }
 
+/// How a link is a port of its bridge.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Port {
+    /// It reaches no other port that is so too.
+    pub(super) apart: bool,
+}
+
 /// Marks a host-side link as ours, keeps IPv6 addresses from appearing on it,
 /// and brings it up.
 ///
 /// A port of a bridge sends back to where a packet came from (hairpin): with
 /// br_netfilter, the bridge itself rewrites the destination of a container that
-/// connects to its own published port.
-pub(super) fn own_and_raise(name: &str, alias: &str, port: bool) -> Message {
+/// connects to its own published port. Ports that are `apart` pass nothing to
+/// each other (Linux 4.18), only from and to the bridge itself.
+pub(super) fn own_and_raise(name: &str, alias: &str, port: Option<Port>) -> Message {
     let mut message = Message::new(RTM_NEWLINK, ACK, format!("set up interface {name}"));
     message
         .body
@@ -189,11 +199,14 @@ pub(super) fn own_and_raise(name: &str, alias: &str, port: bool) -> Message {
                 v6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
             });
         });
-    if port {
+    if let Some(port) = port {
         message.body.nest(IFLA_LINKINFO, |info| {
             info.string(IFLA_INFO_SLAVE_KIND, "bridge")
                 .nest(IFLA_INFO_SLAVE_DATA, |data| {
                     data.u8(IFLA_BRPORT_MODE, 1);
+                    if port.apart {
+                        data.u8(IFLA_BRPORT_ISOLATED, 1);
+                    }
                 });
         });
     }
@@ -264,6 +277,22 @@ pub(super) fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
     {
         put_address(&mut message.body, IFA_BROADCAST, subnet.last());
     }
+    message
+}
+
+/// Takes an address from a link.
+pub(super) fn remove_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let mut message = Message::new(
+        RTM_DELADDR,
+        ACK,
+        format!("take the address {address}/{prefix} from interface {index}"),
+    );
+    let mut header = [0; 8];
+    header[0] = family(address);
+    header[1] = prefix;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    message.body.raw(&header);
+    put_address(&mut message.body, IFA_LOCAL, address);
     message
 }
 

@@ -38,6 +38,13 @@ pub struct NetworkSpec {
     pub enable_ipv6: bool,
     /// Address pools; empty picks free ones.
     pub pools: Vec<PoolRequest>,
+    /// Addresses that others have, by name: no container gets them.
+    pub reserved: BTreeMap<String, IpAddr>,
+    /// Name of the bridge interface. One that is there already is used, and left
+    /// when the network is removed.
+    pub bridge: Option<String>,
+    /// What else is special about it.
+    pub settings: Settings,
     /// Largest packet in bytes; `None` is 1500, or less when the interface of
     /// the default route carries less.
     pub mtu: Option<u32>,
@@ -45,6 +52,28 @@ pub struct NetworkSpec {
     pub labels: BTreeMap<String, String>,
     /// The definition it is made from, for a later comparison.
     pub config: serde_json::Value,
+}
+
+/// What is special about a network; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Its containers do not reach each other, but by published ports.
+    pub apart: bool,
+    /// What leaves it keeps its source address.
+    pub no_masquerade: bool,
+    /// The bridge has no IPv4 address.
+    pub no_address: bool,
+    /// The bridge has no IPv6 address.
+    pub no_address6: bool,
+    /// All ports are reached from outside, by IPv4.
+    pub open: bool,
+    /// All ports are reached from outside, by IPv6.
+    pub open6: bool,
+    /// How the names of interfaces inside begin, in place of `eth`.
+    pub interface_prefix: Option<String>,
+    /// The options that it was made with, as they were written.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A network that exists (or is being made or removed).
@@ -60,8 +89,18 @@ pub struct NetworkRecord {
     pub project: Option<String>,
     /// Key in the project.
     pub key: String,
-    /// Name of the bridge interface: `rc-` and the first ten digits of the id.
+    /// Name of the bridge interface: the one asked for, or `rc-` and the first ten
+    /// digits of the id.
     pub bridge: String,
+    /// The bridge was there before, somebody else's, and stays.
+    #[serde(default)]
+    pub borrowed: bool,
+    /// What is special about it.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Addresses that others have, by name.
+    #[serde(default)]
+    pub reserved: BTreeMap<String, IpAddr>,
     /// IPv4 addresses.
     pub v4: Pool,
     /// IPv6 addresses, when enabled.
@@ -140,6 +179,11 @@ impl NetworkRecord {
             mac,
             mtu: self.mtu,
             gw_priority,
+            apart: self.settings.apart,
+            interface: None,
+            interface_prefix: self.settings.interface_prefix.clone(),
+            link_local: Vec::new(),
+            sysctls: Vec::new(),
         }))
     }
 
@@ -253,7 +297,13 @@ pub(super) fn random(bytes: &mut [u8]) -> Result<(), NetworkError> {
 pub(super) fn draft(spec: &NetworkSpec, id: String, pools: (Pool, Option<Pool>), mtu: u32) -> NetworkRecord {
     NetworkRecord {
         version: VERSION,
-        bridge: format!("rc-{}", id.get(..10).unwrap_or(&id)),
+        bridge: spec
+            .bridge
+            .clone()
+            .unwrap_or_else(|| format!("rc-{}", id.get(..10).unwrap_or(&id))),
+        borrowed: false,
+        settings: spec.settings.clone(),
+        reserved: spec.reserved.clone(),
         id,
         name: spec.name.clone(),
         project: spec.project.clone(),
@@ -334,8 +384,12 @@ fn assign(record: &NetworkRecord, request: &LeaseRequest) -> Result<Lease, Netwo
                         reason,
                     });
                 }
-                return match others().find(|(_, lease)| of(lease) == Some(address)) {
-                    Some((holder, _)) => Err(NetworkError::AddressTaken {
+                let holder = others()
+                    .find(|(_, lease)| of(lease) == Some(address))
+                    .map(|(key, _)| key);
+                let reserved = record.reserved.iter().find(|(_, reserved)| **reserved == address);
+                return match holder.or(reserved.map(|(name, _)| name)) {
+                    Some(holder) => Err(NetworkError::AddressTaken {
                         network: record.name.clone(),
                         address,
                         container: request.key.clone(),
@@ -349,6 +403,7 @@ fn assign(record: &NetworkRecord, request: &LeaseRequest) -> Result<Lease, Netwo
                 return Ok(address);
             }
             taken.extend(&request.avoid);
+            taken.extend(record.reserved.values());
             pool.free(&taken).ok_or_else(|| NetworkError::AddressesExhausted {
                 network: record.name.clone(),
                 range: pool.range,

@@ -149,7 +149,7 @@ pub struct ObservedNetwork {
 }
 
 /// A volume that exists.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObservedVolume {
     /// Name on the host.
     pub name: String,
@@ -161,6 +161,9 @@ pub struct ObservedVolume {
     /// when there is no such container any more).
     #[serde(default)]
     pub container: Option<String>,
+    /// What is mounted for it ([`crate::project::Volume::driver_opts`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// Who made a resource.

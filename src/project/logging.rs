@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
+
 use super::Logging;
 
 /// The log drivers there are.
@@ -27,6 +29,10 @@ pub struct LogDetails {
     pub labels: Vec<String>,
     /// Environment variables whose values go with each line.
     pub env: Vec<String>,
+    /// Further labels, those with a name that the pattern is found in.
+    pub labels_pattern: Option<String>,
+    /// Further variables, those with a name that the pattern is found in.
+    pub env_pattern: Option<String>,
     /// Where a syslog server is.
     pub address: SyslogPlace,
     /// Facility of syslog, 0 to 23.
@@ -196,10 +202,13 @@ impl Logging {
                 (_, "labels", _) if tagged => details.labels = list(),
                 (_, "env", _) if tagged => details.env = list(),
                 (_, "labels-regex" | "env-regex", _) if tagged => {
-                    return Err(format!(
-                        "{option}: patterns are not supported; write the names in `{}`",
-                        option.trim_end_matches("-regex")
-                    ));
+                    if let Err(error) = Regex::new(value) {
+                        return Err(format!("{option}: {error}"));
+                    }
+                    match option.as_str() {
+                        "labels-regex" => details.labels_pattern = Some(value.clone()),
+                        _ => details.env_pattern = Some(value.clone()),
+                    }
                 }
                 (_, "syslog-address", _) if driver == "syslog" => details.address = syslog_place(value)?,
                 (_, "syslog-facility", _) if driver == "syslog" => {
@@ -235,13 +244,15 @@ impl Logging {
 /// The options of a driver, for messages.
 fn options(driver: &str) -> &'static str {
     match driver {
-        "json-file" => "max-size, max-file, tag, labels, env, compress=false and mode=blocking",
+        "json-file" => {
+            "max-size, max-file, tag, labels, labels-regex, env, env-regex, compress=false and mode=blocking"
+        }
         "syslog" => {
-            "syslog-address, syslog-facility, syslog-format, tag, labels, env, cache-disabled, cache-max-size, \
+            "syslog-address, syslog-facility, syslog-format, tag, labels, labels-regex, env, env-regex, cache-disabled, cache-max-size, \
              cache-max-file, cache-compress=false and mode=blocking"
         }
         "journald" => {
-            "tag, labels, env, cache-disabled, cache-max-size, cache-max-file, cache-compress=false and mode=blocking"
+            "tag, labels, labels-regex, env, env-regex, cache-disabled, cache-max-size, cache-max-file, cache-compress=false and mode=blocking"
         }
         _ => "max-size, max-file, compress=false and mode=blocking",
     }

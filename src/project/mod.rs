@@ -24,16 +24,19 @@
 mod check;
 pub mod config;
 mod decode;
+mod driver;
 mod hash;
 mod load;
 mod logging;
 mod model;
 mod normalise;
+pub mod placement;
 pub mod provenance;
 #[cfg(test)]
 mod tests;
 pub mod unsupported;
 
+pub use driver::{BridgeOptions, EndpointOptions, GatewayMode, WrongOption, wrong_volume_option};
 pub use hash::hash;
 pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_any, load_model};
 pub use logging::{LOG_DRIVERS, LogBounds, LogDetails, LogTag, SyslogPlace};

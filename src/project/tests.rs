@@ -435,7 +435,7 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
         "cpu_count: 2",
         "privileged: true\ncpu_percent: 50",
         "deploy: {mode: global}",
-        "deploy: {placement: {constraints: [node.role==manager]}}",
+        "deploy: {placement: {constraints: [node.role==worker]}}",
         "platform: linux/s390x",
         "ports: [80/sctp]",
         "volumes: [{type: cluster, source: x, target: /x}]",

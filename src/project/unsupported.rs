@@ -6,6 +6,9 @@
 //! implements a field takes its line out of [`TABLE`], and nothing else needs to
 //! change: the typed project has the value already.
 
+use std::collections::BTreeMap;
+
+use super::WrongOption;
 use crate::stack::{Code, Diagnostic, Entry, Node, Place, Report, Trail, Value};
 
 /// A value that cannot be run.
@@ -37,9 +40,12 @@ pub enum When {
     Text(fn(&str) -> bool),
     /// Values for which this holds; the second node is the mapping they are in.
     Within(fn(&Node, &Node) -> bool),
+    /// Options of a driver of which one is wrong; what is wrong is said in place
+    /// of the reason.
+    Options(fn(&BTreeMap<String, String>) -> Option<WrongOption>),
 }
 
-use When::{False, Is, Mentioned, Not, Said, Text, Within};
+use When::{False, Is, Mentioned, Not, Options, Said, Text, Within};
 
 const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported {
     Unsupported { path, when, reason }
@@ -47,13 +53,13 @@ const fn no(path: &'static str, when: When, reason: &'static str) -> Unsupported
 
 const NO_SWARM: &str = "there is one machine and no scheduler to honour it";
 const NO_WINDOWS: &str = "it is for Windows containers";
-const NO_NAMESPACE: &str = "containers of other stacks are out of reach; use `service:NAME`";
 const NOT_ITS_NETWORK: &str = "the resolver belongs to the network it shares; say it there";
 const NO_OTHERS_FILES: &str = "there is no store of them outside of stacks; use file, environment or content";
 const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 10m), max-file (a number from 1 on), \
-    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels and env; \
-    syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, unix://PATH), syslog-facility and syslog-format; syslog \
-    and journald cache-disabled, cache-max-size and cache-max-file; none has none";
+    compress=false and mode=blocking; json-file, syslog and journald tag (with fields like {{.Name}}), labels, env, and \
+    patterns of them in labels-regex and env-regex; syslog syslog-address (udp://HOST:PORT, tcp://HOST:PORT, \
+    unix://PATH; for TLS, a relay on this machine), syslog-facility and syslog-format; syslog and journald \
+    cache-disabled, cache-max-size and cache-max-file; none has none";
 
 /// Everything that cannot be run yet. One line a field.
 pub static TABLE: &[Unsupported] = &[
@@ -97,19 +103,9 @@ pub static TABLE: &[Unsupported] = &[
         "use bind, volume, tmpfs or image",
     ),
     no(
-        "services.*.volumes.*.volume.labels",
-        Said,
-        "anonymous volumes have no labels",
-    ),
-    no(
         "services.*.volumes.*.volume",
-        Within(anonymous_nocopy),
-        "nocopy needs a named volume",
-    ),
-    no(
-        "services.*.volumes_from.*",
-        Text(foreign_container),
-        "containers of other stacks are out of reach; name the volumes in both services",
+        Within(named_with_labels),
+        "a named volume has its labels below `volumes`",
     ),
     no(
         "services.*.storage_opt",
@@ -142,14 +138,13 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.external_links",
-        Said,
-        "containers of other stacks are out of reach; share a network",
+        Within(no_networks),
+        "links need a network that both containers are on",
     ),
-    no("services.*.mac_address", Said, "use `mac_address` of a network"),
     no(
         "services.*.network_mode",
         Text(foreign_network),
-        "use `none`, `host`, `service:NAME`, or `networks`",
+        "use `none`, `host`, `service:NAME`, `container:NAME`, or `networks`",
     ),
     no(
         "services.*.ports.*.protocol",
@@ -158,29 +153,23 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.networks.*.driver_opts",
-        Said,
-        "networks have no driver options",
-    ),
-    no(
-        "services.*.networks.*.interface_name",
-        Said,
-        "interfaces are named eth0, eth1, … in the order of their priority",
-    ),
-    no(
-        "services.*.networks.*.link_local_ips",
-        Said,
-        "link-local addresses cannot be given",
+        Options(super::driver::wrong_endpoint_option),
+        "there are com.docker.network.endpoint.sysctls and com.docker.network.endpoint.ifname",
     ),
     no(
         "networks.*.driver",
         Not(&["bridge", "default"]),
         "use bridge, or leave it out",
     ),
-    no("networks.*.driver_opts", Said, "networks have no driver options"),
     no(
-        "networks.*.attachable",
-        Said,
-        "containers of other stacks cannot be attached",
+        "networks.*.driver_opts",
+        Within(isolated_with_a_way_out),
+        "gateway mode isolated is for networks that are internal",
+    ),
+    no(
+        "networks.*.driver_opts",
+        Options(super::driver::wrong_network_option),
+        "docs/compose.md lists the options of a bridge",
     ),
     no(
         "networks.*.enable_ipv4",
@@ -198,19 +187,14 @@ pub static TABLE: &[Unsupported] = &[
         "address pools have no driver options",
     ),
     no(
-        "networks.*.ipam.config.*.aux_addresses",
-        Said,
-        "addresses cannot be set aside yet; use `ip_range`",
-    ),
-    no(
         "volumes.*.driver",
         Not(&["local", "default"]),
         "use local, or leave it out",
     ),
     no(
         "volumes.*.driver_opts",
-        Said,
-        "volumes have no driver options yet",
+        Options(super::wrong_volume_option),
+        "docker's local driver has type, device and o",
     ),
     no("secrets.*.external", Said, NO_OTHERS_FILES),
     no("configs.*.external", Said, NO_OTHERS_FILES),
@@ -219,8 +203,6 @@ pub static TABLE: &[Unsupported] = &[
     no("secrets.*.template_driver", Said, "templates are not expanded"),
     no("configs.*.template_driver", Said, "templates are not expanded"),
     // How they run.
-    no("services.*.ipc", Text(foreign_container), NO_NAMESPACE),
-    no("services.*.pid", Text(foreign_container), NO_NAMESPACE),
     no(
         "services.*.uts",
         Within(names_a_host),
@@ -268,8 +250,8 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no(
         "services.*.deploy.labels",
-        Said,
-        "labels of the service as a whole are not kept",
+        Mentioned,
+        "only containers have labels here, as with docker compose: write them in `labels`",
     ),
     no(
         "services.*.deploy.resources.reservations.cpus",
@@ -281,15 +263,41 @@ pub static TABLE: &[Unsupported] = &[
         Said,
         NO_SWARM,
     ),
-    no("services.*.deploy.placement.constraints", Said, NO_SWARM),
-    no("services.*.deploy.placement.preferences", Said, NO_SWARM),
     no(
-        "services.*.deploy.placement.max_replicas_per_node",
-        Said,
-        NO_SWARM,
+        "services.*.deploy.placement.constraints.*",
+        Text(wrong_place),
+        "this machine is a manager that runs linux; conditions on node.role, node.platform and node.hostname are known",
     ),
-    no("services.*.deploy.endpoint_mode", Said, NO_SWARM),
+    no(
+        "services.*.deploy.placement",
+        Within(too_many_for_one),
+        "there is one machine, and max_replicas_per_node is less than there are containers",
+    ),
+    no(
+        "services.*.deploy.endpoint_mode",
+        Not(&["dnsrr"]),
+        "the name of a service stands for the addresses of all its containers, which is dnsrr",
+    ),
 ];
+
+fn named_with_labels(options: &Node, mount: &Node) -> bool {
+    let named = mount.text_of("source").is_some_and(|source| !source.is_empty());
+    named && options.get("labels").is_some_and(says_something)
+}
+
+fn wrong_place(text: &str) -> bool {
+    super::placement::condition(text) == super::placement::Condition::Fails
+}
+
+/// Whether more containers are wanted than may be on one machine.
+fn too_many_for_one(placement: &Node, deploy: &Node) -> bool {
+    let number = |node: Option<&Node>| match &node?.value {
+        Value::Int(number) => Some(*number),
+        _ => node?.as_text()?.parse().ok(),
+    };
+    let most = number(placement.get("max_replicas_per_node")).filter(|most| *most > 0);
+    most.is_some_and(|most| number(deploy.get("replicas")).unwrap_or(1) > most)
+}
 
 fn no_permissions(text: &str) -> bool {
     !super::decode::is_device_permissions(text)
@@ -305,9 +313,9 @@ fn foreign_platform(text: &str) -> bool {
     !super::decode::is_this_platform(text)
 }
 
-/// Whether a network mode is of containers or networks that are not the stack's.
+/// Whether a network mode is of networks of an engine.
 fn foreign_network(text: &str) -> bool {
-    !matches!(text, "none" | "host") && !text.starts_with("service:")
+    !matches!(text, "none" | "host") && !text.starts_with("service:") && !text.starts_with("container:")
 }
 
 fn foreign_security(text: &str) -> bool {
@@ -342,10 +350,6 @@ fn all_with_numbers(text: &str) -> bool {
     words.next() == Some("a") && words.next() != Some("*:*")
 }
 
-fn foreign_container(text: &str) -> bool {
-    text.starts_with("container:")
-}
-
 fn no_cgroup(text: &str) -> bool {
     let path = text.trim_matches('/');
     path.is_empty() || path.split('/').any(|name| matches!(name, "" | "." | ".."))
@@ -353,12 +357,18 @@ fn no_cgroup(text: &str) -> bool {
 
 fn shares_network(node: &Node, service: &Node) -> bool {
     let mode = service.text_of("network_mode").unwrap_or_default();
-    says_something(node) && mode.starts_with("service:")
+    says_something(node) && (mode.starts_with("service:") || mode.starts_with("container:"))
 }
 
 fn no_networks(node: &Node, service: &Node) -> bool {
     let mode = service.text_of("network_mode").unwrap_or_default();
     says_something(node) && !mode.is_empty()
+}
+
+fn isolated_with_a_way_out(driver_opts: &Node, network: &Node) -> bool {
+    let isolated = super::BridgeOptions::of(&options(driver_opts))
+        .is_ok_and(|options| options.gateway.contains(&super::GatewayMode::Isolated));
+    isolated && network.get("internal").and_then(Node::as_bool) != Some(true)
 }
 
 fn names_a_host(node: &Node, service: &Node) -> bool {
@@ -367,12 +377,11 @@ fn names_a_host(node: &Node, service: &Node) -> bool {
 }
 
 fn says_cpus(node: &Node, service: &Node) -> bool {
-    says_something(node) && service.get("cpus").is_some_and(says_something)
-}
-
-fn anonymous_nocopy(options: &Node, mount: &Node) -> bool {
-    mount.text_of("source").is_none_or(str::is_empty)
-        && options.get("nocopy").and_then(Node::as_bool) == Some(true)
+    let deploy = ["deploy", "resources", "limits", "cpus"]
+        .iter()
+        .try_fold(service, |node, key| node.get(key));
+    let said = |cpus: Option<&Node>| cpus.is_some_and(says_something);
+    says_something(node) && (said(service.get("cpus")) || said(deploy))
 }
 
 /// Reports every value of a normalised document that cannot be run.
@@ -468,11 +477,29 @@ fn applies(when: When, node: &Node, parent: &Node) -> bool {
         Is(known) => known.contains(&text),
         Text(holds) => !text.is_empty() && holds(text),
         Within(holds) => !node.is_null() && holds(node, parent),
+        Options(wrong) => wrong(&options(node)).is_some(),
     }
+}
+
+/// The texts of a mapping.
+fn options(node: &Node) -> BTreeMap<String, String> {
+    node.entries()
+        .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
+        .collect()
 }
 
 fn refuse(entry: &Unsupported, node: &Node, place: Place, trail: &Trail<'_>, report: &mut Report) {
     let reason = entry.reason;
+    if let Options(wrong) = entry.when {
+        if let Some(wrong) = wrong(&options(node)) {
+            let place = node.get(&wrong.key).map_or(place, |node| node.place);
+            let message = format!("{trail}: {}", wrong.message);
+            let mut diagnostic = Diagnostic::error(Code::Unsupported, message);
+            diagnostic.hint = Some(wrong.hint.unwrap_or_else(|| reason.to_owned()));
+            report.push_at(place, diagnostic);
+        }
+        return;
+    }
     if matches!(entry.when, Mentioned) {
         report.warning(place, format!("{trail} has no effect: {reason}"));
         return;

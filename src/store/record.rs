@@ -186,6 +186,24 @@ impl Lock {
         }
     }
 
+    /// Takes the lock at `path` together with others who share it, waiting for
+    /// whoever holds it alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the file cannot be made or locked.
+    pub fn share(path: &Path) -> Result<Self, StoreError> {
+        loop {
+            let file = Self::open(path)?;
+            file.lock_shared().map_err(StoreError::io("lock", path))?;
+            if is_at(&file, path) {
+                return Ok(Self {
+                    file,
+                    path: path.to_owned(),
+                });
+            }
+        }
+    }
+
     /// Takes the lock at `path` if nobody holds it.
     ///
     /// # Errors

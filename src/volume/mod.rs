@@ -9,6 +9,8 @@
 //!   record.json    whose it is; written, and synced, before `data` is made
 //!   data/          what containers mount
 //!   populated      there when the image's content has been copied into `data`
+//!   users.lock     of one with driver options: shared by the runs that use it
+//!   mount.lock     of one with driver options: held while it is mounted or unmounted
 //! ```
 //!
 //! A folder without a record is half made and is no volume: making it again
@@ -20,8 +22,12 @@
 //!
 //! # Known to be weak
 //!
-//! Only the `local` driver without options. Deleting much takes long, in the
-//! foreground.
+//! Only the `local` driver. What is mounted for a volume is seen in the mount
+//! namespace of the supervisor that did it: two stacks whose supervisors were
+//! started in different ones each have their own (of a tmpfs: each an empty one).
+//! Deleting much takes long, in the foreground.
+
+mod mounted;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -32,6 +38,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+pub use mounted::Hold;
 
 use crate::store::{StoreError, World, read_record, write_record};
 
@@ -48,6 +56,30 @@ pub enum VolumeError {
     Name {
         /// The name.
         name: String,
+    },
+    /// There is none of this name.
+    #[error("no such volume: {name}")]
+    Missing {
+        /// The name.
+        name: String,
+    },
+    /// Containers use it.
+    #[error("volume {name} is in use")]
+    InUse {
+        /// The name.
+        name: String,
+    },
+    /// What its driver options say cannot be mounted.
+    #[error("volume {name}: mount {device} of type {kind}: {reason}")]
+    Mount {
+        /// The name of the volume.
+        name: String,
+        /// What was to be mounted.
+        device: String,
+        /// The file system.
+        kind: String,
+        /// What the kernel, or the name service, said.
+        reason: String,
     },
     /// A record cannot be read or written.
     #[error(transparent)]
@@ -67,7 +99,7 @@ pub enum VolumeError {
 }
 
 /// A volume that exists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Its name.
     pub name: String,
@@ -77,6 +109,10 @@ pub struct Volume {
     pub key: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What is mounted for it: options of the `local` driver (`type`, `device`,
+    /// `o`); empty for a folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
     /// Made for one container, without a name of its own in the project.
     pub anonymous: bool,
     /// Whose an anonymous one is.
@@ -110,29 +146,17 @@ impl Volumes {
         }
     }
 
-    /// Makes a volume. One of this name that exists is left as it is, whoever
-    /// made it, and returned.
+    /// Makes a volume as drafted, now. One of this name that exists is left as it
+    /// is, whoever made it, and returned.
     ///
     /// # Errors
     /// [`VolumeError::Name`]; [`VolumeError::Store`] or [`VolumeError::Io`] when
     /// it cannot be made.
-    pub fn create(
-        &self,
-        name: &str,
-        project: &str,
-        key: &str,
-        labels: BTreeMap<String, String>,
-        anonymous: bool,
-    ) -> Result<Volume, VolumeError> {
+    pub fn create(&self, draft: Volume) -> Result<Volume, VolumeError> {
         self.sweep();
         self.make(Volume {
-            name: name.to_owned(),
-            project: project.to_owned(),
-            key: key.to_owned(),
-            labels,
-            anonymous,
-            holder: None,
             created: now(),
+            ..draft
         })
     }
 
@@ -140,15 +164,21 @@ impl Volumes {
     ///
     /// # Errors
     /// As [`Volumes::create`].
-    pub fn give(&self, name: &str, project: &str, holder: Holder) -> Result<Volume, VolumeError> {
+    pub fn give(
+        &self,
+        name: &str,
+        project: &str,
+        holder: Holder,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Volume, VolumeError> {
         let mut volume = self.make(Volume {
             name: name.to_owned(),
             project: project.to_owned(),
-            key: String::new(),
-            labels: BTreeMap::new(),
+            labels,
             anonymous: true,
             holder: Some(holder.clone()),
             created: now(),
+            ..Volume::default()
         })?;
         if volume.holder.as_ref() != Some(&holder) {
             volume.holder = Some(holder);
@@ -238,11 +268,13 @@ impl Volumes {
     /// Removes a volume and all that is in it. `false` when there is none.
     ///
     /// # Errors
-    /// [`VolumeError::Name`]; [`VolumeError::Io`] when it cannot be removed. Once
-    /// it is out of sight it is no volume any more, even if its deletion fails.
+    /// [`VolumeError::Name`]; [`VolumeError::InUse`] when something is mounted for
+    /// it and a container has that; [`VolumeError::Io`] when it cannot be removed.
+    /// Once it is out of sight it is no volume any more, even if its deletion fails.
     pub fn remove(&self, name: &str) -> Result<bool, VolumeError> {
         check_name(name)?;
         self.sweep();
+        let _nobody_mounts = self.take_down(name)?;
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let time = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -326,8 +358,10 @@ fn now() -> u64 {
     u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Deletes a folder; fine when another process is quicker.
+/// Deletes the folder of a volume; fine when another process is quicker. What may
+/// still be mounted in it is somebody else's, and never deleted.
 fn delete(path: &Path) -> io::Result<()> {
+    mounted::detach(&path.join("data"))?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -363,7 +397,14 @@ mod tests {
 
     fn make(volumes: &Volumes, name: &str) -> Volume {
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        volumes.create(name, "shop", "data", labels, false).unwrap()
+        let draft = Volume {
+            name: name.to_owned(),
+            project: "shop".to_owned(),
+            key: "data".to_owned(),
+            labels,
+            ..Volume::default()
+        };
+        volumes.create(draft).unwrap()
     }
 
     #[test]
@@ -403,7 +444,12 @@ mod tests {
         let data = volumes.data_dir("v").unwrap();
         fs::write(data.join("row"), "1").unwrap();
         let again = volumes
-            .create("v", "other", "key", BTreeMap::new(), true)
+            .create(Volume {
+                name: "v".to_owned(),
+                project: "other".to_owned(),
+                anonymous: true,
+                ..Volume::default()
+            })
             .unwrap();
         assert_eq!(again, made);
         assert_eq!(fs::read_to_string(data.join("row")).unwrap(), "1");
@@ -417,11 +463,11 @@ mod tests {
             target: "/data".into(),
         };
         make(&volumes, "named");
-        volumes.give("v1", "shop", holder("a")).unwrap();
+        volumes.give("v1", "shop", holder("a"), BTreeMap::new()).unwrap();
         fs::write(volumes.data_dir("v1").unwrap().join("row"), "1").unwrap();
         let held = BTreeMap::from([("/data".to_owned(), "v1".to_owned())]);
         assert_eq!(volumes.held_by("a").unwrap(), held);
-        let given = volumes.give("v1", "shop", holder("b")).unwrap();
+        let given = volumes.give("v1", "shop", holder("b"), BTreeMap::new()).unwrap();
         assert!(given.anonymous);
         assert_eq!(volumes.held_by("b").unwrap(), held);
         assert_eq!(volumes.held_by("a").unwrap(), BTreeMap::new());
@@ -472,7 +518,14 @@ mod tests {
                 matches!(volumes.remove(name), Err(VolumeError::Name { .. })),
                 "{name:?}"
             );
-            assert!(volumes.create(name, "", "", BTreeMap::new(), false).is_err());
+            assert!(
+                volumes
+                    .create(Volume {
+                        name: name.to_owned(),
+                        ..Volume::default()
+                    })
+                    .is_err()
+            );
             assert!(volumes.get(name).is_err());
             assert!(volumes.data_dir(name).is_err());
             assert!(volumes.populated_marker(name).is_err());

@@ -276,3 +276,82 @@ services:
     );
     down(&world);
 }
+
+#[test]
+fn anonymous_volumes_have_options_and_labels_go_by_pattern() {
+    let Some(world) = World::new() else { return };
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    write(
+        &world,
+        &"name: small
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    labels: {org.example.team: front, org.other: x}
+    environment: {APP_MODE: test, OTHER: x}
+    volumes:
+    - {type: volume, target: /etc, volume: {nocopy: true, labels: {kind: scratch}}, read_only: true}
+    - {type: volume, target: /bin}
+    logging:
+      driver: json-file
+      options: {labels-regex: \"^org[.]example\", env-regex: ^APP_}
+    deploy:
+      endpoint_mode: dnsrr
+      labels: {service: level}
+      placement:
+        constraints: [node.role == manager, node.platform.os == linux, node.hostname == HOSTNAME]
+        preferences: [{spread: node.labels.zone}]
+        max_replicas_per_node: 1
+  say: {image: BUSYBOX, command: [echo, hello], logging: {driver: json-file, options: {env-regex: ^PA}}}
+"
+        .replace("HOSTNAME", hostname.trim()),
+    );
+    let said = world.run(&["up", "-d"]).ok().stderr;
+    assert!(
+        said.contains("services.web.deploy.labels has no effect"),
+        "{said}"
+    );
+    // Nothing was copied into the first: only what is made for each container is there.
+    assert_eq!(inside(&world, "web", "ls /etc"), "hostname\nhosts\nresolv.conf");
+    assert_eq!(
+        inside(&world, "web", "touch /etc/x 2>/dev/null || echo fixed"),
+        "fixed"
+    );
+    let named = world.run(&["volume", "ls", "-q", "--filter", "label=kind=scratch"]);
+    assert_eq!(named.ok().stdout.lines().count(), 1);
+    let log = super::folder(&world, "small", "small-say-1").join("log");
+    let line = wait_for("its line", || {
+        fs::read_to_string(&log)
+            .ok()
+            .filter(|text| text.contains("hello"))
+    });
+    assert!(line.contains("\"attrs\":{\"PATH\":"), "{line}");
+    down(&world);
+    for (fields, expected) in [
+        (
+            "    deploy: {placement: {constraints: [node.labels.a == b]}}\n",
+            "this machine is a manager",
+        ),
+        (
+            "    deploy: {placement: {constraints: [node.hostname == elsewhere]}}\n",
+            "does not hold of this machine",
+        ),
+        (
+            "    deploy: {replicas: 2, placement: {max_replicas_per_node: 1}}\n",
+            "there is one machine",
+        ),
+        ("    deploy: {endpoint_mode: vip}\n", "which is dnsrr"),
+        (
+            "    logging: {driver: json-file, options: {env-regex: \"(\"}}\n",
+            "patterns of them in labels-regex and env-regex",
+        ),
+        (
+            "    logging: {driver: syslog, options: {syslog-tls-ca-cert: /x}}\n",
+            "for TLS, a relay on this machine",
+        ),
+    ] {
+        let said = refused(&world, fields);
+        assert!(said.contains(expected), "{fields}: {said}");
+    }
+}

@@ -100,8 +100,8 @@ impl World {
                         project: project.name.clone(),
                         key: volume.clone(),
                     }),
-                    anonymous: false,
-                    container: None,
+                    options: project.volumes[volume].driver_opts.clone(),
+                    ..ObservedVolume::default()
                 });
             }
             Operation::RemoveVolume { name } => {
@@ -334,6 +334,7 @@ impl World {
                 }),
                 anonymous: true,
                 container: Some(id.clone()),
+                ..ObservedVolume::default()
             });
         }
         let created = self.tick();
@@ -550,8 +551,7 @@ impl World {
                 project: project.to_owned(),
                 key: name.to_owned(),
             }),
-            anonymous: false,
-            container: None,
+            ..ObservedVolume::default()
         });
     }
 }

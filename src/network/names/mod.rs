@@ -12,12 +12,17 @@
 //! is never asked for outside: there is no IPv6 address of it if it has none
 //! here (an empty answer, not an error).
 //!
+//! Another stack on a shared network has a supervisor of its own: a name that is
+//! not in the table is looked for in that stack's records ([`Elsewhere`]), each
+//! time. A name of the own stack comes first.
+//!
 //! A container that is on internal networks only has no resolver but us: what
 //! we do not know does not exist (CVE-2024-29018: names asked for outside carry
 //! data out).
 //!
 //! Known to be weak: nothing is cached (upstream resolvers do); names beyond
-//! ASCII must be given in their encoded form.
+//! ASCII must be given in their encoded form; an address of another stack's
+//! container has no name.
 
 mod answer;
 mod files;
@@ -33,12 +38,25 @@ pub use files::{HostsError, PORT, ResolvConf, hosts_file, plain_resolv_conf, res
 pub use forward::{Forwarder, Upstreams};
 pub use serve::serve;
 
+/// Who knows names on a network that are not in the table: by the network's id
+/// and the lower-case name, their addresses.
+pub type Elsewhere = Arc<dyn Fn(&str, &str) -> Vec<IpAddr> + Send + Sync>;
+
 /// Names and addresses of all networks; clones share one table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Names {
     table: Arc<RwLock<HashMap<String, Network>>>,
     /// Where the next answer with several addresses starts.
     turn: Arc<AtomicUsize>,
+    elsewhere: Option<Elsewhere>,
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The names of one network.
@@ -79,6 +97,14 @@ impl Names {
     /// An empty table.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty table; what is not in it is asked for elsewhere.
+    pub fn with(elsewhere: Elsewhere) -> Self {
+        Self {
+            elsewhere: Some(elsewhere),
+            ..Self::default()
+        }
     }
 
     /// Makes a network known by its id, with the name it has for people: names
@@ -134,8 +160,19 @@ impl Names {
     /// The addresses of a lower-case name as a container sees it, each time
     /// starting with another one; `None` when there is no such name.
     pub fn look_up(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let name = view.links.get(name).map_or(name, String::as_str);
+        let mut addresses = self
+            .in_table(view, name)
+            .or_else(|| self.found_elsewhere(view, name))?;
+        if addresses.len() > 1 {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len();
+            addresses.rotate_left(turn);
+        }
+        Some(addresses)
+    }
+
+    fn in_table(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let networks = || view.networks.iter().filter_map(|id| table.get(id));
         let found = networks()
             .find_map(|network| network.names.get(name))
@@ -145,12 +182,26 @@ impl Names {
                     network.names.get(short)
                 })
             })?;
-        let mut addresses: Vec<IpAddr> = found.iter().map(|(_, address)| *address).collect();
-        if addresses.len() > 1 {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len();
-            addresses.rotate_left(turn);
-        }
-        Some(addresses)
+        Some(found.iter().map(|(_, address)| *address).collect())
+    }
+
+    fn found_elsewhere(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
+        let elsewhere = self.elsewhere.as_ref()?;
+        let labels: Vec<(&String, String)> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let label = |id: &String| table.get(id).map(|network| network.label.clone());
+            let networks = view.networks.iter();
+            networks.map(|id| (id, label(id).unwrap_or_default())).collect()
+        };
+        labels.into_iter().find_map(|(id, label)| {
+            let short = name
+                .strip_suffix(label.as_str())
+                .and_then(|name| name.strip_suffix('.'));
+            let found = [Some(name), short].into_iter().flatten();
+            found
+                .map(|name| elsewhere(id, name))
+                .find(|found| !found.is_empty())
+        })
     }
 
     /// `name.network` of an address as a container sees it.

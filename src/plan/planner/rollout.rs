@@ -38,7 +38,7 @@ fn obstacle(service: &Service, observed: &Observed, slots: &[Slot<'_>]) -> Optio
             || attachment.ipv6_address.is_some()
             || attachment.mac_address.is_some()
     });
-    if fixed {
+    if fixed || service.mac_address.is_some() {
         return Some("of its fixed addresses".to_owned());
     }
     if service.network_mode != NetworkMode::Networks && service.network_mode != NetworkMode::None {

@@ -51,6 +51,20 @@ impl<'a> Volumes<'a> {
         Ok(true)
     }
 
+    /// A volume keeps the driver options that it was made with, as its data is
+    /// behind them: what is written now has no effect, which is said.
+    pub(super) fn options_warning(&self, key: &str) -> Option<String> {
+        let volume = self.project.volumes.get(key).filter(|volume| !volume.external)?;
+        let found = self.by_name.get(volume.name.as_str())?;
+        (found.options != volume.driver_opts).then(|| {
+            format!(
+                "volume {:?} exists and keeps its driver options, which are not those of the stack file; \
+                 it is made anew once its containers and then it are removed (`down`, `volume rm`)",
+                volume.name
+            )
+        })
+    }
+
     /// Docker compose's warning about a volume that is used although somebody
     /// else made it.
     pub(super) fn foreign_warning(&self, key: &str) -> Option<String> {

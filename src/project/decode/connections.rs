@@ -372,13 +372,43 @@ pub(super) fn external_links(reader: &mut Reader<'_>) -> Vec<ExternalLink> {
         .collect()
 }
 
-pub(super) fn mac_address(reader: &mut Reader<'_>) -> Option<String> {
+/// The address on the main network.
+pub(super) fn mac_address(
+    reader: &mut Reader<'_>,
+    mode: &NetworkMode,
+    replicas: u32,
+    networks: &BTreeMap<String, Attachment>,
+) -> Option<String> {
     let node = reader.get("mac_address")?;
     let text = node.as_text().filter(|text| !text.is_empty())?;
-    let address = known::mac_address(text);
-    if address.is_none() {
+    let place = node.place;
+    let Some(address) = known::mac_address(text) else {
         let message = format!("invalid address: {text}");
-        reader.fail(node.place, Code::Schema, "mac_address", &message, None);
+        reader.fail(place, Code::Schema, "mac_address", &message, None);
+        return None;
+    };
+    let main = Service {
+        networks: networks.clone(),
+        ..Service::default()
+    };
+    let main = main.networks_in_order().into_iter().next();
+    let other = main.filter(|key| {
+        let own = networks.get(*key).and_then(|one| one.mac_address.as_ref());
+        own.is_some_and(|own| *own != address)
+    });
+    let conflict = if *mode != NetworkMode::Networks {
+        Some("conflicting options: mac-address and the network mode".to_owned())
+    } else if let Some(key) = other {
+        Some(format!(
+            "must have the same value as that of its main network {key}"
+        ))
+    } else if replicas > 1 {
+        Some(format!("{replicas} containers cannot share one address"))
+    } else {
+        None
+    };
+    if let Some(message) = conflict {
+        reader.fail(place, Code::Conflict, "mac_address", &message, None);
     }
-    address
+    Some(address)
 }

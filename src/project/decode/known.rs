@@ -136,7 +136,7 @@ pub(super) fn mac_address(text: &str) -> Option<String> {
 }
 
 /// Whether a text can name a network interface, as netdevice(7) does.
-pub(super) fn is_interface_name(text: &str) -> bool {
+pub(in crate::project) fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
         && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())

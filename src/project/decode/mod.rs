@@ -20,15 +20,33 @@ mod service;
 use std::collections::BTreeMap;
 
 use connections::fixed_addresses;
-pub(super) use known::{is_device_permissions, is_this_platform};
+pub(super) use known::{is_device_permissions, is_interface_name, is_this_platform};
 use reader::Reader;
 pub(super) use reader::plain;
 use service::service;
 
 use super::check;
+use super::driver::BridgeOptions;
 use super::load::{Model, origins};
-use super::model::Project;
+use super::model::{Network, Project, Service};
 use crate::stack::{Node, Report};
+
+/// Ports that name no address of the host are published on the one that the
+/// network they come in by says.
+fn bind_by_network(service: &mut Service, networks: &BTreeMap<String, Network>) {
+    let order = service.networks_in_order();
+    let of = |key: &&str| networks.get(*key);
+    let open = |key: &&str| of(key).is_none_or(|network| !network.internal);
+    let entrance = order.iter().find(|key| open(key)).or(order.first());
+    let options = entrance
+        .and_then(|key| of(key))
+        .and_then(|network| BridgeOptions::of(&network.driver_opts).ok());
+    if let Some(address) = options.and_then(|options| options.host_binding) {
+        for port in &mut service.ports {
+            port.host_ip.get_or_insert(address.into());
+        }
+    }
+}
 
 /// Makes the project; what is wrong with it is in the report.
 pub(super) fn project(model: &Model, report: &mut Report) -> Project {
@@ -58,6 +76,9 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
     for (key, node) in check::section(document, "networks") {
         let mut reader = Reader::new(format!("networks.{key}"), node, report);
         networks.insert(key.to_owned(), resource::network(&mut reader));
+    }
+    for service in services.values_mut() {
+        bind_by_network(service, &networks);
     }
     let mut volumes = BTreeMap::new();
     for (key, node) in check::section(document, "volumes") {

@@ -150,6 +150,12 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
         let message = format!("a mount of type `{kind}` needs a source");
         reader.fail(node.place, Code::Schema, path, &message, None);
     }
+    // A named volume has it in its source.
+    let volume_nocopy = source == MountSource::Anonymous
+        && node
+            .get("volume")
+            .and_then(|options| options.get("nocopy")?.as_bool())
+            == Some(true);
     let volume_labels = node.get("volume").and_then(|options| options.get("labels"));
     Some(Mount {
         target,
@@ -161,6 +167,7 @@ fn mount(node: &Node, path: &str, reader: &mut Reader<'_>) -> Option<Mount> {
             .flat_map(Node::entries)
             .filter_map(|(key, node)| Some((key.to_owned(), node.scalar_text()?)))
             .collect(),
+        volume_nocopy,
     })
 }
 

@@ -73,6 +73,7 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
             None,
         );
     }
+    let networks = attachments(reader, &network_mode, replicas);
     Service {
         name: name.to_owned(),
         image,
@@ -86,7 +87,8 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         domainname: reader.text("domainname"),
         labels: reader.table("labels"),
         volumes: mounts(reader),
-        networks: attachments(reader, &network_mode, replicas),
+        mac_address: mac_address(reader, &network_mode, replicas, &networks),
+        networks,
         network_mode,
         ports,
         expose: expose(reader),
@@ -134,7 +136,6 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         dns_opt: reader.texts("dns_opt"),
         links: links(reader),
         external_links: external_links(reader),
-        mac_address: mac_address(reader),
         volumes_from: volumes_from(reader),
         logging: build::logging(reader),
         pre_start: build::pre_start(reader),

@@ -23,6 +23,9 @@ pub struct Mount {
     /// Labels of the anonymous volume.
     #[serde(skip_serializing_if = "unset")]
     pub volume_labels: BTreeMap<String, String>,
+    /// The anonymous volume stays empty, whatever the image has there.
+    #[serde(skip_serializing_if = "unset")]
+    pub volume_nocopy: bool,
 }
 
 /// How far the host's and the container's view of a mount may differ.

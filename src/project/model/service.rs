@@ -216,6 +216,28 @@ pub struct Service {
     pub extensions: Extensions,
 }
 
+impl Service {
+    /// The keys of its networks in the order of a container's interfaces: by
+    /// priority, then by name. The first is the main one.
+    pub fn networks_in_order(&self) -> Vec<&str> {
+        let mut keys: Vec<(&str, i64)> = self
+            .networks
+            .iter()
+            .map(|(key, attachment)| (key.as_str(), attachment.priority))
+            .collect();
+        keys.sort_by_key(|(key, priority)| (std::cmp::Reverse(*priority), *key));
+        keys.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// The MAC address that a container is to have on a network: the one of the
+    /// attachment, or the service's own on its main network.
+    pub fn mac_on(&self, network: &str) -> Option<&str> {
+        let own = self.networks.get(network)?.mac_address.as_deref();
+        let main = || self.networks_in_order().first() == Some(&network);
+        own.or_else(|| self.mac_address.as_deref().filter(|_| main()))
+    }
+}
+
 /// One `depends_on` entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {

@@ -101,6 +101,8 @@ impl Volume {
                 for name in names(copy.as_fd())? {
                     match rustix::fs::renameat(&copy, &name, &self.data, &name) {
                         Ok(()) => {}
+                        // Something is mounted for the volume.
+                        Err(Errno::XDEV) => move_across(copy.as_fd(), self.data.as_fd(), &name)?,
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -114,6 +116,20 @@ impl Volume {
         rustix::fs::openat(beside, &self.marker, flags, Mode::from_raw_mode(0o600))?;
         remove_tree(beside, &ready)
     }
+}
+
+/// Moves an entry to another file system. Nobody else has seen what is there in
+/// its place already: an earlier attempt was cut short. Files with several names
+/// that are not all in this entry become several files.
+fn move_across(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    remove_tree(to, name)?;
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut links = Links {
+        seen: HashMap::new(),
+        top: to,
+    };
+    copy_entry(from, to, name, &stat, &mut links, &mut name.to_bytes().to_vec())?;
+    remove_tree(from, name)
 }
 
 /// Copies what is in one folder into another, with its attributes when

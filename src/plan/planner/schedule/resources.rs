@@ -219,6 +219,7 @@ impl<'a> Schedule<'a> {
                     continue;
                 };
                 self.warnings.extend(self.volumes.foreign_warning(key));
+                self.warnings.extend(self.volumes.options_warning(key));
                 if !self.volumes.is_missing(key)? {
                     if held.insert(volume) {
                         self.holds.push(hold("volume", volume, "up to date"));
