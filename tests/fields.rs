@@ -4,6 +4,8 @@
 
 #[path = "fields/elsewhere.rs"]
 mod elsewhere;
+#[path = "fields/foreign.rs"]
+mod foreign;
 #[path = "fields/networks.rs"]
 mod networks;
 #[path = "fields/others.rs"]

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, others, prepare, probe, spec, start};
+use super::{Host, HostError, create, given, hook, others, prepare, probe, runtimes, spec, start};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
@@ -336,6 +336,8 @@ impl Machine {
             problems.extend(create::missing_sources(project, service));
             problems.extend(create::wrong_security(project, service));
             problems.extend(create::wrong_place(service));
+            let runtime = runtimes::of(service).err();
+            problems.extend(runtime.map(|error| format!("service \"{}\": {error}", service.name)));
             problems.extend(given::missing(project, service));
             problems.extend(others::missing(&self.world, project, service, plan));
             let reserved = self

@@ -29,6 +29,7 @@ mod others;
 mod prepare;
 mod probe;
 mod record;
+mod runtimes;
 mod selinux;
 mod spec;
 mod start;

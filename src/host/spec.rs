@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
 use super::start::Shared;
-use super::{HostError, cdi, given, others, selinux};
+use super::{HostError, cdi, given, others, runtimes, selinux};
 use crate::image::Image;
 use crate::project::{
     BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
@@ -166,6 +166,11 @@ pub(super) fn request(
         log_plan: log_plan(record, image)?,
         exit_record: paths.exit(),
         running_record: paths.running(),
+        foreign: runtimes::of(service)?.map(|(program, arguments)| runtime::Foreign {
+            program,
+            arguments,
+            folder: runtime::Foreign::folder(&paths.running()),
+        }),
         revive: Some(revive),
     };
     Ok((request, mounts.volumes))

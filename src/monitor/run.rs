@@ -147,21 +147,33 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         .map_err(|error| given(error.into()))?;
 
     let started_at = now();
-    let child = Launch {
-        namespaces: &order.namespaces,
-        cgroup: &order.cgroup,
-        executable: executable.as_fd(),
-        blueprint: blueprint.as_fd(),
-        report: inner_report.as_fd(),
-        control: report.as_fd(),
-        filter: filter.as_ref().map(|fd| fd.as_fd()),
-        network: network.as_ref().map(|fd| fd.as_fd()),
-        standard: [inside.stdin.as_fd(), inside.stdout.as_fd(), inside.stderr.as_fd()],
-        passed: Vec::new(),
-        preserved: 0,
-        outlives: false,
-    }
-    .make()?;
+    let mut terminal = None;
+    let child = if let Some(foreign) = &order.foreign {
+        let blueprint = order::read(blueprint.as_fd()).map_err(given)?;
+        let standard = [inside.stdin.as_fd(), inside.stdout.as_fd(), inside.stderr.as_fd()];
+        let network = network.as_ref().map(|fd| fd.as_fd());
+        let made = foreign
+            .create(&order.id, &blueprint, network, standard)
+            .inspect_err(|_| foreign.delete(&order.id))?;
+        terminal = made.terminal;
+        made.child
+    } else {
+        Launch {
+            namespaces: &order.namespaces,
+            cgroup: &order.cgroup,
+            executable: executable.as_fd(),
+            blueprint: blueprint.as_fd(),
+            report: inner_report.as_fd(),
+            control: report.as_fd(),
+            filter: filter.as_ref().map(|fd| fd.as_fd()),
+            network: network.as_ref().map(|fd| fd.as_fd()),
+            standard: [inside.stdin.as_fd(), inside.stdout.as_fd(), inside.stderr.as_fd()],
+            passed: Vec::new(),
+            preserved: 0,
+            outlives: false,
+        }
+        .make()?
+    };
     let (init, own) = match (ProcessId::of(child.pid), ProcessId::of(std::process::id())) {
         (Ok(init), Ok(own)) => (init, own),
         (Err(error), _) | (_, Err(error)) => return Err(Failure::new(Step::Clone, "", &error)),
@@ -174,6 +186,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         fixed: &order.fixed,
     };
     store::write_record(&order.running_record, &running)
+        .inspect_err(|_| order.foreign.iter().for_each(|foreign| foreign.delete(&order.id)))
         .map_err(|error| Failure::because(Step::Record, "", error.to_string()))?;
     drop((blueprint, executable, inside, inner_report, filter, network));
     let mut hooks = order.hooks.clone();
@@ -182,34 +195,44 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         // It waits for its number as we see it; if it has failed, it says why.
         let _ = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
     }
-    let mounted = || match &hooks {
-        Some(order) => run_hooks(order, &["prestart", "createRuntime"]),
-        None => Ok(()),
-    };
-    let beginning = Beginning::listen_and(report.as_fd(), mounted).map_err(given)?;
-    if let Some(failure) = beginning.failure {
-        return Err(failure);
-    }
-    if !beginning.executing {
-        let reason = if order.cgroup.oom_kills() > 0 {
-            "killed for want of memory"
-        } else {
-            "killed"
+    let warnings = if let Some(foreign) = &order.foreign {
+        // It is no child that ends with us by itself.
+        foreign
+            .start(&order.id)
+            .inspect_err(|_| foreign.delete(&order.id))?;
+        vec![]
+    } else {
+        let mounted = || match &hooks {
+            Some(order) => run_hooks(order, &["prestart", "createRuntime"]),
+            None => Ok(()),
         };
-        return Err(Failure::because(Step::Exec, "init stage", reason));
-    }
-    if let Some(order) = &mut hooks {
-        order.state.set_status(ContainerState::Running);
-        run_hooks(order, &["poststart"])?;
-    }
-    if let Some(master) = beginning.terminal {
+        let beginning = Beginning::listen_and(report.as_fd(), mounted).map_err(given)?;
+        if let Some(failure) = beginning.failure {
+            return Err(failure);
+        }
+        if !beginning.executing {
+            let reason = if order.cgroup.oom_kills() > 0 {
+                "killed for want of memory"
+            } else {
+                "killed"
+            };
+            return Err(Failure::because(Step::Exec, "init stage", reason));
+        }
+        if let Some(order) = &mut hooks {
+            order.state.set_status(ContainerState::Running);
+            run_hooks(order, &["poststart"])?;
+        }
+        terminal = beginning.terminal;
+        beginning.warnings
+    };
+    if let Some(master) = terminal {
         output = Output::of_terminal(master).map_err(given)?;
     }
     let begun = Begun {
         monitor: own,
         init,
         started_at,
-        warnings: beginning.warnings,
+        warnings,
     };
     let monitor = Monitor {
         order,
@@ -451,6 +474,9 @@ impl Monitor {
         if self.write_reserved(&record).is_err() {
             let _ = store::write_record(&self.order.exit_record, &record);
             let _ = store::remove_record(&reserve(&self.order.exit_record));
+        }
+        if let Some(foreign) = &self.order.foreign {
+            foreign.delete(&self.order.id);
         }
         self.clients.tell_end(code);
         code

@@ -41,3 +41,4 @@ pub use hash::hash;
 pub use load::{LoadFailure, LoadRequest, Loaded, Model, Rules, load, load_any, load_model};
 pub use logging::{LOG_DRIVERS, LogBounds, LogDetails, LogTag, SyslogPlace};
 pub use model::*;
+pub use unsupported::runs_here;

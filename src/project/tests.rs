@@ -427,7 +427,7 @@ fn network_modes() {
 #[test]
 fn what_cannot_be_run_is_refused_and_config_shows_it() {
     for fields in [
-        "runtime: kata",
+        "runtime: kata\ninit: true",
         "userns_mode: keep-id",
         "logging: {driver: gelf}",
         "isolation: process",

@@ -61,6 +61,9 @@ const WRONG_LOG_OPTIONS: &str = "json-file and local have max-size (a size like 
     unix://PATH; for TLS, a relay on this machine), syslog-facility and syslog-format; syslog and journald \
     cache-disabled, cache-max-size and cache-max-file; none has none";
 
+const BUILT_IN: &str =
+    "only the built-in runtime does it (init, ipc of others, mounts of images and parts of volumes)";
+
 /// Everything that cannot be run yet. One line a field.
 pub static TABLE: &[Unsupported] = &[
     // Images and builds.
@@ -159,7 +162,7 @@ pub static TABLE: &[Unsupported] = &[
     no(
         "networks.*.driver",
         Not(&["bridge", "default"]),
-        "use bridge, or leave it out",
+        "use bridge, or leave it out; those called host and none are `external: true` with that name",
     ),
     no(
         "networks.*.driver_opts",
@@ -220,11 +223,9 @@ pub static TABLE: &[Unsupported] = &[
     ),
     no("services.*.isolation", Not(&["default"]), NO_WINDOWS),
     no("services.*.credential_spec", Said, NO_WINDOWS),
-    no(
-        "services.*.runtime",
-        Not(&["runc", "io.containerd.runc.v2"]),
-        "containers run on the built-in runtime, which stands for `runc`",
-    ),
+    no("services.*.init", Within(elsewhere), BUILT_IN),
+    no("services.*.ipc", Within(shares_memory_elsewhere), BUILT_IN),
+    no("services.*.volumes", Within(mounts_parts_elsewhere), BUILT_IN),
     no(
         "services.*.security_opt.*",
         Text(foreign_security),
@@ -279,6 +280,29 @@ pub static TABLE: &[Unsupported] = &[
         "the name of a service stands for the addresses of all its containers, which is dnsrr",
     ),
 ];
+
+/// Whether a runtime is the built-in one, which stands for `runc`.
+pub fn runs_here(name: &str) -> bool {
+    matches!(name, "" | "runc" | "io.containerd.runc.v2")
+}
+
+/// Whether something is said of a service that another runtime runs.
+fn elsewhere(node: &Node, service: &Node) -> bool {
+    says_something(node) && service.text_of("runtime").is_some_and(|name| !runs_here(name))
+}
+
+fn shares_memory_elsewhere(ipc: &Node, service: &Node) -> bool {
+    let text = ipc.as_text().unwrap_or_default();
+    text.contains(':') && elsewhere(ipc, service)
+}
+
+fn mounts_parts_elsewhere(mounts: &Node, service: &Node) -> bool {
+    let partial = |mount: &Node| {
+        let part = mount.get("volume").and_then(|options| options.text_of("subpath"));
+        mount.text_of("type") == Some("image") || part.is_some_and(|part| !part.is_empty())
+    };
+    mounts.items().any(partial) && elsewhere(mounts, service)
+}
 
 fn named_with_labels(options: &Node, mount: &Node) -> bool {
     let named = mount.text_of("source").is_some_and(|source| !source.is_empty());

@@ -199,6 +199,8 @@ pub enum Step {
     Log,
     /// Running a hook.
     Hook,
+    /// Calling another runtime.
+    Foreign,
     /// Setting scheduler, disk priority, memory policy or personality.
     Schedule,
 }
@@ -206,6 +208,7 @@ pub enum Step {
 impl Step {
     fn words(self) -> &'static str {
         match self {
+            Self::Foreign => "call runtime to",
             Self::Request => "read request",
             Self::Clone => "make process",
             Self::JoinCgroup => "join cgroup",

@@ -137,6 +137,9 @@ pub fn exec(
     if let Some(text) = plan.args.iter().chain(&plan.env).find(|text| text.contains('\0')) {
         return Err(super::SpecError::Nul(format!("{text:?}")).into());
     }
+    if let Some(foreign) = &running.fixed.foreign {
+        return foreign.exec(&running.fixed.id, running.init.pid, &plan, stdio);
+    }
     let policy = if request.privileged {
         SeccompPolicy::Unconfined
     } else {

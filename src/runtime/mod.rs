@@ -29,6 +29,9 @@
 //! monitor, and a wait between `create` and `start`. Both make their process 1
 //! by `launch`.
 //!
+//! A request may name another OCI runtime ([`foreign`]): then its command line
+//! makes the process, and all around it stays.
+//!
 //! Weak: Linux 5.12 or newer. In stacks no user namespaces and no idmapped
 //! mounts yet; no checkpoint; no cgroups made by systemd. The orders between our
 //! processes are JSON in memory files: some 50 µs a start.
@@ -40,6 +43,7 @@ pub mod cgroup;
 mod error;
 pub mod exec;
 mod executable;
+pub(crate) mod foreign;
 #[doc(hidden)]
 pub mod fuzz;
 pub(crate) mod hooks;
@@ -61,6 +65,7 @@ pub(crate) use self::error::describe;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
 pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};
 pub use self::executable::use_executable;
+pub use self::foreign::Foreign;
 pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, Fixed, RunningRecord};

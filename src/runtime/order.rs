@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::blueprint::Namespaces;
 use super::cgroup::Cgroup;
 use super::error::Failure;
+use super::foreign::Foreign;
 use super::process::ProcessId;
 use super::request::{LogPlan, Revive};
 use crate::sys::seccomp::Instruction;
@@ -40,6 +41,8 @@ pub(crate) const FURTHER: usize = 9;
 /// What the monitor does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MonitorOrder {
+    /// Id of the container.
+    pub(crate) id: String,
     /// The namespaces of the container's process.
     pub(crate) namespaces: Namespaces,
     pub(crate) cgroup: Cgroup,
@@ -57,6 +60,9 @@ pub(crate) struct MonitorOrder {
     /// Hooks that the monitor runs.
     #[serde(default)]
     pub(crate) hooks: Option<Box<HookOrder>>,
+    /// Another runtime that makes the container.
+    #[serde(default)]
+    pub(crate) foreign: Option<Foreign>,
     /// The client that is there from the beginning.
     #[serde(default)]
     pub(crate) client: Option<usize>,

@@ -83,6 +83,11 @@ impl Process {
         Self { id, fd }
     }
 
+    /// Its descriptor alone.
+    pub(super) fn into_descriptor(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Number and start time.
     pub fn id(&self) -> ProcessId {
         self.id

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blueprint::ProcessPlan;
 use super::cgroup::Cgroup;
+use super::foreign::Foreign;
 use super::process::ProcessId;
 use super::seccomp::SeccompPolicy;
 
@@ -42,6 +43,9 @@ pub struct Fixed {
     pub(crate) seccomp: SeccompPolicy,
     /// The profile of [`SeccompPolicy::Spec`].
     pub(crate) profile: Option<LinuxSeccomp>,
+    /// The runtime that made it, when it is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) foreign: Option<Foreign>,
 }
 
 impl Fixed {

@@ -10,6 +10,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::cgroup::{Cgroup, CgroupError, Warning};
 use super::error::RuntimeError;
+use super::foreign::Foreign;
 use super::process::Process;
 use super::record::{ExitRecord, RunningRecord, boot, now};
 use super::start::layout;
@@ -70,6 +71,12 @@ pub fn signal(running: &RunningRecord, signal: i32) -> Result<(), RuntimeError> 
         Liveness::Running { init: Some(init), .. } | Liveness::MonitorLost { init: Some(init) } => init,
         _ => return Err(not_running()),
     };
+    if let Some(foreign) = &running.fixed.foreign {
+        return match foreign.kill(&running.fixed.id, signal) {
+            Err(_) if init.has_ended() => Err(not_running()),
+            other => Ok(other?),
+        };
+    }
     match init.signal(signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(not_running()),
         other => other.map_err(RuntimeError::io("signal", running.fixed.id.clone())),
@@ -86,6 +93,10 @@ pub fn kill_all(running: &RunningRecord) -> Result<(), RuntimeError> {
         Liveness::Running { init, .. } | Liveness::MonitorLost { init } => init,
         Liveness::Ended => None,
     };
+    if let (Some(foreign), Some(_)) = (&running.fixed.foreign, &init) {
+        // What is no process of this machine ends only so.
+        let _ = foreign.kill(&running.fixed.id, libc::SIGKILL);
+    }
     // With process 1 its whole pid namespace ends, whatever it forks.
     if let Some(init) = &init {
         let _ = init.signal(libc::SIGKILL);
@@ -147,6 +158,7 @@ pub fn cleanup(
     exit_record: &Path,
     mountpoint: &Path,
 ) -> Result<(), RuntimeError> {
+    Foreign::sweep(running_record)?;
     let removed = match layout() {
         // Without one nothing can have been started here: what never ran can
         // be removed all the same.

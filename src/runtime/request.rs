@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use super::foreign::Foreign;
 use super::seccomp::SeccompPolicy;
 
 /// One run of one container.
@@ -58,6 +59,9 @@ pub struct RunRequest {
     pub exit_record: PathBuf,
     /// Where a [`RunningRecord`](super::RunningRecord) goes while it runs.
     pub running_record: PathBuf,
+    /// Another runtime that makes the container, in place of ours.
+    #[serde(default)]
+    pub foreign: Option<Foreign>,
     /// What the monitor does when the supervisor vanishes.
     pub revive: Option<Revive>,
 }

@@ -13,6 +13,7 @@ use super::blueprint::{Blueprint, stack_state};
 use super::cgroup::{Cgroup, Layout, Warning};
 use super::error::RuntimeError;
 use super::executable;
+use super::foreign::Foreign;
 use super::order::{self, Answer, MonitorOrder};
 use super::process::Process;
 use super::record::{Fixed, RunningRecord, boot};
@@ -109,6 +110,7 @@ pub fn start(
     if started.is_err() {
         let _ = place.kill(super::recover::PATIENCE);
         let _ = place.remove();
+        let _ = Foreign::sweep(&request.running_record);
         let _ = store::remove_record(&request.running_record);
     }
     started
@@ -163,6 +165,9 @@ fn start_in(
         DOOR.to_owned(),
         i32::try_from(order::DOOR_OUTSIDE).unwrap_or(i32::MAX),
     );
+    if let Some(foreign) = &request.foreign {
+        foreign.prepare(request, &cgroup, blueprint.process.capabilities.bounding)?;
+    }
     let fixed = Fixed {
         id: request.id.clone(),
         boot: boot(),
@@ -171,6 +176,7 @@ fn start_in(
         namespaces: blueprint.namespaces.all(connections.network.is_some()),
         process: blueprint.process.clone(),
         seccomp: request.seccomp,
+        foreign: request.foreign.clone(),
         profile: if request.seccomp == SeccompPolicy::Spec {
             profile.cloned()
         } else {
@@ -180,6 +186,7 @@ fn start_in(
     let fixed =
         serde_json::value::to_raw_value(&fixed).map_err(|error| failed("write order of")(error.into()))?;
     let order = MonitorOrder {
+        id: request.id.clone(),
         namespaces: blueprint.namespaces.clone(),
         cgroup,
         terminal: blueprint.process.terminal,
@@ -192,12 +199,19 @@ fn start_in(
         filter: filter_number,
         network: network_number,
         link: link_number,
-        hooks: request.spec.hooks().as_ref().map(|hooks| {
-            Box::new(order::HookOrder {
-                state: stack_state(request),
-                hooks: hooks.clone(),
-            })
-        }),
+        foreign: request.foreign.clone(),
+        // Another runtime runs them itself.
+        hooks: request
+            .spec
+            .hooks()
+            .as_ref()
+            .filter(|_| request.foreign.is_none())
+            .map(|hooks| {
+                Box::new(order::HookOrder {
+                    state: stack_state(request),
+                    hooks: hooks.clone(),
+                })
+            }),
         client,
         fixed,
     };

@@ -291,7 +291,8 @@ services:
     labels: {org.example.team: front, org.other: x}
     environment: {APP_MODE: test, OTHER: x}
     volumes:
-    - {type: volume, target: /etc, volume: {nocopy: true, labels: {kind: scratch}}, read_only: true}
+    - {type: volume, target: /etc, volume: {nocopy: true, labels: {kind: scratch}}}
+    - {type: volume, target: /fixed, read_only: true}
     - {type: volume, target: /bin}
     logging:
       driver: json-file
@@ -315,7 +316,7 @@ services:
     // Nothing was copied into the first: only what is made for each container is there.
     assert_eq!(inside(&world, "web", "ls /etc"), "hostname\nhosts\nresolv.conf");
     assert_eq!(
-        inside(&world, "web", "touch /etc/x 2>/dev/null || echo fixed"),
+        inside(&world, "web", "touch /fixed/x 2>/dev/null || echo fixed"),
         "fixed"
     );
     let named = world.run(&["volume", "ls", "-q", "--filter", "label=kind=scratch"]);

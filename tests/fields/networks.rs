@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use super::{World, down, inside, refused, write};
+use crate::support::stack::Role;
 use crate::support::{finish, wait_for};
 
 #[test]
@@ -275,4 +276,39 @@ networks:
     // With it goes the link to it.
     outside(&world, "ip", &["link", "del", "near0"]);
     down(&world);
+}
+
+#[test]
+fn networks_called_host_and_none_are_dockers() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: modes
+services:
+  host: {image: BUSYBOX, command: SERVE, networks: [machine]}
+  none: {image: BUSYBOX, command: SERVE, networks: [nothing]}
+networks:
+  machine: {external: true, name: host}
+  nothing: {external: true, name: none}
+",
+    );
+    world.run(&["up", "-d"]).ok();
+    let own = fs::read_link(format!("/proc/{}/ns/net", world.of_role(Role::Supervisor)[0])).unwrap();
+    assert_eq!(
+        inside(&world, "host", "readlink /proc/self/ns/net"),
+        own.display().to_string()
+    );
+    assert_eq!(inside(&world, "none", "ls /sys/class/net"), "lo");
+    down(&world);
+    for (fields, expected) in [
+        ("    networks: [host, default]\n", "cannot be joined together"),
+        (
+            "    networks: [host]\n    ports: [\"80\"]\n",
+            "ports cannot be published on network host",
+        ),
+    ] {
+        let file = format!("{fields}networks: {{host: {{external: true, name: host}}, default: {{}}}}\n");
+        let said = refused(&world, &file);
+        assert!(said.contains(expected), "{fields}: {said}");
+    }
 }

@@ -162,6 +162,7 @@ impl Container {
         self.settings.args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (spec, seccomp): (_, SeccompPolicy) = default_spec(&self.settings)?;
         let mut request = RunRequest {
+            foreign: None,
             shm_of: None,
             layered: std::collections::BTreeMap::new(),
             id: self.name.clone(),

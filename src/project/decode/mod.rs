@@ -28,8 +28,50 @@ use service::service;
 use super::check;
 use super::driver::BridgeOptions;
 use super::load::{Model, origins};
-use super::model::{Network, Project, Service};
-use crate::stack::{Node, Report};
+use super::model::{Network, NetworkMode, Project, Service};
+use crate::stack::{Code, Node, Place, Report};
+
+/// External networks called `host` and `none` are the modes of these names, as
+/// Docker has networks of them. They go with no other network, and publish nothing.
+fn engine_network(
+    service: &mut Service,
+    networks: &BTreeMap<String, Network>,
+    document: &Node,
+    report: &mut Report,
+) {
+    let mode = |key: &String| match networks.get(key) {
+        Some(network) if network.external && network.name == "host" => Some(NetworkMode::Host),
+        Some(network) if network.external && network.name == "none" => Some(NetworkMode::None),
+        _ => None,
+    };
+    let Some((key, mode)) = service.networks.keys().find_map(|key| Some((key, mode(key)?))) else {
+        return;
+    };
+    let name = &service.name;
+    let wrong = if service.networks.len() > 1 {
+        Some((
+            "networks",
+            format!("{key} cannot be joined together with other networks"),
+        ))
+    } else if !service.ports.is_empty() {
+        Some(("ports", format!("ports cannot be published on network {key}")))
+    } else {
+        None
+    };
+    if let Some((field, message)) = wrong {
+        let node = document
+            .get("services")
+            .and_then(|services| services.get(name)?.get(field));
+        let place = node.map_or(Place::NOWHERE, |node| node.place);
+        report.error(
+            place,
+            Code::Conflict,
+            format!("services.{name}.{field}: {message}"),
+        );
+    }
+    service.network_mode = mode;
+    service.networks.clear();
+}
 
 /// Ports that name no address of the host are published on the one that the
 /// network they come in by says.
@@ -78,6 +120,7 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
         networks.insert(key.to_owned(), resource::network(&mut reader));
     }
     for service in services.values_mut() {
+        engine_network(service, &networks, document, report);
         bind_by_network(service, &networks);
     }
     let mut volumes = BTreeMap::new();

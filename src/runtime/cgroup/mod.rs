@@ -131,7 +131,7 @@ pub struct Cgroup {
 
 /// The hierarchies that a container sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct View {
+pub(crate) struct View {
     /// The controllers of each version 1 hierarchy.
     pub(super) v1: Vec<Vec<String>>,
     /// Whether there is version 2.

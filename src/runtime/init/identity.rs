@@ -9,13 +9,13 @@ use crate::runtime::error::{Failure, Step};
 
 /// A user with all groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// All groups, the main one included.
-    pub(super) groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// The home folder.
-    pub(super) home: String,
+    pub(crate) home: String,
 }
 
 /// The largest `/etc/passwd` and `/etc/group` that are read.

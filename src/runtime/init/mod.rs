@@ -27,6 +27,7 @@ pub(crate) mod report;
 mod rootfs;
 
 pub(super) use self::apply::set_oom_score;
+pub(crate) use self::identity::Identity;
 pub(super) use self::identity::check_user;
 pub(super) use self::notify::Notifier;
 pub use self::offline::{OfflineMount, mount_offline};
@@ -47,6 +48,7 @@ use self::report::{Report, Reporter};
 use super::blueprint::{Blueprint, MountSource, Namespaces, ProcessPlan};
 use super::error::{Failure, Step};
 use super::order;
+use super::request::{Populate, Rootfs};
 use super::{hooks, launch};
 use crate::sys::seccomp::Instruction;
 use crate::sys::{clone, fd, mount, process, signal};
@@ -123,7 +125,7 @@ fn run(
 
     // The host can be seen.
     let mut sources = mounts::Sources::open(blueprint, &mut fds)?;
-    let volumes = open_volumes(blueprint)?;
+    let volumes = open_volumes(&blueprint.populate)?;
     set_propagation(
         blueprint
             .propagation
@@ -274,10 +276,37 @@ fn enter_namespaces(namespaces: &Namespaces, network: Option<BorrowedFd<'_>>) ->
     Ok(())
 }
 
-fn open_volumes(blueprint: &Blueprint) -> Result<Vec<(&Path, populate::Volume)>, Failure> {
+/// Mounts the root file system of a container that another runtime makes, fills
+/// its fresh volumes, and looks up who its process is. In a mount namespace of
+/// the calling process alone, which must have no threads; what the host mounts
+/// is still seen there.
+pub(crate) fn prepare_root(
+    rootfs: &Rootfs,
+    volumes: &[Populate],
+    process: &ProcessPlan,
+) -> Result<Identity, Failure> {
+    clone::unshare_namespaces(libc::CLONE_NEWNS)
+        .map_err(|error| Failure::new(Step::Namespace, "mount", &error))?;
+    set_propagation(libc::MS_SLAVE, true)?;
+    let volumes = open_volumes(volumes)?;
+    let root = rootfs::mount_root(rootfs)?;
+    for (destination, volume) in volumes {
+        volume
+            .fill(root.as_fd(), destination)
+            .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
+    }
+    identity::identify(root.as_fd(), process)
+}
+
+/// Who a further process is, by the files of a container whose root is given.
+pub(crate) fn identity_of(root: BorrowedFd<'_>, process: &ProcessPlan) -> Result<Identity, Failure> {
+    identity::identify(root, process)
+}
+
+fn open_volumes(populate: &[Populate]) -> Result<Vec<(&Path, populate::Volume)>, Failure> {
     let mut volumes = Vec::new();
     // One order for all containers, since each volume is locked.
-    let mut wanted: Vec<_> = blueprint.populate.iter().collect();
+    let mut wanted: Vec<_> = populate.iter().collect();
     wanted.sort_by(|one, other| one.marker.cmp(&other.marker));
     wanted.dedup_by(|one, other| one.marker == other.marker);
     for populate in wanted {

@@ -124,10 +124,6 @@ fn when_first(comparisons: &[Comparison]) -> Vec<Rule> {
 
 /// Docker's default profile.
 fn default_rules(architecture: Architecture, capabilities: u64) -> Rules {
-    /// The `CLONE_NEW*` bits but for time namespaces (whose bit is a signal's in clone(2)).
-    const NAMESPACES: u64 = 0x7e02_0000;
-    const AF_ALG: u64 = 38;
-    const AF_VSOCK: u64 = 40;
     const ENOSYS: u32 = compile::ERRNO | 38;
     let mut rules = Rules {
         otherwise: compile::ERRNO | 1,
@@ -165,6 +161,62 @@ fn default_rules(architecture: Architecture, capabilities: u64) -> Rules {
     }
     rules
 }
+
+/// Docker's default profile as the OCI spec writes it, for a container with these
+/// capabilities: for runtimes that make their own filter.
+pub(super) fn default_profile(capabilities: u64) -> LinuxSeccomp {
+    let admin = capabilities & SYS_ADMIN != 0;
+    let mut allowed: Vec<String> = Vec::new();
+    let mut calls: Vec<serde_json::Value> = Vec::new();
+    let mut when = |name: &str, op: &str, value: u64, two: u64| {
+        calls.push(serde_json::json!({
+            "names": [name],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": value, "valueTwo": two, "op": op}],
+        }));
+    };
+    let mut missing: Vec<&str> = Vec::new();
+    for row in TABLE {
+        let name = row.0;
+        match row.1 {
+            When::Never => {}
+            When::With(any) if capabilities & any == 0 => {}
+            When::Always | When::With(_) => allowed.push(name.to_owned()),
+            When::Clone | When::Clone3 if admin => allowed.push(name.to_owned()),
+            When::Clone => when(name, "SCMP_CMP_MASKED_EQ", NAMESPACES, 0),
+            When::Clone3 => missing.push(name),
+            When::Socket => {
+                when(name, "SCMP_CMP_LT", AF_ALG, 0);
+                when(name, "SCMP_CMP_EQ", AF_ALG + 1, 0);
+                when(name, "SCMP_CMP_GT", AF_VSOCK, 0);
+            }
+            When::Personality => {
+                for value in [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+                    when(name, "SCMP_CMP_EQ", value, 0);
+                }
+            }
+        }
+    }
+    calls.push(serde_json::json!({"names": allowed, "action": "SCMP_ACT_ALLOW"}));
+    if !missing.is_empty() {
+        calls.push(
+            serde_json::json!({"names": missing, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}),
+        );
+    }
+    let profile = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": architectures(),
+        "syscalls": calls,
+    });
+    // Of our own making: it is what the type reads.
+    serde_json::from_value(profile).unwrap_or_default()
+}
+
+/// The `CLONE_NEW*` bits but for time namespaces (whose bit is a signal's in clone(2)).
+const NAMESPACES: u64 = 0x7e02_0000;
+const AF_ALG: u64 = 38;
+const AF_VSOCK: u64 = 40;
 
 /// The first of the private system calls of 32-bit ARM, far above the others.
 const ARM_PRIVATE: u32 = 0xf_0000;
