@@ -89,20 +89,24 @@ pub(super) fn root(invocation: &Invocation) -> PathBuf {
 
 /// Whether a text can name a container.
 fn is_id(id: &str) -> bool {
-    !id.is_empty()
-        && id.len() <= 1024
-        && !matches!(id, "." | "..")
-        && id
-            .chars()
-            .all(|letter| letter.is_ascii_alphanumeric() || "_+-.".contains(letter))
+    !id.is_empty() && id.len() <= 1024 && !matches!(id, "." | "..") && id.chars().all(is_of_id)
+}
+
+fn is_of_id(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "_+-.".contains(letter)
 }
 
 impl Folder {
     /// The folder of the container that is named in the arguments.
     pub(super) fn named(invocation: &Invocation) -> Result<Self, OciError> {
         let id = invocation.id()?;
+        if let Some(odd) = id.chars().find(|letter| !is_of_id(*letter)) {
+            return Err(OciError::Usage(format!(
+                "invalid character {odd:?} in the container ID {id:?}"
+            )));
+        }
         if !is_id(id) {
-            return Err(OciError::Usage(format!("invalid container id {id:?}")));
+            return Err(OciError::Usage(format!("invalid container ID {id:?}")));
         }
         Ok(Self {
             id: id.to_owned(),

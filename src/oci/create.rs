@@ -49,6 +49,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
             terminal::send(socket, master.as_fd())?;
         }
         hand_out(invocation, &made.init)?;
+        poststart(&Folder::named(invocation)?.load()?)?;
         if detach {
             return Ok(None);
         }
@@ -56,10 +57,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         wait::until_end(&made.init, master).map(Some)
     };
     match go_on() {
-        Ok(None) => {
-            poststart(&folder.load()?, log);
-            Ok(0)
-        }
+        Ok(None) => Ok(0),
         Ok(Some(status)) => {
             if !invocation.has("keep") {
                 lifecycle::destroy(folder, log)?;
@@ -76,7 +74,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
 /// `start`: the program of a created container.
 pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
-    let _held = folder.lock()?;
+    let held = folder.lock()?;
     let container = folder.load()?;
     match container.status {
         Status::Created => {}
@@ -90,17 +88,20 @@ pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError>
         _ => return Err(container.wrong_status("start")),
     }
     bundle::start(&container.folder.path)?;
-    poststart(&container, log);
+    if let Err(error) = poststart(&container) {
+        drop(held);
+        clear_up(Folder::named(invocation)?, log);
+        return Err(error);
+    }
     Ok(0)
 }
 
-/// A failed one is logged and changes nothing.
-fn poststart(container: &Container, log: &Log) {
+/// The hooks that follow the start. One that fails ends the container, with all
+/// that was made for it (OCI runtime spec 1.3, "Lifecycle", step 9).
+fn poststart(container: &Container) -> Result<(), OciError> {
     let mut state = container.state();
     state.set_status(ContainerState::Running);
-    if let Err(error) = bundle::run_hooks("poststart", &container.record.poststart, &state) {
-        log.warn(&error.to_string());
-    }
+    Ok(bundle::run_poststart(&container.record.poststart, &state)?)
 }
 
 /// Where the terminal of a container goes.
@@ -244,15 +245,43 @@ fn read_spec(path: &Path) -> Result<Spec, OciError> {
 pub(super) fn parse_spec(bytes: &[u8]) -> Result<Spec, String> {
     // The crate fills in defaults for a container of its own; what a bundle
     // leaves out is not there.
-    let value: serde_json::Map<String, serde_json::Value> =
+    let mut value: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let spec: Spec = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let odd = value.get_mut("process").is_some_and(rename_scheduler_flags);
+    // From the text where that can be: then errors say in which line.
+    let spec: Spec = if odd {
+        serde_json::from_value(value.clone().into())
+    } else {
+        serde_json::from_slice(bytes)
+    }
+    .map_err(|error| error.to_string())?;
     for field in ["ociVersion", "root"] {
         if !value.contains_key(field) {
             return Err(format!("{field} is missing"));
         }
     }
     Ok(spec)
+}
+
+/// Two of the flags of `process.scheduler` have names in the spec that the crate
+/// does not know. Whether one of them is there; then it has the crate's name.
+pub(super) fn rename_scheduler_flags(process: &mut serde_json::Value) -> bool {
+    let flags = process.pointer_mut("/scheduler/flags");
+    let mut found = false;
+    for flag in flags
+        .and_then(serde_json::Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let known = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = known.into();
+        found = true;
+    }
+    found
 }
 
 /// How many descriptors from 3 on go to the program; they must be there, since
@@ -324,5 +353,24 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert!(parse_spec(br#"{"ociVersion": "1.0.0", "root": {"path": "rootfs"}}"#).is_ok());
+    }
+
+    #[test]
+    fn flags_of_the_scheduler_have_the_names_of_the_spec() {
+        let flags = |list: &str| {
+            let text = format!(
+                r#"{{"ociVersion": "1.0.0", "root": {{"path": "rootfs"}}, "process": {{"cwd": "/", "user": {{"uid": 0,
+                "gid": 0}}, "scheduler": {{"policy": "SCHED_BATCH", "flags": {list}}}}}}}"#
+            );
+            let spec = parse_spec(text.as_bytes())?;
+            let process = spec.process().clone().unwrap_or_default();
+            let flags = process.scheduler().as_ref().and_then(|one| one.flags().clone());
+            Ok::<_, String>(flags.unwrap_or_default().len())
+        };
+        assert_eq!(
+            flags(r#"["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM"]"#),
+            Ok(3)
+        );
+        assert!(flags(r#"["SCHED_FLAG_NOSUCH"]"#).is_err());
     }
 }

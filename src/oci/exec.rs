@@ -8,12 +8,13 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use super::arguments::Invocation;
 use super::container::{Container, Status};
-use super::create::{hand_out, preserved};
+use super::create::{hand_out, preserved, rename_scheduler_flags};
 use super::error::OciError;
 use super::log::Log;
 use super::{terminal, wait};
 use crate::runtime::bundle::{self, BundleExec};
 use crate::runtime::capability;
+use crate::runtime::cgroup::Below;
 use crate::sys::process as own;
 
 /// `exec`.
@@ -50,22 +51,10 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         }
         _ => {}
     }
-    let below = invocation
-        .value("cgroup")
-        .map(|path| path.rsplit(':').next().unwrap_or_default());
-    let below = below
-        .map(|path| Path::new(path.trim_matches('/')))
-        .filter(|path| !path.as_os_str().is_empty());
-    if let Some(path) = below
-        && !path
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)))
-    {
-        return Err(OciError::Usage(format!(
-            "--cgroup {}: not a plain path",
-            path.display()
-        )));
-    }
+    let below: Vec<Below> = invocation
+        .values("cgroup")
+        .map(cgroup_below)
+        .collect::<Result<_, _>>()?;
     if !detach {
         own::become_subreaper().map_err(OciError::io("become subreaper of", &container.folder.id))?;
     }
@@ -73,7 +62,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         target,
         fixed: &container.record.fixed,
         process: &process,
-        cgroup: below,
+        below: &below,
         preserved: preserved(invocation)?,
         state: container.state(),
     })?;
@@ -97,14 +86,32 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()))
 }
 
+/// `[CONTROLLER[,CONTROLLER...]:]PATH`, below the container's cgroup.
+fn cgroup_below(text: &str) -> Result<Below, OciError> {
+    let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+    let path = Path::new(path.trim_matches('/'));
+    let plain = |part| matches!(part, std::path::Component::Normal(_));
+    if !path.components().all(plain) {
+        return Err(OciError::Usage(format!("--cgroup {text}: not a plain path")));
+    }
+    let controllers = controllers.split(',').filter(|name| !name.is_empty());
+    Ok(Below {
+        controllers: controllers.map(str::to_owned).collect(),
+        path: path.to_owned(),
+    })
+}
+
 /// The process: a file's, or the container's with what the options change.
 fn process(container: &Container, invocation: &Invocation) -> Result<Process, OciError> {
     if let Some(path) = invocation.value("process") {
-        let bytes = fs::read(path).map_err(OciError::io("open", path))?;
-        return serde_json::from_slice(&bytes).map_err(|error| OciError::Config {
+        let wrong = |error: serde_json::Error| OciError::Config {
             subject: path.to_owned(),
             reason: error.to_string(),
-        });
+        };
+        let bytes = fs::read(path).map_err(OciError::io("open", path))?;
+        let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+        rename_scheduler_flags(&mut value);
+        return serde_json::from_value(value).map_err(wrong);
     }
     let args = invocation.positional.get(1..).unwrap_or_default();
     if args.is_empty() {

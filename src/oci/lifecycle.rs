@@ -97,8 +97,8 @@ fn end(container: &Container, log: &Log) -> Result<(), OciError> {
     let mut state = container.state();
     state.set_status(oci_spec::runtime::ContainerState::Stopped);
     state.set_pid(None);
-    if let Err(error) = bundle::run_hooks("poststop", &container.record.poststop, &state) {
-        log.warn(&error.to_string());
+    if let Err(error) = bundle::run_poststop(&container.record.poststop, &state) {
+        log.warn_aloud(&error.to_string());
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::error::OciError;
+
 /// Where messages go.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -15,7 +17,11 @@ pub(super) struct Log {
 
 impl Log {
     /// Looks for the options of logging in all arguments.
-    pub(super) fn find(arguments: &[String]) -> Self {
+    ///
+    /// # Errors
+    /// An unknown format, a file that cannot be written: who called would wait
+    /// for messages in vain.
+    pub(super) fn find(arguments: &[String]) -> Result<Self, OciError> {
         let value = |name: &str| {
             let mut list = arguments.iter();
             while let Some(argument) = list.next() {
@@ -30,10 +36,20 @@ impl Log {
             }
             None
         };
-        Self {
-            file: value("log").filter(|path| !path.is_empty()).map(PathBuf::from),
-            json: value("log-format").as_deref() == Some("json"),
+        let json = match value("log-format").as_deref() {
+            None | Some("" | "text") => false,
+            Some("json") => true,
+            Some(other) => return Err(OciError::Usage(format!("invalid log format {other:?}"))),
+        };
+        let file = value("log").filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = &file {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(OciError::io("open log file", path.display().to_string()))?;
         }
+        Ok(Self { file, json })
     }
 
     /// An error that ends the command.
@@ -46,6 +62,17 @@ impl Log {
     /// callers take any word on standard error for one.
     pub(super) fn warn(&self, text: &str) {
         self.write("warning", text);
+    }
+
+    /// A failure that the spec wants a warning for: on standard error when there
+    /// is no log.
+    pub(super) fn warn_aloud(&self, text: &str) {
+        match self.file {
+            Some(_) => self.warn(text),
+            None => {
+                let _ = writeln!(std::io::stderr(), "rcompose-oci: warning: {text}");
+            }
+        }
     }
 
     fn write(&self, level: &str, text: &str) {

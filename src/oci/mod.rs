@@ -63,7 +63,13 @@ pub fn is_name(name: &str) -> bool {
 /// of `exec`.
 pub fn main(arguments: &[String]) -> i32 {
     // Log options count for what is wrong with the arguments, too.
-    let log = log::Log::find(arguments);
+    let log = match log::Log::find(arguments) {
+        Ok(log) => log,
+        Err(error) => {
+            log::Log::default().error(&error);
+            return 1;
+        }
+    };
     let invocation = match Invocation::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => {

@@ -24,7 +24,7 @@ fn describe(container: &Container) -> Value {
         "bundle": record.state.bundle(),
         "rootfs": record.rootfs,
         "created": record.created,
-        "creator": "rcompose",
+        "creator": record.owner,
     });
     if let (Some(annotations), Some(object)) = (record.state.annotations(), value.as_object_mut()) {
         let annotations: std::collections::BTreeMap<_, _> = annotations.iter().collect();

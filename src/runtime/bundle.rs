@@ -14,12 +14,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, Hooks, LinuxDeviceCgroup, LinuxResources, Process, Spec, State};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::blueprint::{Blueprint, BundlePlan, ProcessPlan, process_plan};
-use super::cgroup::{Cgroup, Warning};
+use super::blueprint::{Blueprint, BundlePlan, DeviceNode, ProcessPlan, process_plan};
+use super::cgroup::{Below, Cgroup, Warning};
 use super::error::{Failure, RuntimeError, Step};
 use super::exec::{DirectExec, exec_directly};
 use super::executable;
@@ -119,7 +118,18 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         wait: None,
         runtime_hooks: !before_pivot(&hooks).iter().all(|(_, list)| list.is_empty()),
         create_container: list(hooks.create_container()),
-        start_container: list(hooks.start_container()),
+        start_container: list(hooks.start_container())
+            .into_iter()
+            .map(|mut hook| {
+                // As the runtimes before us have it: it runs beside the program.
+                let env = hook
+                    .env()
+                    .clone()
+                    .or_else(|| spec.process().as_ref()?.env().clone());
+                hook.set_env(env);
+                hook
+            })
+            .collect(),
         state: state(request.id, spec, request.bundle, ContainerState::Creating, None),
         no_pivot: request.no_pivot,
         trees: Vec::new(),
@@ -175,19 +185,22 @@ fn before_pivot(hooks: &Hooks) -> [(&'static str, Vec<oci_spec::runtime::Hook>);
     ]
 }
 
-/// Runs the `poststart` or `poststop` hooks of a container. All are run; the
-/// first failure is returned.
+/// Runs the `poststart` hooks of a container, to the first that fails.
+///
+/// # Errors
+/// [`RuntimeError::Failed`] of that one.
+pub fn run_poststart(list: &[oci_spec::runtime::Hook], state: &State) -> Result<(), RuntimeError> {
+    Ok(hooks::run("poststart", list, state, state.bundle())?)
+}
+
+/// Runs the `poststop` hooks of a container, all of them.
 ///
 /// # Errors
 /// [`RuntimeError::Failed`] of the first that failed.
-pub fn run_hooks(
-    kind: &'static str,
-    list: &[oci_spec::runtime::Hook],
-    state: &State,
-) -> Result<(), RuntimeError> {
+pub fn run_poststop(list: &[oci_spec::runtime::Hook], state: &State) -> Result<(), RuntimeError> {
     let mut first = Ok(());
     for hook in list {
-        let ran = hooks::run(kind, std::slice::from_ref(hook), state, state.bundle());
+        let ran = hooks::run("poststop", std::slice::from_ref(hook), state, state.bundle());
         first = first.and(ran);
     }
     Ok(first?)
@@ -242,7 +255,7 @@ fn create_in(
         cgroup.view_of_host()
     };
     let mut held = Vec::new();
-    open_beforehand(&mut blueprint, &mut held)?;
+    open_beforehand(&mut blueprint, request.state_folder, &mut held)?;
     if request.wait {
         let socket = listen(request.state_folder).map_err(failed("make start socket of"))?;
         if let Some(bundle) = &mut blueprint.bundle {
@@ -355,7 +368,11 @@ fn give_links(blueprint: &Blueprint, links: &BTreeMap<String, String>, pid: u32)
 
 /// Opens what the init stage cannot open: in a user namespace everything of the
 /// host, and idmapped mounts.
-fn open_beforehand(blueprint: &mut Blueprint, held: &mut Vec<OwnedFd>) -> Result<(), RuntimeError> {
+fn open_beforehand(
+    blueprint: &mut Blueprint,
+    state_folder: &Path,
+    held: &mut Vec<OwnedFd>,
+) -> Result<(), RuntimeError> {
     let own = match &blueprint.namespaces.mappings {
         Some(mappings) => Some(mappings.clone()),
         None if blueprint.namespaces.has_user() => entered_mappings(blueprint),
@@ -376,16 +393,45 @@ fn open_beforehand(blueprint: &mut Blueprint, held: &mut Vec<OwnedFd>) -> Result
     if !user {
         return Ok(());
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let usual = devices::usual().map(|name| Path::new("/dev").join(name));
-    let further = blueprint.devices.iter().map(|device| device.path.clone());
-    for path in usual.chain(further) {
-        let tree = open_tree(CWD, &path, flags)
-            .map_err(|error| Failure::new(Step::Device, path.display().to_string(), &error.into()))?;
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| Failure::new(Step::Device, path, &error)
+    };
+    let mut add = |path: PathBuf, tree: OwnedFd| {
         bundle.device_trees.push((path, tree.as_raw_fd()));
         held.push(tree);
+    };
+    for name in devices::usual() {
+        let path = Path::new("/dev").join(name);
+        let tree = devices::open_node(&path, 0).map_err(failed(&path))?;
+        add(path, tree);
+    }
+    for (number, device) in blueprint.devices.iter().enumerate() {
+        let mut node = device.clone();
+        if let Some(own) = &own {
+            node.uid = outside(&own.uid, device.uid).ok_or_else(|| unmapped(device))?;
+            node.gid = outside(&own.gid, device.gid).ok_or_else(|| unmapped(device))?;
+        }
+        let tree = devices::make_elsewhere(&state_folder.join(format!("device-{number}")), &node)
+            .map_err(failed(&device.path))?;
+        add(device.path.clone(), tree);
     }
     Ok(())
+}
+
+/// Who an id of the container is on the host.
+fn outside(mapping: &[(u32, u32, u32)], id: u32) -> Option<u32> {
+    let (inside, outside, _) = mapping
+        .iter()
+        .find(|(inside, _, size)| id.checked_sub(*inside).is_some_and(|at| at < *size))?;
+    outside.checked_add(id - inside)
+}
+
+fn unmapped(device: &DeviceNode) -> SpecError {
+    SpecError::Device {
+        path: device.path.clone(),
+        reason: "its owner is not mapped in the user namespace".into(),
+    }
 }
 
 /// The ids of a user namespace that is entered by path: they are in `/proc` of
@@ -492,8 +538,8 @@ pub struct BundleExec<'a> {
     pub fixed: &'a Fixed,
     /// What is to be run.
     pub process: &'a Process,
-    /// A cgroup below the container's.
-    pub cgroup: Option<&'a Path>,
+    /// Folders below the container's cgroup to run it in.
+    pub below: &'a [Below],
     /// The first descriptors from 3 on are the program's.
     pub preserved: u32,
     /// The container's state.
@@ -516,7 +562,7 @@ pub fn exec(request: BundleExec<'_>) -> Result<Created, RuntimeError> {
         target: request.target,
         fixed: request.fixed,
         process: plan,
-        below: request.cgroup,
+        cgroup: request.fixed.cgroup.below(request.below)?,
         preserved: request.preserved,
         state: request.state,
     })?;

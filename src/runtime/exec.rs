@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blueprint::{CapabilityPlan, ProcessPlan};
 use super::capability;
+use super::cgroup::Cgroup;
 use super::error::{Failure, RuntimeError, Step};
 use super::executable;
 use super::init::report::{Beginning, Report, Reporter};
@@ -98,6 +99,9 @@ struct ExecOrder {
     preserved: u32,
     /// The state of the container, for notification listeners.
     state: State,
+    /// The container's root is to be entered by way of this process, its first:
+    /// no namespace leads there.
+    root_of: Option<u32>,
 }
 
 /// Numbers of the exec stage's descriptors.
@@ -154,6 +158,7 @@ pub fn exec(
         direct: false,
         preserved: 0,
         state: State::default(),
+        root_of: None,
     };
     let order = order::write(&order).map_err(failed("write order of"))?;
     let (report, stage_report) = rustix::net::socketpair(
@@ -287,8 +292,8 @@ pub(crate) struct DirectExec<'a> {
     /// What was known when the container was made.
     pub(crate) fixed: &'a Fixed,
     pub(crate) process: ProcessPlan,
-    /// A cgroup below the container's.
-    pub(crate) below: Option<&'a std::path::Path>,
+    /// The container's cgroup, or one below it.
+    pub(crate) cgroup: Cgroup,
     pub(crate) preserved: u32,
     pub(crate) state: State,
 }
@@ -303,22 +308,15 @@ pub(crate) fn exec_directly(request: DirectExec<'_>) -> Result<(Process, Beginni
         fixed.profile.as_ref(),
         request.process.capabilities.bounding,
     )?;
-    let tasks = fixed.cgroup.tasks().map(|file| match request.below {
-        Some(below) => file.with_file_name("").join(below).join("tasks"),
-        None => file,
-    });
-    let unified = fixed.cgroup.unified().map(|folder| match request.below {
-        Some(below) => folder.join(below),
-        None => folder.to_owned(),
-    });
     let order = ExecOrder {
         namespaces: fixed.namespaces,
-        tasks: tasks.collect(),
-        unified,
+        tasks: request.cgroup.tasks().collect(),
+        unified: request.cgroup.unified().map(ToOwned::to_owned),
         process: request.process,
         direct: true,
         preserved: request.preserved,
         state: request.state,
+        root_of: (fixed.namespaces & libc::CLONE_NEWNS == 0).then_some(request.target.id().pid),
     };
     let order = order::write(&order).map_err(failed("write order of"))?;
     let (report, stage_report) = rustix::net::socketpair(
@@ -434,10 +432,19 @@ fn run(fds: &mut fd::Inherited, preserved: usize, reporter: &Reporter) -> Result
         }
         None => None,
     };
+    let root = order
+        .root_of
+        .map(|pid| open_root_of(pid, target.as_fd()))
+        .transpose()?;
     let kinds = ThreadNameSpaceType::from_bits_retain(order.namespaces.cast_unsigned());
-    rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
-        .map_err(|error| Failure::new(Step::Namespace, "of the container", &error.into()))?;
+    if !kinds.is_empty() {
+        rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
+            .map_err(|error| Failure::new(Step::Namespace, "of the container", &error.into()))?;
+    }
     drop(target);
+    if let Some(root) = root {
+        init::enter_tree(root.as_fd()).map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
+    }
     let become_it = || {
         let failure = become_program(&order, tasks, filter, listener, reporter);
         let code = failure.kind().exit_code();
@@ -458,6 +465,22 @@ fn run(fds: &mut fd::Inherited, preserved: usize, reporter: &Reporter) -> Result
     // end when the program closes it.
     init::close_standard();
     Ok(init::stand_for(child.pid))
+}
+
+/// The root of a process, which must be the one that `target` is.
+fn open_root_of(pid: u32, target: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let open = || -> io::Result<OwnedFd> {
+        let path = format!("/proc/{pid}/root");
+        let root = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        // Its number was not another's, since it is still alive.
+        crate::sys::pidfd::send_signal(target, 0)?;
+        Ok(root)
+    };
+    open().map_err(|error| Failure::new(Step::Rootfs, "/", &error))
 }
 
 fn become_program(

@@ -3,7 +3,8 @@
 //!
 //! What a hook prints is kept in memory and becomes part of the error when it
 //! fails; it never reaches the container's or the caller's output. A hook gets
-//! the environment it names and no other.
+//! the environment it names and no other; one that names none that of whoever
+//! runs it, and inside the container the program's.
 
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -56,11 +57,9 @@ fn one(hook: &Hook, state: &[u8], place: &Path) -> Result<(), String> {
     if let Some((name, further)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(further);
     }
-    command.env_clear();
-    for entry in hook.env().iter().flatten() {
-        if let Some((name, value)) = entry.split_once('=') {
-            command.env(name, value);
-        }
+    if let Some(list) = hook.env() {
+        command.env_clear();
+        command.envs(list.iter().filter_map(|entry| entry.split_once('=')));
     }
     command
         .current_dir(place)

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::support::{Elsewhere, bundle};
+use super::support::{Bundle, Elsewhere, bundle};
 
 #[test]
 fn the_process_is_what_is_written() {
@@ -266,8 +266,6 @@ fn paths_are_masked_and_read_only() {
          echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo closed",
     );
     assert_eq!(said, "closed\nclosed\n");
-    bundle.config["linux"]["maskedPaths"] = json!(["relative"]);
-    assert!(bundle.refused().contains("not absolute"));
     bundle.config["linux"]["maskedPaths"] = json!(["/link"]);
     symlink("/data", bundle.path("rootfs/link")).unwrap();
     assert!(bundle.refused().contains("mask"));
@@ -380,7 +378,7 @@ fn a_listener_is_given_notifications() {
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": bundle.path("agent"), "listenerMetadata": "meta",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]});
     bundle.args(&["true"]);
-    bundle.start();
+    bundle.create();
     let connection = rustix::net::accept(&listener).unwrap();
     let mut buffer = vec![0; 16 << 10];
     let (length, fd) = rcompose::sys::fd::receive(connection.as_fd(), &mut buffer).unwrap();
@@ -388,6 +386,7 @@ fn a_listener_is_given_notifications() {
     assert_eq!(state["metadata"], "meta");
     assert_eq!(state["fds"], json!(["seccompFd"]));
     assert_eq!(state["state"]["id"], bundle.id);
+    assert_eq!(state["state"]["status"], "creating");
     assert_eq!(
         state["pid"].to_string(),
         fs::read_to_string(bundle.path("pid")).unwrap()
@@ -395,9 +394,129 @@ fn a_listener_is_given_notifications() {
     let fd = fd.unwrap();
     let what = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     assert_eq!(what.to_str(), Some("anon_inode:seccomp notify"));
+    bundle.ok(&["start", &bundle.id]);
     bundle.delete();
     bundle.config["linux"]["seccomp"]["listenerPath"] = "/nosuch".into();
     assert!(bundle.refused().contains("listener"));
+}
+
+#[test]
+fn in_the_mount_namespace_of_the_host_it_has_its_own_root_and_leaves_nothing() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "mount");
+    bundle.config["root"]["readonly"] = true.into();
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/version"]);
+    // Relative ones are below the root.
+    bundle.config["linux"]["readonlyPaths"] = json!(["tmp", "nosuch"]);
+    bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.mount(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    bundle.sh("touch /data/file; touch /file; touch /tmp/file; wc -c < /proc/version; echo up; sleep 1000");
+    bundle.start();
+    bundle.wait_for_output("up");
+    let output = bundle.output();
+    assert_eq!(output.matches("Read-only file system").count(), 2, "{output}");
+    assert!(output.contains("0\nup\n"), "{output}");
+    let mounts = fs::read_link(format!("/proc/{}/ns/mnt", bundle.state()["pid"])).unwrap();
+    assert_eq!(mounts, fs::read_link("/proc/self/ns/mnt").unwrap());
+    let said = bundle.exec(&["ls", "/", "/data"]);
+    assert!(said.code == 0 && said.out.ends_with("/data:\nfile\n"), "{said:?}");
+    let now = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        !now.contains(bundle.path("rootfs").to_str().unwrap()) && !before.contains("rcompose-test-nosuch"),
+        "{now}"
+    );
+    bundle.delete();
+    bundle.namespace(json!({"type": "user"}));
+    bundle.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100000, "size": 1000}]);
+    bundle.config["linux"]["gidMappings"] = bundle.config["linux"]["uidMappings"].clone();
+    assert!(bundle.refused().contains("mount namespace of the host"));
+}
+
+#[test]
+fn further_processes_run_on_the_processors_that_are_written() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    let allowed = |bundle: &Bundle| {
+        let said = bundle.exec(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.out.split_whitespace().last().unwrap().to_owned()
+    };
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let own = own.unwrap().trim().to_owned();
+    let (first, last) = (
+        own.split(['-', ',']).next().unwrap(),
+        own.rsplit(['-', ',']).next().unwrap(),
+    );
+    for (affinity, expected) in [
+        (json!({"initial": first}), first),
+        (json!({"initial": first, "final": last}), last),
+        (json!({"final": own}), own.as_str()),
+    ] {
+        bundle.config["process"]["execCPUAffinity"] = affinity;
+        bundle.start();
+        assert_eq!(allowed(&bundle), expected);
+        // Its first process is not meant.
+        let status = fs::read_to_string(format!("/proc/{}/status", bundle.state()["pid"])).unwrap();
+        assert!(
+            status.contains(&format!("Cpus_allowed_list:\t{own}\n")),
+            "{status}"
+        );
+        bundle.delete();
+    }
+    bundle.config["process"]["execCPUAffinity"] = json!({"initial": "0-x"});
+    assert!(bundle.refused().contains("0-x"));
+}
+
+#[test]
+fn memory_comes_from_the_nodes_that_are_written() {
+    let Some(mut bundle) = bundle() else { return };
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        eprintln!("skipped: this kernel knows no memory nodes");
+        return;
+    }
+    for (policy, expected) in [
+        (json!({"mode": "MPOL_BIND", "nodes": "0"}), "bind:0"),
+        (json!({"mode": "MPOL_PREFERRED", "nodes": "0"}), "prefer:0"),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}),
+            "bind=static:0",
+        ),
+        (json!({"mode": "MPOL_LOCAL"}), "local"),
+    ] {
+        bundle.config["linux"]["memoryPolicy"] = policy;
+        let seen = bundle.prints("cut -d' ' -f2 /proc/self/numa_maps | sort -u");
+        assert_eq!(seen, format!("{expected}\n"));
+    }
+    // A further process has it too.
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let said = bundle.exec(&["sh", "-c", "cut -d' ' -f2 /proc/self/numa_maps | sort -u"]);
+    assert_eq!(said.out, "local\n", "{said:?}");
+    bundle.delete();
+    bundle.config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "1000"});
+    assert!(bundle.refused().contains("memoryPolicy"));
+}
+
+#[test]
+fn labels_without_their_security_module_are_refused() {
+    let Some(mut bundle) = bundle() else { return };
+    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    for (field, module) in [("apparmorProfile", "apparmor"), ("selinuxLabel", "selinux")] {
+        if modules.contains(module) {
+            continue;
+        }
+        bundle.config["process"][field] = "label".into();
+        let error = bundle.refused();
+        assert!(error.contains(field) && error.contains(module), "{error}");
+        bundle.config["process"].as_object_mut().unwrap().remove(field);
+    }
 }
 
 #[test]

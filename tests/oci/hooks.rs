@@ -71,22 +71,73 @@ fn one_that_fails_before_the_start_ends_the_container() {
 }
 
 #[test]
-fn one_that_fails_later_is_logged_and_the_next_runs() {
+fn one_that_fails_after_the_start_ends_the_container_too() {
     let Some(mut bundle) = bundle() else { return };
-    let after = bundle.path("after");
-    let mut list = hook("exit 3");
-    list.as_array_mut().unwrap().extend(
-        hook(&format!("echo ran >> {}", after.display()))
-            .as_array()
-            .unwrap()
-            .clone(),
-    );
-    bundle.config["hooks"] = json!({"poststart": list, "poststop": list});
+    bundle.config["hooks"] = json!({
+        "poststart": [hook("echo no luck >&2; exit 3")[0], hook("touch next")[0]],
+        "poststop": hook("touch stopped"),
+    });
     bundle.args(&["sleep", "1000"]);
+    for detach in [true, false] {
+        let said = if detach {
+            bundle.create();
+            bundle.call(&["start", &bundle.id])
+        } else {
+            bundle.save();
+            bundle.call(&["run", &bundle.id])
+        };
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(
+            said.err.contains("poststart") && said.err.contains("no luck"),
+            "{said:?}"
+        );
+        let said = bundle.call(&["state", &bundle.id]);
+        assert!(said.err.contains("does not exist"), "{said:?}");
+        assert!(bundle.cgroups().is_empty());
+        assert!(!bundle.path("next").exists());
+        fs::remove_file(bundle.path("stopped")).unwrap();
+    }
+}
+
+#[test]
+fn one_that_fails_after_the_end_is_a_warning_and_the_next_runs() {
+    let Some(mut bundle) = bundle() else { return };
+    let list = [hook("exit 3")[0].clone(), hook("echo ran >> after")[0].clone()];
+    bundle.config["hooks"] = json!({"poststop": list});
     bundle.create();
-    bundle.ok(&["--log", "log", "start", &bundle.id]);
     bundle.ok(&["--log", "log", "delete", "--force", &bundle.id]);
-    assert_eq!(fs::read_to_string(&after).unwrap(), "ran\nran\n");
     let log = fs::read_to_string(bundle.path("log")).unwrap();
-    assert!(log.contains("poststart") && log.contains("poststop"), "{log}");
+    assert!(log.contains("level=warning") && log.contains("poststop"), "{log}");
+    // Without a log it is said.
+    let said = bundle.run();
+    assert!(
+        said.code == 0 && said.err.contains("warning: run hook poststop #0"),
+        "{said:?}"
+    );
+    assert_eq!(fs::read_to_string(bundle.path("after")).unwrap(), "ran\nran\n");
+}
+
+#[test]
+fn one_that_names_no_environment_has_that_of_who_runs_it() {
+    let Some(mut bundle) = bundle() else { return };
+    let write = |name: &str, place: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo ${name} > {place}")]});
+    let mut none = write("FROM_CALLER", "none");
+    none["env"] = json!([]);
+    bundle.config["process"]["env"] = json!(["PATH=/bin", "OF_PROGRAM=yes"]);
+    bundle.config["hooks"] = json!({
+        "createRuntime": [write("FROM_CALLER", "caller"), none],
+        "startContainer": [write("OF_PROGRAM", "/data/program")],
+    });
+    bundle.save();
+    let status = bundle
+        .command(&["run", &bundle.id])
+        .env("FROM_CALLER", "yes")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let read = |name: &str| fs::read_to_string(bundle.path(name)).unwrap();
+    assert_eq!(
+        (read("caller"), read("none"), read("rootfs/data/program")),
+        ("yes\n".into(), "\n".into(), "yes\n".into())
+    );
 }

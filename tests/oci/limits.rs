@@ -128,6 +128,73 @@ fn somebody_elses_cgroup_is_left_alone() {
 }
 
 #[test]
+fn a_process_that_somebody_froze_elsewhere_is_deleted_all_the_same() {
+    let Some(mut bundle) = bundle() else { return };
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.join("cgroup.procs").exists() {
+        eprintln!("skipped: no freezer of version 1");
+        return;
+    }
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let elsewhere = freezer.join(format!("rcompose-test-frozen-{}", bundle.id));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("cgroup.procs"), bundle.state()["pid"].to_string()).unwrap();
+    fs::write(elsewhere.join("freezer.state"), "FROZEN").unwrap();
+    let said = bundle.call(&["delete", "--force", &bundle.id]);
+    fs::write(elsewhere.join("freezer.state"), "THAWED").unwrap();
+    wait_until("an empty folder", || fs::remove_dir(&elsewhere).is_ok());
+    assert!(said.code == 0 && said.err.is_empty(), "{said:?}");
+}
+
+#[test]
+fn further_processes_join_folders_below_the_containers() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|kind| kind["type"] != "cgroup");
+    bundle.start();
+    let folders = bundle.cgroups();
+    for folder in &folders {
+        fs::create_dir(folder.join("sub")).unwrap();
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            // Of version 1, where it is empty at first.
+            if folder.starts_with("/sys/fs/cgroup/cpuset") {
+                fs::copy(folder.join(file), folder.join("sub").join(file)).unwrap();
+            }
+        }
+    }
+    fs::create_dir(folders[0].join("alone")).unwrap();
+    let inside = |option: &str, name: &str| {
+        let said = bundle.exec_with(&["--cgroup", option], &["cat", "/proc/self/cgroup"]);
+        assert_eq!(said.code, 0, "{option}: {said:?}");
+        let end = format!("{}/{name}", bundle.id);
+        said.out.lines().filter(|line| line.ends_with(&end)).count()
+    };
+    assert_eq!(inside("sub", "sub"), folders.len());
+    assert_eq!(inside("/", ""), 0);
+    // In the hierarchies where it is.
+    assert_eq!(inside("alone", "alone"), 1);
+    if let Some(name) = folders.iter().find_map(|folder| {
+        let name = folder
+            .strip_prefix("/sys/fs/cgroup")
+            .unwrap()
+            .iter()
+            .next()?
+            .to_str()?;
+        (name == "pids").then_some(name)
+    }) {
+        assert_eq!(inside(&format!("{name}:sub"), "sub"), 1);
+    }
+    for wrong in ["nosuch", "../sub", "nosuch:sub"] {
+        let said = bundle.exec_with(&["--cgroup", wrong], &["true"]);
+        assert!(said.code == 255 && !said.err.is_empty(), "{wrong}: {said:?}");
+    }
+}
+
+#[test]
 fn without_a_cgroup_namespace_it_sees_its_own_folders() {
     let Some(mut bundle) = bundle() else { return };
     bundle.config["linux"]["namespaces"]

@@ -248,6 +248,11 @@ impl Bundle {
         self.call(&all)
     }
 
+    pub(crate) fn exec_with(&self, options: &[&str], args: &[&str]) -> Said {
+        let all = ["exec"].iter().chain(options).copied().chain([self.id.as_str()]);
+        self.call(&all.chain(args.iter().copied()).collect::<Vec<_>>())
+    }
+
     /// The container's folders in the hierarchies that are there.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let mut list = Vec::new();

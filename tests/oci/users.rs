@@ -71,6 +71,26 @@ fn exec_and_a_second_container_join_it() {
 }
 
 #[test]
+fn devices_are_what_is_written_and_not_the_hosts() {
+    let Some(mut bundle) = bundle() else { return };
+    mapped(&mut bundle);
+    // Somewhere else than on the host, and as somebody else's.
+    bundle.config["linux"]["devices"] = json!([
+        {"path": "/dev/other", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 10, "gid": 11}]);
+    bundle.config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    assert_eq!(
+        bundle.prints("stat -c '%F %t:%T %u:%g %a' /dev/other; head -c 3 /dev/other | wc -c"),
+        "character special file 1:5 10:11 640\n3\n"
+    );
+    let mounts = bundle.prints("grep -e ' /dev/null ' -e ' /dev/other ' /proc/self/mountinfo");
+    assert_eq!(mounts.lines().count(), 2);
+    for line in mounts.lines() {
+        let options = line.split(' ').nth(5).unwrap();
+        assert!(options.contains("nosuid") && options.contains("noexec"), "{line}");
+    }
+}
+
+#[test]
 fn mounts_are_mapped_like_the_container() {
     let Some(mut bundle) = bundle() else { return };
     mapped(&mut bundle);

@@ -89,6 +89,8 @@ pub(crate) struct Namespaces {
     pub(crate) time: Option<Vec<(String, i64, u32)>>,
     /// The network namespace is fresh: its loopback interface is down.
     pub(crate) fresh_network: bool,
+    /// The container is in the mount namespace of the host, with a root of its own.
+    pub(crate) host_mounts: bool,
 }
 
 /// Which ids of a user namespace are which outside: inside, outside, length.
@@ -374,7 +376,7 @@ impl Blueprint {
         let all = namespaces.all(given_network);
         let mut sysctls = Vec::new();
         for (name, value) in linux.sysctl().iter().flatten() {
-            check_sysctl(name, all & libc::CLONE_NEWNET != 0)?;
+            check_sysctl(name, all)?;
             sysctls.push((name.clone(), value.clone()));
         }
         sysctls.sort();
@@ -389,15 +391,12 @@ impl Blueprint {
             .flatten()
             .map(|mount| mounts::step(mount, confined, namespaces.has_user()))
             .collect();
+        // The spec wants them absolute; a relative one is below the root, which
+        // is where the runtimes before us are when they look for it.
         let paths = |list: &Option<Vec<String>>| {
-            for path in list.iter().flatten() {
-                if !path.starts_with('/') {
-                    return Err(SpecError::Unsupported(format!(
-                        "a masked or read-only path that is not absolute ({path})"
-                    )));
-                }
-            }
-            Ok(list.clone().unwrap_or_default())
+            let list = list.iter().flatten();
+            list.map(|path| format!("/{}", path.trim_start_matches('/')))
+                .collect()
         };
         Ok(Self {
             rootfs: rootfs.clone(),
@@ -407,8 +406,8 @@ impl Blueprint {
             mounts: mounts?,
             cgroups: View::default(),
             devices: devices(linux)?,
-            masked: paths(linux.masked_paths())?,
-            readonly: paths(linux.readonly_paths())?,
+            masked: paths(linux.masked_paths()),
+            readonly: paths(linux.readonly_paths()),
             sysctls,
             process,
             init: false,

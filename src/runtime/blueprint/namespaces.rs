@@ -48,8 +48,10 @@ pub(super) fn plan(linux: &Linux, given_network: bool) -> Result<Namespaces, Spe
             None => found.clone |= kind,
         }
     }
-    if seen & libc::CLONE_NEWNS == 0 {
-        return unsupported("the mount namespace of the host");
+    found.host_mounts = seen & libc::CLONE_NEWNS == 0;
+    if found.host_mounts && found.has_user() | (found.clone & libc::CLONE_NEWUSER != 0) {
+        // Nobody in a user namespace may enter the host's again.
+        return unsupported("a user namespace in the mount namespace of the host");
     }
     let joins_network = found.join.iter().any(|(kind, _)| *kind == libc::CLONE_NEWNET);
     if joins_network && given_network {
@@ -132,8 +134,8 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for (linux, expected) in [
             (
-                serde_json::json!({"namespaces": [{"type": "pid"}]}),
-                "mount namespace",
+                serde_json::json!({"namespaces": [{"type": "user"}]}),
+                "mount namespace of the host",
             ),
             (
                 serde_json::json!({"namespaces": [{"type": "mount"}, {"type": "mount"}]}),

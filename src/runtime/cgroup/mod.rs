@@ -68,6 +68,9 @@ pub enum CgroupError {
     /// Somebody else's processes are in it.
     #[error("container's cgroup is not empty: processes are in {}", .0.display())]
     NotEmpty(PathBuf),
+    /// Something was asked of a controller that no hierarchy has.
+    #[error("cgroup: no hierarchy has the controller {0}")]
+    NoController(String),
     /// A limit that this machine cannot enforce, asked for strictly.
     #[error("cgroup: {0}")]
     Unenforced(Warning),
@@ -127,6 +130,16 @@ impl Folder {
 pub struct Cgroup {
     /// The folders.
     pub folders: Vec<Folder>,
+}
+
+/// A folder below a container's, for some controllers or, when none is named,
+/// for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// The controllers.
+    pub controllers: Vec<String>,
+    /// Relative and plain.
+    pub path: PathBuf,
 }
 
 /// The hierarchies that a container sees.
@@ -288,6 +301,39 @@ impl Cgroup {
             limits::apply(folder, resources, &mut wishes)?;
         }
         Ok(wishes.left())
+    }
+
+    /// The same with folders that somebody made below. One that is named for all
+    /// controllers is taken in the hierarchies where it is.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`]; [`CgroupError::Io`] for a folder that is in
+    /// no hierarchy.
+    pub fn below(&self, places: &[Below]) -> Result<Self, CgroupError> {
+        let mut moved = self.clone();
+        for place in places {
+            let mut found = false;
+            for folder in &mut moved.folders {
+                let path = folder.path.join(&place.path);
+                let meant = match place.controllers.as_slice() {
+                    [] => path.is_dir(),
+                    some => some.iter().any(|name| folder.has(name)),
+                };
+                if meant {
+                    folder.path = path;
+                    found = true;
+                }
+            }
+            match (found, self.folders.first()) {
+                (true, _) => {}
+                (false, Some(folder)) if place.controllers.is_empty() => {
+                    let path = folder.path.join(&place.path);
+                    return Err(CgroupError::io("find", &path)(io::ErrorKind::NotFound.into()));
+                }
+                (false, _) => return Err(CgroupError::NoController(place.controllers.join(","))),
+            }
+        }
+        Ok(moved)
     }
 
     /// The `tasks` files that a process joins by writing `0` to each.

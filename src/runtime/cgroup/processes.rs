@@ -55,9 +55,15 @@ impl Cgroup {
             for (_, end) in &ends {
                 let _ = pidfd::send_signal(end.as_fd(), libc::SIGKILL);
             }
-            // What the freezer of version 1 holds does not even die.
-            if let Some(folder) = self.freezer().filter(|folder| folder.version == Version::V1) {
+            // What the freezer of version 1 holds does not even die; and somebody
+            // may have moved a process to a frozen folder outside of ours.
+            if let Some(folder) = self.v1_freezer() {
                 let _ = write(&folder.path, "freezer.state", "THAWED");
+                let mut here = Vec::new();
+                collect(&folder.path, &mut here);
+                for (number, _) in ends.iter().filter(|(number, _)| !here.contains(number)) {
+                    let _ = write(&folder.path, "cgroup.procs", &number.to_string());
+                }
             }
             for (_, end) in &ends {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -119,11 +125,12 @@ impl Cgroup {
     fn freezer(&self) -> Option<&Folder> {
         let v2 =
             |folder: &&Folder| folder.version == Version::V2 && folder.path.join("cgroup.freeze").exists();
-        let v1 = |folder: &&Folder| {
-            folder.version == Version::V1 && folder.controllers.iter().any(|name| name == "freezer")
-        };
-        let mut folders = self.folders.iter();
-        folders.clone().find(v2).or_else(|| folders.find(v1))
+        self.folders.iter().find(v2).or_else(|| self.v1_freezer())
+    }
+
+    fn v1_freezer(&self) -> Option<&Folder> {
+        let v1 = |folder: &&Folder| folder.version == Version::V1 && folder.has("freezer");
+        self.folders.iter().find(v1)
     }
 
     /// Whether all its processes are frozen.

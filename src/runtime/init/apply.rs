@@ -294,6 +294,12 @@ impl Entry<'_> {
 
     /// Becomes the program. Returns only when that fails.
     pub(super) fn execute(&self, environment: &[CString]) -> Failure {
+        // A listener hears of the container while that is made: who made it may
+        // want to hear of that before it starts it.
+        let early = self.wait.is_some() && self.listener.is_some() && !self.plan.no_new_privileges;
+        if early && let Err(failure) = self.confine() {
+            return failure;
+        }
         if let Err(failure) = self.wait_for_start() {
             return failure;
         }
@@ -319,7 +325,7 @@ impl Entry<'_> {
         let (Ok(argv), Some(program)) = (texts, self.plan.args.first()) else {
             return Failure::because(Step::Exec, "", "no program");
         };
-        if let Err(failure) = self.confine() {
+        if !early && let Err(failure) = self.confine() {
             return failure;
         }
         let failed = |error: &io::Error| Failure::new(Step::Exec, program, error);
@@ -390,7 +396,18 @@ impl Entry<'_> {
         let enter = || -> io::Result<()> {
             // Not through `/proc/self/fd`: what we hold there is not for the
             // program.
-            let folder = place::make(self.root, path, place::Kind::Folder, true)?;
+            let folder = match place::open(self.root, path, OFlags::PATH | OFlags::DIRECTORY, true) {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    place::make(self.root, path, place::Kind::Folder, true).map_err(|error| {
+                        // That it cannot be made is not what is wrong with it.
+                        match error.kind() {
+                            io::ErrorKind::ReadOnlyFilesystem => missing,
+                            _ => error,
+                        }
+                    })?
+                }
+                other => other?,
+            };
             rustix::process::fchdir(&folder)?;
             // "(unreachable)": a folder that is not below the root.
             let here = rustix::process::getcwd(Vec::new())?;

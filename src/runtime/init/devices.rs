@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pty::OpenptFlags;
@@ -12,6 +12,7 @@ use rustix::pty::OpenptFlags;
 use super::place::{self, Kind};
 use crate::runtime::blueprint::DeviceNode;
 use crate::runtime::error::{Failure, Step};
+use crate::sys::mount::{Attributes, NODEV, NOEXEC, NOSUID, set_attributes};
 
 /// What every container has.
 const NODES: [(&str, u32, u32); 6] = [
@@ -79,7 +80,46 @@ pub(in crate::runtime) fn usual() -> impl Iterator<Item = &'static str> {
     NODES.iter().map(|(name, _, _)| *name)
 }
 
-/// Puts a device of the host, opened as a mount, where no node can be made.
+/// A node for a container that cannot make one, as a mount of its own: made at
+/// `path`, where it must stay until the mount is attached. Who may not make nodes
+/// either gets the host's, if that is the same device.
+pub(in crate::runtime) fn make_elsewhere(path: &Path, device: &DeviceNode) -> io::Result<OwnedFd> {
+    let number = rustix::fs::makedev(device.major, device.minor);
+    let kind = FileType::from_raw_mode(device.kind);
+    let mode = Mode::from_raw_mode(device.mode);
+    // One that is there is of a command that was killed.
+    let _ = std::fs::remove_file(path);
+    match rustix::fs::mknodat(CWD, path, kind, mode, number) {
+        Ok(()) => {}
+        Err(Errno::PERM) => {
+            let stat = rustix::fs::stat(&device.path)?;
+            if (stat.st_rdev, FileType::from_raw_mode(stat.st_mode)) != (number, kind) {
+                return Err(Errno::PERM.into());
+            }
+            return open_node(&device.path, 0);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    // Past our file mode creation mask.
+    rustix::fs::chmod(path, mode)?;
+    std::os::unix::fs::lchown(path, Some(device.uid), Some(device.gid))?;
+    open_node(path, NODEV)
+}
+
+/// A node as a mount of its own, which can do nothing but be a device.
+pub(in crate::runtime) fn open_node(path: &Path, clear: u64) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags)?;
+    let attributes = Attributes {
+        set: NOSUID | NOEXEC,
+        clear,
+        ..Attributes::default()
+    };
+    set_attributes(tree.as_fd(), c"", attributes, false)?;
+    Ok(tree)
+}
+
+/// Puts a device, opened as a mount, where no node can be made.
 pub(super) fn mount(root: BorrowedFd<'_>, path: &Path, tree: BorrowedFd<'_>) -> Result<(), Failure> {
     let mount = || -> io::Result<()> {
         let target = place::make(root, path, Kind::File, !path.starts_with("/dev"))?;

@@ -32,6 +32,7 @@ pub(super) use self::identity::check_user;
 pub(super) use self::notify::Notifier;
 pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
+pub(super) use self::rootfs::enter_tree;
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -115,6 +116,11 @@ fn run(
         state.set_pid(pid.parse().ok());
     }
     enter_namespaces(&blueprint.namespaces, network.as_ref().map(|fd| fd.as_fd()))?;
+    let host_mounts = blueprint
+        .namespaces
+        .host_mounts
+        .then(leave_host_mounts)
+        .transpose()?;
     set_oom_score(&blueprint.process, reporter)?;
     let listener = blueprint
         .process
@@ -141,9 +147,14 @@ fn run(
     // be seen; but hooks need both, and in a user namespace a procfs can only
     // be mounted while the host's is there.
     let late = blueprint.namespaces.has_user()
+        || host_mounts.is_some()
         || bundle.is_some_and(|bundle| bundle.runtime_hooks || !bundle.create_container.is_empty());
     let no_pivot = bundle.is_some_and(|bundle| bundle.no_pivot);
-    let root = if late { root } else { change_root(root, no_pivot)? };
+    let root = if late {
+        root
+    } else {
+        change_root(root, no_pivot, None)?
+    };
     let fd = root.as_fd();
     for (destination, volume) in volumes {
         volume
@@ -177,7 +188,11 @@ fn run(
             state.bundle(),
         )?;
     }
-    let root = if late { change_root(root, no_pivot)? } else { root };
+    let root = if late {
+        change_root(root, no_pivot, host_mounts)?
+    } else {
+        root
+    };
     let root = root.as_fd();
     if let Some((kind, below)) = blueprint.propagation {
         set_propagation(kind, below)?;
@@ -215,9 +230,22 @@ fn run(
     Err(entry.execute(&environment))
 }
 
+/// For a container in the mount namespace of the host: its root is made in a
+/// namespace that nobody else sees, so that nothing stays mounted on the host
+/// whenever we are killed. The host's, to go back to.
+fn leave_host_mounts() -> Result<OwnedFd, Failure> {
+    let failed = |error: io::Error| Failure::new(Step::Namespace, "mount", &error);
+    let host = std::fs::File::open("/proc/self/ns/mnt").map_err(failed)?;
+    clone::unshare_namespaces(libc::CLONE_NEWNS).map_err(failed)?;
+    Ok(host.into())
+}
+
 /// Becomes the root of the container; a descriptor of it.
-fn change_root(root: OwnedFd, no_pivot: bool) -> Result<OwnedFd, Failure> {
+fn change_root(root: OwnedFd, no_pivot: bool, host_mounts: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
     let failed = |error: io::Error| Failure::new(Step::Rootfs, "/", &error);
+    if let Some(host) = host_mounts {
+        return rootfs::enter_on_host(root.as_fd(), host.as_fd()).map_err(failed);
+    }
     if no_pivot {
         rootfs::enter_by_moving(root.as_fd()).map_err(failed)?;
     } else {

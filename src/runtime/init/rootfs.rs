@@ -317,6 +317,27 @@ pub(super) fn enter_by_moving(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// As [`enter`], in the mount namespace of the host: the root, with all that is
+/// mounted in it, becomes a tree that is attached nowhere and is gone with the
+/// last process in it. A descriptor of it; only as long as that is open can its
+/// mounts be changed.
+pub(super) fn enter_on_host(root: BorrowedFd<'_>, host: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(root, ".", flags)?;
+    rustix::thread::move_into_link_name_space(host, Some(rustix::thread::LinkNameSpaceType::Mount))?;
+    enter_tree(tree.as_fd())?;
+    Ok(tree)
+}
+
+/// Changes the root to a folder and nothing else: chroot(2).
+pub(in crate::runtime) fn enter_tree(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
 /// Makes the root mount read-only; what is mounted in it keeps its own ways.
 pub(super) fn make_readonly(root: BorrowedFd<'_>) -> io::Result<()> {
     set_attributes(

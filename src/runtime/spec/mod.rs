@@ -302,13 +302,19 @@ mod tests {
 
     #[test]
     fn only_parameters_of_own_namespaces_are_taken() {
-        assert!(check_sysctl("net.core.somaxconn", true).is_ok());
-        assert!(check_sysctl("net.core.somaxconn", false).is_err());
-        assert!(check_sysctl("kernel.shmmax", false).is_ok());
-        assert!(check_sysctl("kernel.core_pattern", true).is_err());
-        assert!(check_sysctl("vm.swappiness", true).is_err());
-        assert!(check_sysctl("net..x", true).is_err());
-        assert!(check_sysctl("net.ipv4.conf.eth0/1.forwarding", true).is_ok());
+        let (net, ipc, uts) = (libc::CLONE_NEWNET, libc::CLONE_NEWIPC, libc::CLONE_NEWUTS);
+        assert!(check_sysctl("net.core.somaxconn", net).is_ok());
+        assert!(check_sysctl("net.core.somaxconn", ipc | uts).is_err());
+        assert!(check_sysctl("kernel.shmmax", ipc).is_ok());
+        assert!(check_sysctl("kernel.shmmax", net).is_err());
+        assert!(check_sysctl("fs.mqueue.queues_max", net | uts).is_err());
+        assert!(check_sysctl("kernel.domainname", uts).is_ok());
+        assert!(check_sysctl("kernel.domainname", net | ipc).is_err());
+        assert!(check_sysctl("kernel.hostname", uts).is_err());
+        assert!(check_sysctl("kernel.core_pattern", net | ipc | uts).is_err());
+        assert!(check_sysctl("vm.swappiness", net).is_err());
+        assert!(check_sysctl("net..x", net).is_err());
+        assert!(check_sysctl("net.ipv4.conf.eth0/1.forwarding", net).is_ok());
     }
 
     #[test]

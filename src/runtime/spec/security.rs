@@ -102,23 +102,23 @@ pub(super) fn sysctls(settings: &Settings) -> Result<BTreeMap<String, String>, S
         all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
     }
     for (name, value) in &settings.sysctls {
-        check_sysctl(name, !settings.host_network)?;
-        if is_ipc_sysctl(name) && settings.ipc != Share::Own {
-            return Err(SpecError::Sysctl(
-                name.clone(),
-                "not allowed in an IPC namespace that is not the container's own",
-            ));
-        }
+        let own = |is: bool, kind: i32| if is { kind } else { 0 };
+        check_sysctl(
+            name,
+            own(!settings.host_network, libc::CLONE_NEWNET)
+                | own(settings.ipc == Share::Own, libc::CLONE_NEWIPC),
+        )?;
         all.insert(name.clone(), value.clone());
     }
     Ok(all)
 }
 
-/// Whether a kernel parameter is one of the container's own namespaces.
+/// Whether a kernel parameter is one of the container's own namespaces
+/// (`CLONE_NEW*`).
 ///
 /// # Errors
 /// [`SpecError::Sysctl`] when setting it would change the host.
-pub(in crate::runtime) fn check_sysctl(name: &str, private_network: bool) -> Result<(), SpecError> {
+pub(in crate::runtime) fn check_sysctl(name: &str, namespaces: i32) -> Result<(), SpecError> {
     let wrong = |reason| Err(SpecError::Sysctl(name.to_owned(), reason));
     let plain = |name: &str| {
         name.chars()
@@ -127,15 +127,27 @@ pub(in crate::runtime) fn check_sysctl(name: &str, private_network: bool) -> Res
     if !plain(name) || name.split(['.', '/']).any(str::is_empty) {
         return wrong("not a name of a kernel parameter");
     }
-    if is_ipc_sysctl(name) {
-        return Ok(());
-    }
-    if name.starts_with("net.") || name.starts_with("net/") {
-        return if private_network {
+    let needs = |kind: i32, reason| {
+        if namespaces & kind != 0 {
             Ok(())
         } else {
-            wrong("not allowed in the network namespace of the host")
-        };
+            wrong(reason)
+        }
+    };
+    if is_ipc_sysctl(name) {
+        return needs(
+            libc::CLONE_NEWIPC,
+            "not allowed in an IPC namespace that is not the container's own",
+        );
+    }
+    if name.starts_with("net.") || name.starts_with("net/") {
+        return needs(
+            libc::CLONE_NEWNET,
+            "not allowed in the network namespace of the host",
+        );
+    }
+    if matches!(name, "kernel.domainname" | "kernel/domainname") {
+        return needs(libc::CLONE_NEWUTS, "not allowed in the uts namespace of the host");
     }
     wrong("not in a namespace of the container, so it would change the host")
 }
