@@ -1,10 +1,13 @@
 //! `create`, `run` and `start`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
+use serde::de::IgnoredAny;
 
 use super::arguments::Invocation;
 use super::container::{Container, Folder, Record, Status};
@@ -19,7 +22,7 @@ use crate::sys::process;
 pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
     let console = Console::of(invocation, true)?;
-    let made = make(&folder, invocation, &console, true, log)?;
+    let (made, _) = make(&folder, invocation, &console, true, log)?;
     let finish = || -> Result<(), OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
@@ -43,7 +46,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         // What the container leaves behind is ours to reap.
         process::become_subreaper().map_err(OciError::io("become subreaper of", &folder.id))?;
     }
-    let made = make(&folder, invocation, &console, false, log)?;
+    let (made, record) = make(&folder, invocation, &console, false, log)?;
     let go_on = || -> Result<Option<i32>, OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
@@ -62,7 +65,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         }
         Ok(Some(status)) => {
             if !invocation.has("keep") {
-                lifecycle::destroy(folder, log)?;
+                lifecycle::remove_ended(folder, record, log)?;
             }
             Ok(status)
         }
@@ -143,7 +146,7 @@ fn make(
     console: &Console,
     wait: bool,
     log: &Log,
-) -> Result<Created, OciError> {
+) -> Result<(Created, Record), OciError> {
     let preserved = preserved(invocation)?;
     let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
         "open bundle",
@@ -187,7 +190,7 @@ fn make(
         outlives: wait || invocation.has("detach"),
     };
     // All that can be wrong with the configuration, before anything is made.
-    let (plan, mut fixed) = bundle::check(&request)?;
+    let (plan, fixed) = bundle::check(&request)?;
     let hooks = spec.hooks().clone().unwrap_or_default();
     let own_pids = spec
         .linux()
@@ -195,8 +198,8 @@ fn make(
         .flat_map(|linux| linux.namespaces().iter().flatten())
         .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none());
     let held = folder.make()?;
-    let make = || -> Result<Created, OciError> {
-        let record = Record {
+    let make = || -> Result<(Created, Record), OciError> {
+        let mut record = Record {
             state: bundle::state(&folder.id, &spec, &place, ContainerState::Creating, None),
             rootfs: place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path())),
             created: jiff::Timestamp::now().to_string(),
@@ -208,6 +211,7 @@ fn make(
             fixed: fixed.clone(),
         };
         folder.write("record.json", &record)?;
+        let mut fixed = fixed;
         let created = bundle::create(&request, plan, &mut fixed, &mut |_, init| {
             folder.write("init.json", &init).map_err(|error| match error {
                 OciError::Io { source, .. } => RuntimeError::io("write", "record of container")(source),
@@ -217,7 +221,8 @@ fn make(
         for warning in &created.warnings {
             log.warn(warning);
         }
-        Ok(created)
+        record.fixed = fixed;
+        Ok((created, record))
     };
     let made = make();
     if made.is_err() {
@@ -244,7 +249,7 @@ fn read_spec(path: &Path) -> Result<Spec, OciError> {
 pub(super) fn parse_spec(bytes: &[u8]) -> Result<Spec, String> {
     // The crate fills in defaults for a container of its own; what a bundle
     // leaves out is not there.
-    let value: serde_json::Map<String, serde_json::Value> =
+    let value: BTreeMap<Cow<'_, str>, IgnoredAny> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let spec: Spec = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     for field in ["ociVersion", "root"] {
