@@ -21,10 +21,13 @@ use super::log::Writer;
 use super::output::{Output, Progress};
 use crate::runtime::hooks;
 use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
-use crate::runtime::{Beginning, CLIENT, ExitRecord, Failure, Launch, ProcessId, Revive, Step, now, reserve};
+use crate::runtime::{
+    Beginning, CLIENT, ExitRecord, Failure, Handed, Launch, ProcessId, Revive, Stage, Step, now, reserve,
+};
 use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::spawn::{Program, spawn};
+use crate::sys::stub::Stub;
 use crate::sys::{fd, memory, process, signal};
 
 /// After so much time without anything to do, memory is given back.
@@ -146,6 +149,16 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     let children = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| given(error.into()))?;
 
+    let stage = match order.alone.then(Stub::new).flatten() {
+        Some(stub) => Stage::Cloned {
+            stub,
+            blueprint: Handed::Sealed(blueprint.as_fd()),
+        },
+        None => Stage::Executed {
+            executable: executable.as_fd(),
+            blueprint: blueprint.as_fd(),
+        },
+    };
     let started_at = now();
     let mut terminal = None;
     let child = if let Some(foreign) = &order.foreign {
@@ -161,8 +174,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         Launch {
             namespaces: &order.namespaces,
             cgroup: &order.cgroup,
-            executable: executable.as_fd(),
-            blueprint: blueprint.as_fd(),
+            stage,
             report: inner_report.as_fd(),
             control: report.as_fd(),
             filter: filter.as_ref().map(|fd| fd.as_fd()),

@@ -1,10 +1,13 @@
 //! `create`, `run` and `start`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
+use serde_json::value::RawValue;
 
 use super::arguments::Invocation;
 use super::container::{Container, Folder, Record, Status};
@@ -19,7 +22,7 @@ use crate::sys::process;
 pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
     let console = Console::of(invocation, true)?;
-    let made = make(&folder, invocation, &console, true, log)?;
+    let (made, _) = make(&folder, invocation, &console, true, log)?;
     let finish = || -> Result<(), OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
@@ -43,7 +46,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         // What the container leaves behind is ours to reap.
         process::become_subreaper().map_err(OciError::io("become subreaper of", &folder.id))?;
     }
-    let made = make(&folder, invocation, &console, false, log)?;
+    let (made, record) = make(&folder, invocation, &console, false, log)?;
     let go_on = || -> Result<Option<i32>, OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
@@ -60,7 +63,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         Ok(None) => Ok(0),
         Ok(Some(status)) => {
             if !invocation.has("keep") {
-                lifecycle::destroy(folder, log)?;
+                lifecycle::remove_ended(folder, record, log)?;
             }
             Ok(status)
         }
@@ -144,7 +147,7 @@ fn make(
     console: &Console,
     wait: bool,
     log: &Log,
-) -> Result<Created, OciError> {
+) -> Result<(Created, Record), OciError> {
     let preserved = preserved(invocation)?;
     let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
         "open bundle",
@@ -188,7 +191,7 @@ fn make(
         outlives: wait || invocation.has("detach"),
     };
     // All that can be wrong with the configuration, before anything is made.
-    let (plan, mut fixed) = bundle::check(&request)?;
+    let (plan, fixed) = bundle::check(&request)?;
     let hooks = spec.hooks().clone().unwrap_or_default();
     let own_pids = spec
         .linux()
@@ -196,8 +199,8 @@ fn make(
         .flat_map(|linux| linux.namespaces().iter().flatten())
         .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none());
     let held = folder.make()?;
-    let make = || -> Result<Created, OciError> {
-        let record = Record {
+    let make = || -> Result<(Created, Record), OciError> {
+        let mut record = Record {
             state: bundle::state(&folder.id, &spec, &place, ContainerState::Creating, None),
             rootfs: place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path())),
             created: jiff::Timestamp::now().to_string(),
@@ -209,6 +212,7 @@ fn make(
             fixed: fixed.clone(),
         };
         folder.write("record.json", &record)?;
+        let mut fixed = fixed;
         let created = bundle::create(&request, plan, &mut fixed, &mut |_, init| {
             folder.write("init.json", &init).map_err(|error| match error {
                 OciError::Io { source, .. } => RuntimeError::io("write", "record of container")(source),
@@ -218,7 +222,8 @@ fn make(
         for warning in &created.warnings {
             log.warn(warning);
         }
-        Ok(created)
+        record.fixed = fixed;
+        Ok((created, record))
     };
     let made = make();
     if made.is_err() {
@@ -245,43 +250,48 @@ fn read_spec(path: &Path) -> Result<Spec, OciError> {
 pub(super) fn parse_spec(bytes: &[u8]) -> Result<Spec, String> {
     // The crate fills in defaults for a container of its own; what a bundle
     // leaves out is not there.
-    let mut value: serde_json::Map<String, serde_json::Value> =
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let odd = value.get_mut("process").is_some_and(rename_scheduler_flags);
+    let odd = fields.get("process").is_some_and(|process| {
+        SCHEDULER_FLAGS
+            .iter()
+            .any(|(name, _)| process.get().contains(name))
+    });
     // From the text where that can be: then errors say in which line.
     let spec: Spec = if odd {
-        serde_json::from_value(value.clone().into())
+        serde_json::from_slice(bytes).and_then(|mut value: serde_json::Value| {
+            value.get_mut("process").map(rename_scheduler_flags);
+            serde_json::from_value(value)
+        })
     } else {
         serde_json::from_slice(bytes)
     }
     .map_err(|error| error.to_string())?;
     for field in ["ociVersion", "root"] {
-        if !value.contains_key(field) {
+        if !fields.contains_key(field) {
             return Err(format!("{field} is missing"));
         }
     }
     Ok(spec)
 }
 
-/// Two of the flags of `process.scheduler` have names in the spec that the crate
-/// does not know. Whether one of them is there; then it has the crate's name.
-pub(super) fn rename_scheduler_flags(process: &mut serde_json::Value) -> bool {
+/// Flags of `process.scheduler` that the crate knows by other names than the
+/// spec: that one, and the crate's.
+const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+/// Gives the flags of a process's scheduler the names that the crate knows.
+pub(super) fn rename_scheduler_flags(process: &mut serde_json::Value) {
     let flags = process.pointer_mut("/scheduler/flags");
-    let mut found = false;
-    for flag in flags
-        .and_then(serde_json::Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
-        let known = match flag.as_str() {
-            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
-            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
-            _ => continue,
-        };
-        *flag = known.into();
-        found = true;
+    let flags = flags.and_then(serde_json::Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        let known = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name);
+        if let Some((_, name)) = known {
+            *flag = (*name).into();
+        }
     }
-    found
 }
 
 /// How many descriptors from 3 on go to the program; they must be there, since

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arguments::Invocation;
-use super::container::{Container, Folder, Status};
+use super::container::{Container, Folder, Record, Status};
 use super::error::OciError;
 use super::log::Log;
 use crate::runtime::bundle;
@@ -76,6 +76,23 @@ pub(super) fn destroy(folder: Folder, log: &Log) -> Result<(), OciError> {
     Ok(())
 }
 
+/// Removes a container whose process 1 has ended and was waited for, by the
+/// command that has made it.
+pub(super) fn remove_ended(folder: Folder, record: Record, log: &Log) -> Result<(), OciError> {
+    let held = folder.lock()?;
+    let cgroup = record.fixed.cgroup.clone();
+    let container = Container {
+        folder,
+        record,
+        process: None,
+        cgroup,
+        status: Status::Stopped,
+    };
+    end(&container, log)?;
+    drop(held);
+    Ok(())
+}
+
 /// Kills what is left, removes cgroup and folder, runs the `poststop` hooks.
 fn end(container: &Container, log: &Log) -> Result<(), OciError> {
     if let Some(process) = &container.process {
@@ -85,13 +102,18 @@ fn end(container: &Container, log: &Log) -> Result<(), OciError> {
         container.cgroup.freeze(false)?;
     }
     if container.record.fixed.is_of_this_boot() {
-        container.cgroup.kill(PATIENCE)?;
+        let idle = container.process.is_none() && container.cgroup.remove_idle();
+        if !idle {
+            container.cgroup.kill(PATIENCE)?;
+        }
         if let Some(process) = &container.process {
             process.ends_within(Some(PATIENCE));
             // Ours to reap when we have made it.
             process.reap();
         }
-        container.cgroup.remove_own()?;
+        if !idle {
+            container.cgroup.remove_own()?;
+        }
     }
     container.folder.remove()?;
     let mut state = container.state();

@@ -25,16 +25,17 @@ use super::executable;
 use super::hooks;
 use super::init::report::Beginning;
 use super::init::{devices, mounts};
-use super::launch::Launch;
+use super::launch::{Handed, Launch, Stage};
 use super::links;
 use super::order;
 use super::process::{Process as OwnProcess, ProcessId};
 use super::record::{Fixed, boot};
 use super::request::Rootfs;
-use super::seccomp::SeccompPolicy;
+use super::seccomp::{self, SeccompPolicy};
 use super::spec::SpecError;
 use super::start::{filter, layout};
 use crate::sys::fd;
+use crate::sys::stub::{self, Stub};
 
 /// Name of the socket on which `start` is waited for, in the state folder.
 const START: &str = "start.sock";
@@ -140,7 +141,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
     let path = cgroup_path(linux.cgroups_path().as_deref(), request.id)?;
     let fixed = Fixed {
         id: request.id.to_owned(),
-        boot: boot(),
+        boot: boot().to_owned(),
         cgroup: Cgroup::locate(layout()?, &path)?,
         kept: BTreeMap::new(),
         foreign: None,
@@ -268,7 +269,22 @@ fn create_in(
         fixed.profile.as_ref(),
         blueprint.process.capabilities.bounding,
     )?;
-    let blueprint_file = order::write(&blueprint).map_err(failed("write order of"))?;
+    let calls = seccomp::allows(fixed.seccomp, fixed.profile.as_ref(), &stub::CALLS);
+    let stub = blueprint.is_alone(calls).then(Stub::new).flatten();
+    let file;
+    let stage = match stub {
+        Some(stub) => Stage::Cloned {
+            stub,
+            blueprint: Handed::Known(&blueprint),
+        },
+        None => {
+            file = order::write(&blueprint).map_err(failed("write order of"))?;
+            Stage::Executed {
+                executable: executable::open().map_err(RuntimeError::io("open", "own executable"))?,
+                blueprint: file.as_fd(),
+            }
+        }
+    };
     let (report, inner) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -276,13 +292,11 @@ fn create_in(
         None,
     )
     .map_err(|error| failed("make socket for")(error.into()))?;
-    let executable = executable::open().map_err(RuntimeError::io("open", "own executable"))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let child = Launch {
         namespaces: &blueprint.namespaces,
         cgroup: &cgroup,
-        executable,
-        blueprint: blueprint_file.as_fd(),
+        stage,
         report: inner.as_fd(),
         control: report.as_fd(),
         filter: filter.as_ref().map(|fd| fd.as_fd()),

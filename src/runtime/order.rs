@@ -53,6 +53,8 @@ pub(crate) struct MonitorOrder {
     pub(crate) exit_record: PathBuf,
     pub(crate) running_record: PathBuf,
     pub(crate) revive: Option<Revive>,
+    /// The init stage may be a clone of the monitor.
+    pub(crate) alone: bool,
     /// Numbers of descriptors that may be there.
     pub(crate) filter: Option<usize>,
     pub(crate) network: Option<usize>,

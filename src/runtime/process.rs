@@ -1,6 +1,5 @@
 //! Processes that cannot be mistaken for others.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::pidfd;
+use crate::sys::{kernel_file, pidfd};
 
 /// A process by number and start time: a number alone is given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,7 +24,7 @@ impl ProcessId {
     /// # Errors
     /// When it is gone.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let stat = kernel_file::read(format!("/proc/{pid}/stat"))?;
         // The name, in parentheses, may hold anything; fields are counted from its end.
         let start_time = stat
             .rsplit_once(") ")

@@ -1,6 +1,7 @@
 //! What is written about a run.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use super::cgroup::Cgroup;
 use super::foreign::Foreign;
 use super::process::ProcessId;
 use super::seccomp::SeccompPolicy;
+use crate::sys::kernel_file;
 
 /// A run while it goes on. Written by the monitor before the program runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,11 +76,12 @@ pub struct ExitRecord {
 }
 
 /// The present boot (proc_sys_kernel(5), `random/boot_id`).
-pub(crate) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let text = kernel_file::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    })
 }
 
 /// Nanoseconds since 1970.

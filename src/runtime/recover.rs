@@ -166,9 +166,11 @@ pub fn cleanup(
         Err(error) => return Err(error),
         Ok(layout) => {
             let place = Cgroup::locate(layout, cgroup)?;
-            place
-                .kill(PATIENCE)
-                .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+            if !place.remove_idle() {
+                place
+                    .kill(PATIENCE)
+                    .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+            }
             place.remove()
         }
     };

@@ -22,7 +22,7 @@ use super::seccomp::{self, SeccompPolicy};
 use super::spec::SpecError;
 use crate::store;
 use crate::sys::spawn::{Program, spawn};
-use crate::sys::{fd, pidfd};
+use crate::sys::{fd, pidfd, stub};
 
 /// The first argument that chooses the monitor's role.
 pub const MONITOR_ROLE: &str = "__monitor";
@@ -170,7 +170,7 @@ fn start_in(
     }
     let fixed = Fixed {
         id: request.id.clone(),
-        boot: boot(),
+        boot: boot().to_owned(),
         cgroup: cgroup.clone(),
         kept: numbers,
         namespaces: blueprint.namespaces.all(connections.network.is_some()),
@@ -196,6 +196,7 @@ fn start_in(
         exit_record: request.exit_record.clone(),
         running_record: request.running_record.clone(),
         revive: request.revive.clone(),
+        alone: blueprint.is_alone(seccomp::allows(request.seccomp, profile, &stub::CALLS)),
         filter: filter_number,
         network: network_number,
         link: link_number,

@@ -26,8 +26,9 @@ impl Inherited {
     /// What close_range(2) returns.
     ///
     /// # Panics
-    /// Never. Call it once, first thing in a role's `main`, when nothing else
-    /// in this process owns a descriptor.
+    /// Never. Call it once, first thing in a role's `main` or in a process that
+    /// was cloned, when nothing else in this process will use a descriptor it
+    /// owns, or drop it.
     pub fn claim(count: usize) -> io::Result<Self> {
         Self::claim_above(0, count)
     }
@@ -55,6 +56,15 @@ impl Inherited {
             })
             .collect();
         Ok(Self { fds })
+    }
+
+    /// Closes all but those of these numbers.
+    pub fn keep_only(&mut self, numbers: &[usize]) {
+        for (number, fd) in self.fds.iter_mut().enumerate() {
+            if !numbers.contains(&number) {
+                *fd = None;
+            }
+        }
     }
 
     /// Takes the descriptor of that number.

@@ -13,6 +13,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod fd;
+pub mod kernel_file;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
@@ -25,3 +26,4 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod spawn;
+pub mod stub;

@@ -134,6 +134,24 @@ pub(crate) fn stack_state(request: &RunRequest) -> State {
     state
 }
 
+impl Blueprint {
+    /// Whether the init stage may be a mere clone of whoever launches it: nothing
+    /// of the container is near it until the program runs, it does not stay, and
+    /// it enters its namespaces as they are. `calls` is whether the filter lets
+    /// through what a stub does.
+    pub(crate) fn is_alone(&self, calls: bool) -> bool {
+        let namespaces = &self.namespaces;
+        let hooks = self.bundle.as_ref().is_some_and(|bundle| {
+            bundle.runtime_hooks || !bundle.create_container.is_empty() || !bundle.start_container.is_empty()
+        });
+        let waits = self.bundle.as_ref().is_some_and(|bundle| bundle.wait.is_some());
+        let own = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        let fresh = namespaces.clone & own == own && namespaces.join_first.is_empty();
+        let plain = namespaces.mappings.is_none() && namespaces.time.is_none();
+        calls && fresh && plain && !self.init && !hooks && !waits && self.process.listener.is_none()
+    }
+}
+
 impl Namespaces {
     /// Whether the container is in a user namespace of its own.
     pub(crate) fn has_user(&self) -> bool {

@@ -1,11 +1,11 @@
 //! Which hierarchies this machine has mounted, and where in them our folders go.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::CgroupError;
+use crate::sys::kernel_file;
 
 /// The version of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Layout {
     /// without any hierarchy.
     pub fn detect() -> Result<Self, CgroupError> {
         let read =
-            |path: &'static str| fs::read_to_string(path).map_err(CgroupError::io("read", Path::new(path)));
+            |path: &'static str| kernel_file::read(path).map_err(CgroupError::io("read", Path::new(path)));
         let mut layout = Self::parse(
             &read("/proc/self/mountinfo")?,
             &read("/proc/self/cgroup")?,
@@ -54,7 +54,7 @@ impl Layout {
         for hierarchy in &mut layout.hierarchies {
             if hierarchy.version == Version::V2 {
                 let controllers =
-                    fs::read_to_string(hierarchy.base.join("cgroup.controllers")).unwrap_or_default();
+                    kernel_file::read(hierarchy.base.join("cgroup.controllers")).unwrap_or_default();
                 hierarchy.controllers = controllers.split_whitespace().map(str::to_owned).collect();
             }
         }
@@ -95,7 +95,8 @@ impl Layout {
                 continue;
             }
             let mountpoint = PathBuf::from(unescape(mountpoint));
-            let base = if writable(&mountpoint) {
+            let whole = writable(&mountpoint);
+            let base = if whole {
                 mountpoint.clone()
             } else {
                 let own = own_path(own, &controllers);
@@ -106,7 +107,7 @@ impl Layout {
                     .to_owned();
                 mountpoint.join(below)
             };
-            if writable(&base) {
+            if whole || writable(&base) {
                 hierarchies.push(Hierarchy {
                     version,
                     controllers,

@@ -42,6 +42,7 @@ pub use self::layout::{Hierarchy, Layout, Version};
 pub use self::wishes::Warning;
 use self::wishes::Wishes;
 use super::error::describe;
+use crate::sys::kernel_file;
 
 /// What can go wrong with a cgroup.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +107,7 @@ impl Folder {
 
     /// What a file of it says; `None` when there is no such file.
     pub(super) fn text(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.path.join(file)).ok()
+        kernel_file::read(self.path.join(file)).ok()
     }
 
     /// A file with one number; `max` is none.
@@ -220,8 +221,15 @@ impl Cgroup {
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
         let cgroup = Self::locate(layout, path)?;
         for folder in &cgroup.folders {
-            fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?;
-            let inside = fs::read_to_string(folder.path.join("cgroup.procs")).unwrap_or_default();
+            match fs::create_dir(&folder.path) {
+                // Nobody can be in a fresh one.
+                Ok(()) => continue,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(_) => {
+                    fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?;
+                }
+            }
+            let inside = kernel_file::read(folder.path.join("cgroup.procs")).unwrap_or_default();
             if !inside.trim().is_empty() {
                 return Err(CgroupError::NotEmpty(folder.path.clone()));
             }
@@ -392,7 +400,7 @@ impl Cgroup {
                 Version::V1 => "memory.oom_control",
                 Version::V2 => "memory.events",
             };
-            let text = fs::read_to_string(folder.path.join(file)).ok()?;
+            let text = folder.text(file)?;
             let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
             line.trim().parse::<u64>().ok()
         };
@@ -424,11 +432,24 @@ impl Cgroup {
     pub fn refresh(&mut self) {
         for folder in &mut self.folders {
             if folder.version == Version::V2
-                && let Ok(has) = fs::read_to_string(folder.path.join("cgroup.controllers"))
+                && let Some(has) = folder.text("cgroup.controllers")
             {
                 folder.controllers = has.split_whitespace().map(str::to_owned).collect();
             }
         }
+    }
+
+    /// Removes the folders when nothing is in them any more; whether all are
+    /// gone. Cheaper than looking first: the kernel says no when something is.
+    pub fn remove_idle(&self) -> bool {
+        self.folders.iter().all(|folder| {
+            fs::remove_dir(&folder.path)
+                .or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })
+                .is_ok()
+        })
     }
 
     /// As [`Self::remove`], without the folders above.

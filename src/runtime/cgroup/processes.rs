@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::{Cgroup, CgroupError, Folder, Version, Warning, pause, write};
-use crate::sys::pidfd;
+use crate::sys::{kernel_file, pidfd};
 
 impl Cgroup {
     /// The processes in it and below it.
@@ -187,7 +187,7 @@ impl Cgroup {
 }
 
 fn collect(folder: &Path, list: &mut Vec<u32>) {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let text = kernel_file::read(folder.join("cgroup.procs")).unwrap_or_default();
     list.extend(
         text.lines()
             .filter_map(|line| line.parse::<u32>().ok())

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 
 use super::{CgroupError, Folder, Wishes, devices, write};
+use crate::sys::kernel_file;
 
 /// Makes a fresh folder usable: a cpuset starts without processors and memory
 /// nodes, and takes no process until it has both.
@@ -14,19 +15,25 @@ pub(super) fn prepare(base: &Path, folder: &Folder) -> Result<(), CgroupError> {
     if !folder.controllers.iter().any(|name| name == "cpuset") {
         return Ok(());
     }
-    let mut above = base.to_owned();
-    let below = folder.path.strip_prefix(base).unwrap_or(Path::new(""));
-    for part in below {
-        let here = above.join(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let own = fs::read_to_string(here.join(file)).unwrap_or_default();
-            if own.trim().is_empty() {
-                let path = above.join(file);
-                let value = fs::read_to_string(&path).map_err(CgroupError::io("read", &path))?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut here = base.to_owned();
+        let mut above: Option<String> = None;
+        for part in folder.path.strip_prefix(base).unwrap_or(Path::new("")) {
+            let upper = here.join(file);
+            here.push(part);
+            let own = kernel_file::read(here.join(file)).unwrap_or_default();
+            let own = own.trim();
+            above = Some(if own.is_empty() {
+                let value = match above {
+                    Some(value) => value,
+                    None => kernel_file::read(&upper).map_err(CgroupError::io("read", &upper))?,
+                };
                 write(&here, file, value.trim())?;
-            }
+                value
+            } else {
+                own.to_owned()
+            });
         }
-        above = here;
     }
     Ok(())
 }
@@ -100,16 +107,27 @@ pub(super) fn apply(
         && !rules.is_empty()
     {
         if fresh {
-            for rule in rules {
-                let file = if rule.allow() {
-                    "devices.allow"
-                } else {
-                    "devices.deny"
-                };
-                write(path, file, &devices::line(rule))?;
-            }
+            write_rules(path, rules)?;
         }
         wishes.fulfilled("device rules");
+    }
+    Ok(())
+}
+
+/// Device rules, in order, each in a write of its own.
+fn write_rules(path: &Path, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupError> {
+    let file = |name: &str| {
+        let path = path.join(name);
+        let opened = fs::OpenOptions::new().write(true).open(&path);
+        opened
+            .map(|file| (file, path.clone()))
+            .map_err(CgroupError::io("open", &path))
+    };
+    let (allow, deny) = (file("devices.allow")?, file("devices.deny")?);
+    for rule in rules {
+        let (file, path) = if rule.allow() { &allow } else { &deny };
+        rustix::io::write(file, devices::line(rule).as_bytes())
+            .map_err(|error| CgroupError::io("write to", path)(error.into()))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxResources;
 
 use super::{CgroupError, Folder, Wishes, devices, write};
+use crate::sys::kernel_file;
 
 /// The controllers that are always switched on.
 const USED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
@@ -23,8 +24,8 @@ pub(super) fn prepare(base: &Path, folder: &mut Folder, resources: Option<&Linux
     let mut above = base.to_owned();
     let below = folder.path.strip_prefix(base).unwrap_or(Path::new("")).to_owned();
     for part in &below {
-        let offered = fs::read_to_string(above.join("cgroup.controllers")).unwrap_or_default();
-        let on = fs::read_to_string(above.join("cgroup.subtree_control")).unwrap_or_default();
+        let offered = kernel_file::read(above.join("cgroup.controllers")).unwrap_or_default();
+        let on = kernel_file::read(above.join("cgroup.subtree_control")).unwrap_or_default();
         let on: Vec<&str> = on.split_whitespace().collect();
         let mut wanted = offered
             .split_whitespace()
@@ -38,7 +39,7 @@ pub(super) fn prepare(base: &Path, folder: &mut Folder, resources: Option<&Linux
         }
         above.push(part);
     }
-    let has = fs::read_to_string(folder.path.join("cgroup.controllers")).unwrap_or_default();
+    let has = kernel_file::read(folder.path.join("cgroup.controllers")).unwrap_or_default();
     folder.controllers = has.split_whitespace().map(str::to_owned).collect();
 }
 

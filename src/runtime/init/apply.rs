@@ -18,13 +18,14 @@ use super::devices::Terminal;
 use super::identity::{Identity, identify};
 use super::notify::Notifier;
 use super::place;
-use super::report::{Report, Reporter};
+use super::report::{Report, Reporter, unfinished};
 use crate::runtime::blueprint::{BundlePlan, ProcessPlan};
 use crate::runtime::capability;
 use crate::runtime::error::{Failure, Step};
 use crate::runtime::hooks;
 use crate::runtime::spec::DEFAULT_PATH;
 use crate::sys::seccomp::Instruction;
+use crate::sys::stub::{Attempts, Stub};
 use crate::sys::{clone, fd, process, schedule, seccomp, signal};
 
 /// A process that is about to become its program.
@@ -48,6 +49,8 @@ pub(super) struct Entry<'a> {
     pub(super) outlives: bool,
     /// The capabilities we had to give.
     pub(super) own: Cell<u64>,
+    /// What the program is executed by when we run the file of whoever cloned us.
+    pub(super) stub: Option<Stub>,
 }
 
 /// The score that decides who is killed for want of memory; while the host's
@@ -325,33 +328,62 @@ impl Entry<'_> {
         let (Ok(argv), Some(program)) = (texts, self.plan.args.first()) else {
             return Failure::because(Step::Exec, "", "no program");
         };
+        let paths = paths(program, environment);
+        if let Some(stub) = &self.stub {
+            return self.execute_by(stub, program, &paths, &argv, environment);
+        }
         if !early && let Err(failure) = self.confine() {
             return failure;
         }
-        let failed = |error: &io::Error| Failure::new(Step::Exec, program, error);
-        if program.contains('/') {
-            return match argv.first() {
-                Some(path) => failed(&clone::execute(path, &argv, environment)),
-                None => Failure::because(Step::Exec, "", "no program"),
-            };
-        }
-        let mut denied = None;
-        for folder in search_path(environment) {
-            let file = folder.join(program);
-            let Ok(file) = CString::new(file.as_os_str().as_bytes()) else {
-                continue;
-            };
-            let error = clone::execute(&file, &argv, environment);
+        let mut failure = not_found(program);
+        for path in &paths {
+            let error = clone::execute(path, &argv, environment);
             match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOTDIR) => {}
-                Some(libc::EACCES) => denied = Some(error),
-                _ => return failed(&error),
+                Some(libc::ENOENT | libc::ENOTDIR) if !program.contains('/') => {}
+                Some(libc::EACCES) => failure = Failure::new(Step::Exec, program, &error),
+                _ => return Failure::new(Step::Exec, program, &error),
             }
         }
-        match denied {
-            Some(error) => failed(&error),
-            None => not_found(program),
-        }
+        failure
+    }
+
+    /// As the end of [`Self::execute`], by way of a stub.
+    fn execute_by(
+        &self,
+        stub: &Stub,
+        program: &str,
+        paths: &[CString],
+        arguments: &[CString],
+        environment: &[CString],
+    ) -> Failure {
+        let wrong = |error: io::Error| Failure::new(Step::Exec, program, &error);
+        let Some(report) = self.reporter.take() else {
+            return wrong(io::ErrorKind::NotConnected.into());
+        };
+        let failed = Failure::because(Step::Exec, program, "");
+        let missing = if program.contains('/') {
+            failed.clone()
+        } else {
+            not_found(program)
+        };
+        // All memory and files before the filter is loaded.
+        let written = stub.write(&Attempts {
+            paths,
+            arguments,
+            environment,
+            report: report.as_fd(),
+            failed: &unfinished(failed),
+            missing: &unfinished(missing),
+        });
+        let failure = match written {
+            Err(error) => wrong(error),
+            Ok(()) => match self.confine() {
+                Err(failure) => failure,
+                Ok(()) => wrong(stub.execute()),
+            },
+        };
+        self.reporter.replace(report);
+        failure
     }
 
     fn use_terminal(&self, terminal: &Terminal, identity: &Identity) -> Result<(), Failure> {
@@ -497,6 +529,17 @@ fn not_found(program: &str) -> Failure {
         reason: "executable file not found in $PATH".into(),
         errno: Some(libc::ENOENT),
     }
+}
+
+/// The files that may be the program, in order.
+fn paths(program: &str, environment: &[CString]) -> Vec<CString> {
+    let named = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
+    if program.contains('/') {
+        return named(Path::new(program)).into_iter().collect();
+    }
+    search_path(environment)
+        .filter_map(|folder| named(&folder.join(program)))
+        .collect()
 }
 
 /// The folders programs are looked for in. An empty entry is the working

@@ -1,5 +1,4 @@
-//! The init stage: the freshly executed process that becomes process 1 of a
-//! container.
+//! The init stage: the new process that becomes process 1 of a container.
 //!
 //! The monitor makes it inside the new namespaces and the cgroup; here it
 //! enters the network namespace, opens everything of the host that will be
@@ -8,9 +7,13 @@
 //! name, kernel parameters, masks, the terminal, and the steps that exec shares
 //! ([`apply`]). What goes wrong is sent to the monitor as one [`report`].
 //!
-//! Our executable is not to be written by the container (CVE-2019-5736): the
-//! stage is executed from a read-only mount that nobody else has, is not
-//! dumpable, and every descriptor is close-on-exec.
+//! Our executable is not to be written by the container (CVE-2019-5736). Where
+//! anything of the container could come near the stage, it is executed from a
+//! read-only mount that nobody else has ([`main`]). Where it is alone in its pid
+//! namespace until the program runs, it is just cloned ([`go_on`]), which saves
+//! an execution of our file, and becomes the program by way of a
+//! [`Stub`](crate::sys::stub::Stub): `/proc/self/exe` is that stub, then. In both
+//! it is not dumpable, and every descriptor is close-on-exec.
 //!
 //! Needs Linux 5.12 (mount_setattr).
 
@@ -50,12 +53,47 @@ use super::blueprint::{Blueprint, MountSource, Namespaces, ProcessPlan};
 use super::error::{Failure, Step};
 use super::order;
 use super::request::{Populate, Rootfs};
-use super::{hooks, launch};
+use super::{executable, hooks, launch};
 use crate::sys::seccomp::Instruction;
+use crate::sys::stub::Stub;
 use crate::sys::{clone, fd, mount, process, signal};
 
 /// The first argument that chooses this role.
 pub const ROLE: &str = "__init";
+
+/// What the stage was given, as numbers of descriptors.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// The blueprint, where it comes in a file.
+    pub(super) blueprint: Option<usize>,
+    /// The report socket.
+    pub(super) report: usize,
+    /// The system call filter.
+    pub(super) filter: Option<usize>,
+    /// The network namespace.
+    pub(super) network: Option<usize>,
+    /// How many from 3 on are the program's.
+    pub(super) preserved: u32,
+    /// The highest of all.
+    pub(super) last: usize,
+}
+
+impl Given {
+    /// The arguments of the role.
+    pub(super) fn arguments(&self) -> Vec<CString> {
+        let optional =
+            |number: Option<usize>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let numbers = [
+            optional(self.blueprint),
+            self.report.to_string(),
+            optional(self.filter),
+            optional(self.network),
+            self.preserved.to_string(),
+            self.last.to_string(),
+        ];
+        executable::arguments(ROLE, &numbers)
+    }
+}
 
 /// The role. Arguments: the numbers of the descriptors it was given (blueprint,
 /// report socket, and `-` or the system call filter and the network namespace),
@@ -63,31 +101,71 @@ pub const ROLE: &str = "__init";
 /// before any thread exists. Returns only on failure.
 pub fn main(arguments: &[String]) -> i32 {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
-    let preserved = number(4).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-    let last = number(5).unwrap_or(0);
-    let (Ok(mut fds), Some(blueprint), Some(report), filter, network) = (
-        fd::Inherited::claim_above(preserved, last + 1),
-        number(0),
-        number(1),
-        number(2),
-        number(3),
-    ) else {
+    let Some(report) = number(1) else { return 125 };
+    let given = Given {
+        blueprint: number(0),
+        report,
+        filter: number(2),
+        network: number(3),
+        preserved: number(4).and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        last: number(5).unwrap_or(0),
+    };
+    match fd::Inherited::claim_above(given.preserved, given.last + 1) {
+        Ok(fds) => begin(&given, None, fds, None),
+        Err(_) => 125,
+    }
+}
+
+/// The stage in a process that was cloned and goes on without executing our
+/// file: `stub` and `passed` are further descriptors. Nothing of its parent's
+/// may be dropped in it. Returns only on failure.
+pub(super) fn go_on(given: &Given, blueprint: Option<&Blueprint>, stub: usize, passed: &[usize]) -> i32 {
+    // Every other descriptor is the parent's: its end of the report socket must
+    // not be held here, or nobody would hear that it is gone.
+    let Ok(mut fds) = fd::Inherited::claim_above(given.preserved, given.last + 1) else {
         return 125;
     };
-    let Ok(socket) = fds.take(report) else { return 125 };
+    let own = [
+        Some(given.report),
+        given.blueprint,
+        given.filter,
+        given.network,
+        Some(stub),
+    ];
+    let own = own.into_iter().flatten().chain(passed.iter().copied());
+    fds.keep_only(&own.collect::<Vec<_>>());
+    match fds.take(stub) {
+        Ok(file) => begin(given, blueprint, fds, Some(Stub::of(file))),
+        Err(_) => 125,
+    }
+}
+
+fn begin(given: &Given, known: Option<&Blueprint>, mut fds: fd::Inherited, stub: Option<Stub>) -> i32 {
+    let Ok(socket) = fds.take(given.report) else {
+        return 125;
+    };
     let reporter = Reporter::new(socket);
     let failure = (|| {
-        let given = |error: io::Error| Failure::new(Step::Request, "", &error);
-        let blueprint: Blueprint = order::read(fds.take(blueprint).map_err(given)?.as_fd()).map_err(given)?;
-        let filter = filter
+        let wrong = |error: io::Error| Failure::new(Step::Request, "", &error);
+        let read: Option<Blueprint> = given
+            .blueprint
+            .map(|number| order::read(fds.take(number)?.as_fd()))
+            .transpose()
+            .map_err(wrong)?;
+        let blueprint = known
+            .or(read.as_ref())
+            .ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))?;
+        let filter = given
+            .filter
             .map(|number| order::read_filter(fds.take(number)?.as_fd()))
             .transpose()
-            .map_err(given)?;
-        let network = network
+            .map_err(wrong)?;
+        let network = given
+            .network
             .map(|number| fds.take(number))
             .transpose()
-            .map_err(given)?;
-        run(&blueprint, fds, filter, network, &reporter)
+            .map_err(wrong)?;
+        run(blueprint, fds, filter, network, stub, &reporter)
     })();
     match failure {
         Ok(code) => code,
@@ -104,6 +182,7 @@ fn run(
     mut fds: fd::Inherited,
     filter: Option<Vec<Instruction>>,
     network: Option<OwnedFd>,
+    stub: Option<Stub>,
     reporter: &Reporter,
 ) -> Result<i32, Failure> {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -217,6 +296,7 @@ fn run(
         outlives: bundle.is_some_and(|bundle| !bundle.monitored),
         preserved: bundle.map_or(0, |bundle| bundle.preserved),
         own: Cell::new(0),
+        stub,
     };
     // The working directory may have to be made.
     if blueprint.rootfs.is_readonly() {
@@ -460,6 +540,7 @@ pub(super) fn run_in_container(
             preserved: further.preserved,
             outlives: further.outlives,
             own: Cell::new(0),
+            stub: None,
         };
         let environment = entry.prepare()?;
         Ok(entry.execute(&environment))

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::error::Failure;
+use crate::runtime::error::{Failure, describe};
 use crate::sys::fd;
+use crate::sys::stub::NUMBER;
 
 /// One message. After [`Report::Executing`] comes either the end (the program
 /// runs) or [`Report::Failed`].
@@ -62,9 +63,14 @@ impl Reporter {
         Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
     }
 
+    /// Gives the socket away; what is sent after that is lost.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        self.0.take()
+    }
+
     /// Closes our copy of the socket; what is sent after that is lost.
     pub(crate) fn close(&self) {
-        drop(self.0.take());
+        drop(self.take());
     }
 
     /// Sends a message; whether somebody listens.
@@ -81,6 +87,38 @@ impl Reporter {
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.send(&Report::Warning(text.into()), None);
     }
+}
+
+/// A failure whose reason is not known yet, to be sent by a
+/// [`Stub`](crate::sys::stub::Stub) with the error number behind it.
+pub(crate) fn unfinished(failure: Failure) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(&Report::Failed(failure)).unwrap_or_default();
+    bytes.truncate(LONGEST - NUMBER - 1);
+    // No message has this byte otherwise.
+    bytes.push(0);
+    bytes
+}
+
+/// A message as it comes.
+fn read(bytes: &[u8]) -> serde_json::Result<Report> {
+    let Some(text) = bytes
+        .len()
+        .checked_sub(NUMBER)
+        .and_then(|end| bytes.get(..end))
+        .and_then(|text| text.strip_suffix(&[0]))
+    else {
+        return serde_json::from_slice(bytes);
+    };
+    let mut report = serde_json::from_slice(text)?;
+    if let Report::Failed(failure) = &mut report
+        && failure.reason.is_empty()
+        && let Some(number) = bytes.last_chunk::<NUMBER>()
+        && let Ok(number) = i32::try_from(-i64::from_le_bytes(*number))
+    {
+        failure.errno = Some(number);
+        failure.reason = describe(&io::Error::from_raw_os_error(number));
+    }
+    Ok(report)
 }
 
 /// How a new process came to run its program, or did not.
@@ -118,7 +156,7 @@ impl Beginning {
             let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
                 return Ok(beginning);
             };
-            match serde_json::from_slice(bytes)? {
+            match read(bytes)? {
                 Report::Warning(text) => beginning.warnings.push(text),
                 Report::Terminal => beginning.terminal = fd,
                 Report::Mounted => match mounted() {
@@ -137,5 +175,31 @@ impl Beginning {
                 Report::Failed(failure) => beginning.failure = Some(failure),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::error::Step;
+
+    #[test]
+    fn a_failure_is_finished_by_its_number() {
+        let failure = |reason: &str, errno| Failure {
+            step: Step::Exec,
+            subject: "program".into(),
+            reason: reason.into(),
+            errno,
+        };
+        let number = (-i64::from(libc::EACCES)).to_le_bytes();
+        let sent = [unfinished(failure("", None)), number.to_vec()].concat();
+        let expected = Failure::new(Step::Exec, "program", &io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!(read(&sent).unwrap(), Report::Failed(expected));
+        // One that has its reason keeps it.
+        let known = failure("not in $PATH", Some(libc::ENOENT));
+        let sent = [unfinished(known.clone()), number.to_vec()].concat();
+        assert_eq!(read(&sent).unwrap(), Report::Failed(known));
+        let plain = serde_json::to_vec(&Report::Executing).unwrap();
+        assert_eq!(read(&plain).unwrap(), Report::Executing);
     }
 }

@@ -33,6 +33,30 @@ pub enum SeccompPolicy {
     Spec,
 }
 
+/// Whether a policy surely lets these calls through, whatever their arguments.
+pub(crate) fn allows(policy: SeccompPolicy, profile: Option<&LinuxSeccomp>, calls: &[&str]) -> bool {
+    let Some(profile) = profile.filter(|_| policy == SeccompPolicy::Spec) else {
+        // Docker's does: `exec`, `fcntl` and writing are what programs live on.
+        return true;
+    };
+    let passes = |action| {
+        matches!(
+            action,
+            LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
+        )
+    };
+    calls.iter().all(|call| {
+        let rules = profile.syscalls().iter().flatten();
+        let mut named = rules
+            .filter(|rule| rule.names().iter().any(|name| name == call))
+            .peekable();
+        if named.peek().is_none() {
+            return passes(profile.default_action());
+        }
+        named.all(|rule| passes(rule.action()) && rule.args().as_ref().is_none_or(Vec::is_empty))
+    })
+}
+
 /// What is wrong with a profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SeccompError {
