@@ -63,7 +63,9 @@ fn main() -> Result<()> {
         return Err("the sleeper does not compile".into());
     }
     println!("{rounds} rounds, median, milliseconds\n");
-    println!("| tool | one file (goal 10) | worst | {MANY} files (goal 300) | worst | after the last write | worst |");
+    println!(
+        "| tool | one file (goal 10) | worst | {MANY} files (goal 300) | worst | after the last write | worst |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     let image = format!("rootfs:{}", rootfs.display());
     let ours = Tool {
