@@ -634,10 +634,13 @@ impl Supervisor {
                 tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
             }
             self.watch_as_needed();
-            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty())
-                && let Err(error) = watch.files(&inputs)
-            {
-                tracing::warn!(%error, "the stack file is not watched");
+            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty()) {
+                match watch.files(&inputs) {
+                    // What was saved in it since the load has gone unseen.
+                    Ok(true) => self.reload(),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%error, "the stack file is not watched"),
+                }
             }
         } else if self.standing.watch && self.watch.is_none() {
             // Nothing ran when this supervisor came (after a boot, say): the one

@@ -9,15 +9,17 @@
 //!
 //! The *folders* of the watched files are watched, not the files: editors save
 //! by writing a new file and renaming it over the old one, and an inotify watch
-//! on the old inode would go deaf. A symbolic link is watched at both ends, so
-//! that a swapped link (the way configuration maps are updated) counts too.
+//! on the old inode would go deaf. A symbolic link is watched at both ends, and
+//! so are folders on the way that are links, or are below the folder that all
+//! files have in common: a swapped link (the way configuration maps are updated)
+//! counts, and so does a folder that is moved away, and back.
 //!
 //! An event only says *look again*; what changed is found by loading the stack
 //! file again and planning. Events are gathered until nothing has come for
 //! [`QUIET`], or for [`BOUND`] in all when writing does not end.
 //!
-//! Known to be weak: a folder that is itself replaced (renamed away and made
-//! anew) is noticed only when a file of it is named by a later [`Watch::files`].
+//! Known to be weak: when the folder that all files have in common is itself
+//! replaced, that is noticed only with the next change that is seen.
 
 pub mod pattern;
 mod place;
@@ -30,7 +32,9 @@ pub use rule::{IgnoreFile, Rule, Verdict};
 pub use scan::{Files, Kind, Stamp, below, scan};
 pub use tree::{Batch, Tree, TreeError};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,13 +62,18 @@ pub enum WatchError {
     },
 }
 
+/// Device and inode number.
+type Identity = (u64, u64);
+
 /// A set of watched files.
 #[derive(Debug)]
 pub struct Watch {
     watcher: RecommendedWatcher,
     events: mpsc::UnboundedReceiver<PathBuf>,
+    /// The files, and what is on the way to them.
     files: BTreeSet<PathBuf>,
-    folders: BTreeSet<PathBuf>,
+    /// Watched folders, each as it was when that began.
+    folders: BTreeMap<PathBuf, Identity>,
     /// When the change that is being gathered began, and its last event.
     gathering: Option<(Instant, Instant)>,
 }
@@ -96,40 +105,51 @@ impl Watch {
             watcher,
             events,
             files: BTreeSet::new(),
-            folders: BTreeSet::new(),
+            folders: BTreeMap::new(),
             gathering: None,
         })
     }
 
-    /// Watches these files from now on, and no others. Files that do not exist
-    /// are watched for; folders that do not exist are passed over.
+    /// Watches these files from now on, and no others; whether that includes a
+    /// folder that was not watched so far, in which changes have gone unseen.
+    /// Files that do not exist are watched for; folders that do not exist are
+    /// passed over.
     ///
     /// # Errors
     /// [`WatchError::Notify`] when a folder cannot be watched (the user's limit
     /// of inotify watches, say).
-    pub fn files<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), WatchError> {
-        self.files = files.into_iter().flat_map(|file| ends(file)).collect();
-        let folders: BTreeSet<PathBuf> = self
+    pub fn files<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) -> Result<bool, WatchError> {
+        let named: Vec<PathBuf> = files.into_iter().map(|file| absolute(file)).collect();
+        let ends: BTreeSet<PathBuf> = named.iter().flat_map(|file| ends(file)).collect();
+        let shared = shared_folder(&named);
+        let ways = ends.iter().flat_map(|end| ways(end, &shared));
+        self.files = ways.chain(ends.iter().cloned()).collect();
+        let folders: BTreeMap<PathBuf, Identity> = self
             .files
             .iter()
             .filter_map(|file| file.parent())
-            .filter(|folder| folder.is_dir())
-            .map(Path::to_path_buf)
+            .filter_map(|folder| Some((folder.to_path_buf(), identity(folder)?)))
             .collect();
-        for gone in self.folders.difference(&folders) {
-            // It may have been removed, which ended the watch already.
-            let _ = self.watcher.unwatch(gone);
+        let mut fresh = false;
+        for (gone, is) in &self.folders {
+            if folders.get(gone) != Some(is) {
+                // It may have been removed, which ended the watch already.
+                let _ = self.watcher.unwatch(gone);
+            }
         }
-        for fresh in folders.difference(&self.folders) {
-            self.watcher
-                .watch(fresh, RecursiveMode::NonRecursive)
-                .map_err(|source| WatchError::Notify {
-                    path: fresh.clone(),
-                    source,
-                })?;
+        for (folder, is) in &folders {
+            if self.folders.get(folder) != Some(is) {
+                fresh = true;
+                self.watcher
+                    .watch(folder, RecursiveMode::NonRecursive)
+                    .map_err(|source| WatchError::Notify {
+                        path: folder.clone(),
+                        source,
+                    })?;
+            }
         }
         self.folders = folders;
-        Ok(())
+        Ok(fresh)
     }
 
     /// Resolves when watched files have changed and then been left alone for a
@@ -167,9 +187,40 @@ impl Watch {
     }
 }
 
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf())
+}
+
+/// Which folder a path leads to; `None` when it leads to none.
+fn identity(folder: &Path) -> Option<Identity> {
+    let found = std::fs::metadata(folder).ok().filter(Metadata::is_dir)?;
+    Some((found.dev(), found.ino()))
+}
+
+/// The innermost folder that all these files are below.
+fn shared_folder(files: &[PathBuf]) -> PathBuf {
+    let mut folders = files.iter().filter_map(|file| file.parent());
+    let first = folders.next().unwrap_or(Path::new("/")).to_path_buf();
+    folders.fold(first, |shared, folder| {
+        let both = shared.ancestors().find(|above| folder.starts_with(above));
+        both.unwrap_or(Path::new("/")).to_path_buf()
+    })
+}
+
+/// The folders on the way to a file that may be replaced under it: those below
+/// the folder that all share, and those that are links.
+fn ways(end: &Path, shared: &Path) -> Vec<PathBuf> {
+    let above = end.ancestors().skip(1);
+    let counts = |folder: &&Path| {
+        folder.parent().is_some_and(|parent| parent.starts_with(shared))
+            || std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink())
+    };
+    above.filter(counts).map(Path::to_path_buf).collect()
+}
+
 /// The absolute path of a file and, when links lead elsewhere, of each step.
 fn ends(file: &Path) -> Vec<PathBuf> {
-    let mut found = vec![std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf())];
+    let mut found = vec![file.to_path_buf()];
     // A chain of links has an end: the kernel follows at most 40.
     for _ in 0..40 {
         let Some(last) = found.last() else { break };
@@ -253,5 +304,60 @@ mod tests {
         std::os::unix::fs::symlink(new.join("c"), &swap).unwrap();
         std::fs::rename(&swap, &link).unwrap();
         assert!(change(&mut watch).await, "link swapped");
+    }
+
+    #[tokio::test]
+    async fn a_swapped_folder_of_links_is_seen() {
+        // As configuration maps are updated: file -> ..data/file, ..data -> ..1.
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for number in ["..1", "..2"] {
+            std::fs::create_dir(at(number)).unwrap();
+            std::fs::write(at(number).join("compose.yaml"), number).unwrap();
+        }
+        std::os::unix::fs::symlink("..1", at("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/compose.yaml", at("compose.yaml")).unwrap();
+        let mut watch = Watch::new().unwrap();
+        let file = at("compose.yaml");
+        assert!(watch.files([&file]).unwrap());
+        for next in ["..2", "..1"] {
+            std::os::unix::fs::symlink(next, at("..fresh")).unwrap();
+            std::fs::rename(at("..fresh"), at("..data")).unwrap();
+            assert!(change(&mut watch).await, "swapped to {next}");
+            assert!(watch.files([&file]).unwrap(), "another folder is watched");
+            assert!(!watch.files([&file]).unwrap());
+            std::fs::write(at(next).join("compose.yaml"), "written").unwrap();
+            assert!(change(&mut watch).await, "written in {next}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_moved_away_and_back_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("env")).unwrap();
+        let files = [at("compose.yaml"), at("env/a.env")];
+        for file in &files {
+            std::fs::write(file, "1").unwrap();
+        }
+        let mut watch = Watch::new().unwrap();
+        watch.files(&files).unwrap();
+        std::fs::rename(at("env"), at("away")).unwrap();
+        assert!(change(&mut watch).await, "moved away");
+        watch.files(&files).unwrap();
+        // What is elsewhere now is none of ours.
+        std::fs::write(at("away/a.env"), "2").unwrap();
+        std::fs::rename(at("away"), at("env")).unwrap();
+        assert!(change(&mut watch).await, "moved back");
+        assert!(watch.files(&files).unwrap());
+        std::fs::write(at("env/a.env"), "3").unwrap();
+        assert!(change(&mut watch).await, "written after that");
+        // Made anew, with nothing between.
+        std::fs::rename(at("env"), at("away")).unwrap();
+        std::fs::create_dir(at("env")).unwrap();
+        assert!(change(&mut watch).await);
+        assert!(watch.files(&files).unwrap());
+        std::fs::write(at("env/a.env"), "4").unwrap();
+        assert!(change(&mut watch).await, "written in the new one");
     }
 }

@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -22,12 +22,27 @@ use super::scan::{Kind, Stamp};
 /// The name of what is being written. One at a time in each container.
 const FRESH: &str = ".rcompose-sync";
 
+/// A file up to this size is read into memory: one read and one write, and
+/// nothing else to ask the kernel for. Sources are many, and nearly all small.
+const SMALL: u64 = 128 << 10;
+
 /// The root of a container that is written to.
 #[derive(Debug)]
 pub struct Root<'fd> {
     root: BorrowedFd<'fd>,
     /// The folder that was used last: neighbours come one after the other.
-    last: Option<(PathBuf, OwnedFd)>,
+    last: Option<Folder>,
+    /// Content of the file at hand.
+    buffer: Vec<u8>,
+}
+
+/// A folder of a container.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Whose it is: so are new entries.
+    stat: Stat,
 }
 
 fn at<'p>(path: &'p Path) -> impl Fn(io::Error) -> io::Error + use<'p> {
@@ -41,7 +56,11 @@ fn kind(stat: &Stat) -> FileType {
 impl<'fd> Root<'fd> {
     /// Writes below this folder.
     pub fn new(root: BorrowedFd<'fd>) -> Self {
-        Self { root, last: None }
+        Self {
+            root,
+            last: None,
+            buffer: Vec::new(),
+        }
     }
 
     fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
@@ -62,18 +81,17 @@ impl<'fd> Root<'fd> {
     }
 
     /// The folder at a path; with `make`, what is missing of it is made.
-    fn folder(&mut self, path: &Path, make: bool) -> io::Result<&OwnedFd> {
-        if self.last.as_ref().is_none_or(|(known, _)| known != path) {
+    fn folder(&mut self, path: &Path, make: bool) -> io::Result<&Folder> {
+        if self.last.as_ref().is_none_or(|known| known.path != path) {
             let fd = match self.open(path) {
                 Err(Errno::NOENT) if make => self.make_folders(path)?,
                 other => other.map_err(|error| at(path)(error.into()))?,
             };
-            self.last = Some((path.to_owned(), fd));
+            let stat = rustix::fs::fstat(&fd)?;
+            let path = path.to_owned();
+            self.last = Some(Folder { path, fd, stat });
         }
-        match &self.last {
-            Some((_, fd)) => Ok(fd),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        self.last.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn make_folders(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -111,17 +129,25 @@ impl<'fd> Root<'fd> {
             // The root itself is there.
             return Ok(false);
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         let folder = self.folder(parent, true)?;
-        let there = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let there = match rustix::fs::statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(stat),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(at(target)(error.into())),
         };
-        let changed = match stamp.kind {
-            Kind::Folder => put_folder(folder, name, there.as_ref(), stamp, compare),
-            Kind::File => put_file(folder, name, there.as_ref(), source, compare),
-            Kind::Link => put_link(folder, name, there.as_ref(), source, compare),
+        let entry = Entry {
+            folder,
+            name,
+            there,
+            compare,
         };
+        let changed = match stamp.kind {
+            Kind::Folder => entry.put_folder(stamp),
+            Kind::File => entry.put_file(source, &mut buffer),
+            Kind::Link => entry.put_link(source),
+        };
+        self.buffer = buffer;
         match changed {
             Err(error) if error.kind() == io::ErrorKind::NotFound && Stamp::at(source).is_none() => Ok(false),
             other => other.map_err(at(target)),
@@ -153,7 +179,7 @@ impl<'fd> Root<'fd> {
             Kind::Folder => AtFlags::REMOVEDIR,
             Kind::File | Kind::Link => AtFlags::empty(),
         };
-        let removed = rustix::fs::unlinkat(folder, name, flags);
+        let removed = rustix::fs::unlinkat(&folder.fd, name, flags);
         if kind == Kind::Folder {
             // It may be the one at hand, or above it.
             self.last = None;
@@ -165,7 +191,7 @@ impl<'fd> Root<'fd> {
             Err(Errno::BUSY) if kind == Kind::File => {
                 let folder = self.folder(parent, false)?;
                 let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(folder, name, flags, Mode::empty())
+                rustix::fs::openat(&folder.fd, name, flags, Mode::empty())
                     .map_err(|error| at(target)(error.into()))?;
                 Ok(true)
             }
@@ -186,133 +212,190 @@ fn own(folder: &OwnedFd, name: &OsStr, as_of: &Stat) -> io::Result<()> {
     )?)
 }
 
-/// Whose a new entry is.
-fn owner(folder: &OwnedFd, there: Option<&Stat>) -> io::Result<Stat> {
-    match there {
-        Some(there) => Ok(*there),
-        None => Ok(rustix::fs::fstat(folder)?),
-    }
+/// One entry of a folder, about to be put there.
+struct Entry<'f> {
+    folder: &'f Folder,
+    name: &'f OsStr,
+    /// What has the name now.
+    there: Option<Stat>,
+    /// What is there with the same content is left alone.
+    compare: bool,
 }
 
-fn put_folder(
-    folder: &OwnedFd,
-    name: &OsStr,
-    there: Option<&Stat>,
-    stamp: &Stamp,
-    compare: bool,
-) -> io::Result<bool> {
-    let mode = Mode::from_raw_mode(stamp.mode);
-    match there {
-        Some(there) if kind(there) == FileType::Directory => {
-            if compare || there.st_mode & 0o7777 == stamp.mode {
+impl Entry<'_> {
+    /// Whose it will be.
+    fn owner(&self) -> &Stat {
+        self.there.as_ref().unwrap_or(&self.folder.stat)
+    }
+
+    fn put_folder(&self, stamp: &Stamp) -> io::Result<bool> {
+        let (folder, mode) = (&self.folder.fd, Mode::from_raw_mode(stamp.mode));
+        match &self.there {
+            Some(there) if kind(there) == FileType::Directory => {
+                if self.compare || there.st_mode & 0o7777 == stamp.mode {
+                    return Ok(false);
+                }
+            }
+            // A link to a folder is one, as far as its files are concerned.
+            Some(there) if kind(there) == FileType::Symlink => return Ok(false),
+            Some(_) => {
+                return Err(io::Error::other("cannot replace what is not a directory by one"));
+            }
+            None => {
+                rustix::fs::mkdirat(folder, self.name, Mode::from_raw_mode(0o700))?;
+                own(folder, self.name, self.owner())?;
+            }
+        }
+        rustix::fs::chmodat(folder, self.name, mode, AtFlags::empty())?;
+        Ok(true)
+    }
+
+    fn put_file(&self, source: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let content = File::from(rustix::fs::open(source, flags, Mode::empty())?);
+        let stat = rustix::fs::fstat(&content)?;
+        if kind(&stat) != FileType::RegularFile {
+            // It has just been replaced: there will be news of it.
+            return Ok(false);
+        }
+        let mut content = Content::read(content, &stat, buffer)?;
+        if let Some(there) = &self.there {
+            if kind(there) == FileType::Directory {
+                return Err(io::Error::other("cannot replace a directory by a file"));
+            }
+            let alike = kind(there) == FileType::RegularFile
+                && there.st_size == stat.st_size
+                && there.st_mode & 0o7777 == stat.st_mode & 0o7777;
+            if self.compare && alike && self.has(&mut content)? {
                 return Ok(false);
             }
         }
-        // A link to a folder is one, as far as its files are concerned.
-        Some(there) if kind(there) == FileType::Symlink => return Ok(false),
-        Some(_) => {
-            return Err(io::Error::other("cannot replace what is not a directory by one"));
+        let written = self.write(&mut content, &stat);
+        if written.is_err() {
+            let _ = clear(&self.folder.fd);
         }
-        None => {
-            rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o700))?;
-            own(folder, name, &owner(folder, None)?)?;
-        }
+        written.map(|()| true)
     }
-    rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?;
-    Ok(true)
-}
 
-fn put_file(
-    folder: &OwnedFd,
-    name: &OsStr,
-    there: Option<&Stat>,
-    source: &Path,
-    compare: bool,
-) -> io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut content = File::from(rustix::fs::open(source, flags, Mode::empty())?);
-    let stat = rustix::fs::fstat(&content)?;
-    if kind(&stat) != FileType::RegularFile {
-        // It has just been replaced: there will be news of it.
-        return Ok(false);
-    }
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    if let Some(there) = there {
-        if kind(there) == FileType::Directory {
-            return Err(io::Error::other("cannot replace a directory by a file"));
-        }
-        let alike = kind(there) == FileType::RegularFile
-            && there.st_size == stat.st_size
-            && there.st_mode & 0o7777 == stat.st_mode & 0o7777;
-        if compare && alike && same(folder, name, &mut content)? {
-            return Ok(false);
-        }
-    }
-    // What a killed process may have left.
-    clear(folder)?;
-    let owner = owner(folder, there)?;
-    let write = || -> io::Result<()> {
+    fn write(&self, content: &mut Content<'_>, stat: &Stat) -> io::Result<()> {
+        let (folder, owner) = (&self.folder.fd, self.owner());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut fresh = File::from(rustix::fs::openat(
-            folder,
-            FRESH,
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?);
-        io::Seek::rewind(&mut &content)?;
-        io::copy(&mut &content, &mut fresh)?;
+        let open = || rustix::fs::openat(folder, FRESH, flags, Mode::from_raw_mode(0o600));
+        let mut fresh = File::from(match open() {
+            // A killed process has left it.
+            Err(Errno::EXIST) => {
+                clear(folder)?;
+                open()?
+            }
+            other => other?,
+        });
+        content.write(&mut fresh)?;
         let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
         rustix::fs::fchown(&fresh, Some(user), Some(group))?;
         // After the owner, whose change takes set-user-ID away.
-        rustix::fs::fchmod(&fresh, mode)?;
-        rustix::fs::futimens(&fresh, &times(&stat))?;
-        match rustix::fs::renameat(folder, FRESH, folder, name) {
+        rustix::fs::fchmod(&fresh, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        rustix::fs::futimens(&fresh, &times(stat))?;
+        match rustix::fs::renameat(folder, FRESH, folder, self.name) {
             Ok(()) => Ok(()),
             // A file is mounted there: it is written in place.
             Err(Errno::BUSY) => {
                 let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut there = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
-                io::Seek::rewind(&mut &content)?;
-                io::copy(&mut &content, &mut there)?;
+                let mut there = File::from(rustix::fs::openat(folder, self.name, flags, Mode::empty())?);
+                content.write(&mut there)?;
                 clear(folder)
             }
             Err(error) => Err(error.into()),
         }
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = clear(folder);
     }
-    written.map(|()| true)
+
+    /// Whether the file that is there has this content.
+    fn has(&self, content: &mut Content<'_>) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mut there = File::from(rustix::fs::openat(
+            self.folder.fd.as_fd(),
+            self.name,
+            flags,
+            Mode::empty(),
+        )?);
+        let mut small: &[u8];
+        let content: &mut dyn io::Read = match content {
+            Content::Small(bytes) => {
+                small = bytes;
+                &mut small
+            }
+            Content::Large(file) => file,
+        };
+        let mut buffers = ([0_u8; 16 << 10], [0_u8; 16 << 10]);
+        loop {
+            let length = content.read(&mut buffers.0)?;
+            let expected = buffers.0.get(..length).unwrap_or_default();
+            let found = buffers.1.get_mut(..length).unwrap_or_default();
+            match there.read_exact(found) {
+                Ok(()) if found == expected => {}
+                Ok(()) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            if length == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn put_link(&self, source: &Path) -> io::Result<bool> {
+        let folder = &self.folder.fd;
+        let leads = rustix::fs::readlink(source, Vec::new())?;
+        if let Some(there) = &self.there {
+            if kind(there) == FileType::Directory {
+                return Err(io::Error::other("cannot replace a directory by a link"));
+            }
+            if self.compare
+                && kind(there) == FileType::Symlink
+                && rustix::fs::readlinkat(folder, self.name, Vec::new())? == leads
+            {
+                return Ok(false);
+            }
+        }
+        clear(folder)?;
+        rustix::fs::symlinkat(&leads, folder, FRESH)?;
+        let placed = own(folder, OsStr::new(FRESH), self.owner())
+            .and_then(|()| Ok(rustix::fs::renameat(folder, FRESH, folder, self.name)?));
+        if placed.is_err() {
+            let _ = clear(folder);
+        }
+        placed.map(|()| true)
+    }
 }
 
-fn put_link(
-    folder: &OwnedFd,
-    name: &OsStr,
-    there: Option<&Stat>,
-    source: &Path,
-    compare: bool,
-) -> io::Result<bool> {
-    let leads = rustix::fs::readlink(source, Vec::new())?;
-    if let Some(there) = there {
-        if kind(there) == FileType::Directory {
-            return Err(io::Error::other("cannot replace a directory by a link"));
+/// What a file is to have in it.
+enum Content<'b> {
+    Small(&'b [u8]),
+    Large(File),
+}
+
+impl<'b> Content<'b> {
+    fn read(mut file: File, stat: &Stat, buffer: &'b mut Vec<u8>) -> io::Result<Self> {
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > SMALL {
+            return Ok(Self::Large(file));
         }
-        if compare
-            && kind(there) == FileType::Symlink
-            && rustix::fs::readlinkat(folder, name, Vec::new())? == leads
-        {
-            return Ok(false);
+        buffer.clear();
+        // Room for one more byte: the read that ends it has somewhere to go.
+        buffer.reserve(usize::try_from(size).unwrap_or_default() + 1);
+        file.read_to_end(buffer)?;
+        Ok(Self::Small(buffer))
+    }
+
+    /// Writes all of it.
+    fn write(&mut self, to: &mut File) -> io::Result<()> {
+        match self {
+            Self::Small(bytes) => to.write_all(bytes),
+            Self::Large(file) => {
+                file.rewind()?;
+                io::copy(file, to).map(|_| ())
+            }
         }
     }
-    clear(folder)?;
-    rustix::fs::symlinkat(&leads, folder, FRESH)?;
-    let placed = own(folder, OsStr::new(FRESH), &owner(folder, there)?)
-        .and_then(|()| Ok(rustix::fs::renameat(folder, FRESH, folder, name)?));
-    if placed.is_err() {
-        let _ = clear(folder);
-    }
-    placed.map(|()| true)
 }
 
 fn clear(folder: &OwnedFd) -> io::Result<()> {
@@ -332,27 +415,6 @@ fn times(stat: &Stat) -> Timestamps {
             tv_sec: stat.st_mtime,
             tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
         },
-    }
-}
-
-/// Whether a file has this content.
-fn same(folder: &OwnedFd, name: &OsStr, content: &mut File) -> io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut there = File::from(rustix::fs::openat(folder.as_fd(), name, flags, Mode::empty())?);
-    let mut buffers = ([0_u8; 16 << 10], [0_u8; 16 << 10]);
-    loop {
-        let length = content.read(&mut buffers.0)?;
-        let expected = buffers.0.get(..length).unwrap_or_default();
-        let found = buffers.1.get_mut(..length).unwrap_or_default();
-        match there.read_exact(found) {
-            Ok(()) if found == expected => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        if length == 0 {
-            return Ok(true);
-        }
     }
 }
 

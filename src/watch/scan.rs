@@ -69,6 +69,20 @@ impl Stamp {
         })
     }
 
+    /// The same, and in doubt: a file that was written again within one tick of
+    /// the clock, to the same size, has the stamp it had before.
+    pub fn doubted(self) -> Self {
+        Self {
+            modified: i64::MIN,
+            ..self
+        }
+    }
+
+    /// Whether only the content itself can tell.
+    pub fn is_doubted(&self) -> bool {
+        self.modified == i64::MIN
+    }
+
     /// The stamp of what is at a path now, links not followed; `None` when
     /// there is nothing that can be copied.
     pub fn at(path: &Path) -> Option<Self> {
@@ -150,6 +164,9 @@ mod tests {
             .unwrap();
         fs::rename(root.join("new"), root.join("a/f")).unwrap();
         assert_ne!(scan(&rule).unwrap(), first);
+        let stamp = Stamp::at(&root.join("a/f")).unwrap();
+        assert!(stamp.doubted().is_doubted() && !stamp.is_doubted());
+        assert_ne!(stamp.doubted(), stamp);
         let missing = Rule::new(root.join("nothing"), &[], &[], vec![]);
         assert!(scan(&missing).unwrap().is_empty());
     }

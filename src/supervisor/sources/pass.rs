@@ -76,6 +76,22 @@ struct Watched {
     applied: BTreeMap<String, Files>,
 }
 
+impl Watched {
+    /// Something happened to a file that looks as before: what containers have
+    /// of it is to be compared.
+    fn doubt(&mut self, relative: &Path) {
+        if !self.setup.copies {
+            // What is only counted has no content to compare.
+            return;
+        }
+        for has in self.applied.values_mut() {
+            if let Some(stamp) = has.get_mut(relative) {
+                *stamp = stamp.doubted();
+            }
+        }
+    }
+}
+
 /// What a pass did for one rule.
 #[derive(Debug, Default)]
 pub(super) struct Done {
@@ -206,6 +222,7 @@ impl Work {
                     continue;
                 };
                 let there = Stamp::at(path);
+                let before = watched.now.get(relative).copied();
                 if there.is_none_or(|stamp| stamp.kind != Kind::Folder) {
                     // With all that was below it.
                     let below: Vec<PathBuf> = watched
@@ -225,6 +242,9 @@ impl Work {
                     }
                     Some(stamp) if watched.rule.verdict(path) == Verdict::Taken => {
                         watched.now.insert(relative.to_owned(), stamp);
+                        if before == Some(stamp) && stamp.kind == Kind::File {
+                            watched.doubt(relative);
+                        }
                     }
                     _ => {}
                 }
@@ -451,7 +471,7 @@ fn apply(
         }
         Difference::Here(relative, stamp) => {
             let target = setup.target(relative);
-            let known = has.contains_key(relative);
+            let known = has.get(relative).is_some_and(|stamp| !stamp.is_doubted());
             if put.contains(&target) {
                 return Ok(true);
             }
