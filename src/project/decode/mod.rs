@@ -20,7 +20,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use connections::fixed_addresses;
-pub(super) use known::{is_device_permissions, is_interface_name, is_this_platform};
+pub(super) use known::{is_device_permissions, is_interface_name, is_this_platform, mac_address};
 use reader::Reader;
 pub(super) use reader::plain;
 use service::service;
