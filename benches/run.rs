@@ -1,9 +1,10 @@
 //! How long `run` of a static `true` takes, as a whole process: ours, crun's and
 //! runc's where they are installed, and the kernel's floor by a C program, in
 //! one run: `cargo bench --bench run` (as root; `-- --quick` for fewer rounds).
-//! With `-- --many`, how long each of 1,000 containers of ours takes to come up
-//! that go on running, the first and the last of them, and 50 started by one
-//! and by two at a time.
+//! With `-- --many`, how long each of 1,000 containers takes to come up that go
+//! on running, the first and the last of them, beside the kernel's floor (the
+//! same program, with a cgroup in every hierarchy), and 50 started by one and by
+//! two at a time.
 //!
 //! The rounds go through all of them in turn, so that a machine whose speed
 //! drifts drifts for all; best and median are printed. crun refuses machines
@@ -151,6 +152,10 @@ fn many(folder: &Path) -> Result<()> {
         times.push(begin.elapsed());
     }
     end(ALL);
+    let below = match floor(folder)? {
+        Some(floor) => many_of_the_floor(&floor, folder, ALL)?,
+        None => Vec::new(),
+    };
     let median = |times: &[Duration]| {
         let mut times = times.to_vec();
         times.sort();
@@ -159,12 +164,13 @@ fn many(folder: &Path) -> Result<()> {
             .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
     };
     for begin in [0, ALL / 4, ALL / 2, ALL - 100] {
-        let some = times.get(begin..begin + 100).unwrap_or_default();
+        let some = |times: &[Duration]| median(times.get(begin..begin + 100).unwrap_or_default());
         println!(
-            "containers {:4} to {:4}: {:6.2} ms each (median)",
+            "containers {:4} to {:4}: {:6.2} ms each (median), floor {:6.2}",
             begin + 1,
             begin + 100,
-            median(some)
+            some(&times),
+            some(&below)
         );
     }
     for workers in [1, 2] {
@@ -191,6 +197,40 @@ fn many(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As many containers by the C program alone; how long each took.
+fn many_of_the_floor(floor: &Path, folder: &Path, count: usize) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    let mut processes = Vec::new();
+    let number = folder.join("number");
+    let mut fine = true;
+    for name in 0..count {
+        let begin = Instant::now();
+        let status = Command::new(floor)
+            .arg(folder.join("rootfs"))
+            .arg("/bin/sleep")
+            .arg(name.to_string())
+            .arg(&number)
+            .status()?;
+        times.push(begin.elapsed());
+        if !status.success() {
+            fine = false;
+            break;
+        }
+        let pid = fs::read_to_string(&number)?.parse()?;
+        processes.push(nix::unistd::Pid::from_raw(pid));
+    }
+    for process in processes {
+        let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+    }
+    for name in 0..times.len() {
+        Command::new(floor).arg("--end").arg(name.to_string()).status()?;
+    }
+    if !fine {
+        return Err("the floor does not start".into());
+    }
+    Ok(times)
 }
 
 fn find(name: &str) -> Option<std::path::PathBuf> {

@@ -13,7 +13,8 @@ use support::stack::{Foreground, Process, Role, kill};
 
 /// Rounds of the random test. `RCOMPOSE_KILL_ROUNDS=1000` does more of them, with
 /// no limit of time; `RCOMPOSE_KILL_SEED`, which every run prints, repeats one as
-/// far as the machine lets it.
+/// far as the machine lets it. `RCOMPOSE_KILL_RUNTIME` is another OCI runtime that
+/// one of the services is run by.
 const ROUNDS: u32 = 100;
 /// No further round is begun after this, unless the number was chosen.
 const BUDGET: Duration = Duration::from_secs(170);
@@ -22,6 +23,7 @@ const BUDGET: Duration = Duration::from_secs(170);
 /// condition, restart policies, replicas, an anonymous volume, a user of its
 /// own, an init process, and one that ends.
 fn stack(image: &str, greeting: &str) -> String {
+    let runtime = std::env::var("RCOMPOSE_KILL_RUNTIME").unwrap_or_else(|_| "runc".to_owned());
     format!(
         r#"name: shop
 services:
@@ -40,6 +42,7 @@ services:
     image: {image}
     command: [sh, -c, "trap 'exit 0' TERM; test -e /data/row || echo first > /data/row; touch /tmp/ready; while :; do sleep 1 & wait $$!; done"]
     volumes: ["data:/data", "/scratch"]
+    runtime: {runtime}
     networks: [back]
     restart: always
     healthcheck: {{test: [CMD, test, -e, /tmp/ready], interval: 300ms}}
@@ -49,6 +52,7 @@ services:
     init: true
     user: "1000:1000"
     networks: [front]
+    volumes: ["memory:/memory"]
     environment: {{GREETING: {greeting}}}
     restart: unless-stopped
     deploy:
@@ -64,6 +68,8 @@ networks:
     internal: true
 volumes:
   data:
+  memory:
+    driver_opts: {{type: tmpfs, device: tmpfs, o: size=1m}}
 "#
     )
 }

@@ -38,6 +38,8 @@ pub(super) struct Painter {
     timestamps: bool,
     width: usize,
     given: BTreeMap<String, Style>,
+    /// The prefix that was used last, and whose it is: most lines have it.
+    last: (String, String),
 }
 
 impl Painter {
@@ -59,6 +61,7 @@ impl Painter {
             timestamps,
             width,
             given: BTreeMap::new(),
+            last: Default::default(),
         }
     }
 
@@ -70,14 +73,19 @@ impl Painter {
             timestamps,
             width: 0,
             given: BTreeMap::new(),
+            last: Default::default(),
         }
     }
 
     /// The prefix of a container's lines.
-    fn prefix(&mut self, label: &str) -> String {
-        if !self.prefixed {
-            return String::new();
+    fn prefix(&mut self, label: &str) -> &str {
+        if self.prefixed && (self.last.0 != label || self.last.1.is_empty()) {
+            self.last = (label.to_owned(), self.new_prefix(label));
         }
+        &self.last.1
+    }
+
+    fn new_prefix(&mut self, label: &str) -> String {
         self.width = self.width.max(label.len());
         let next = COLORS
             .get(self.given.len() % COLORS.len())
@@ -91,7 +99,7 @@ impl Painter {
     /// One entry of a log as it is printed; a partial line continues the last one.
     pub(super) fn paint(&mut self, label: &str, entry: &Entry, fresh: bool, to: &mut String) {
         if fresh {
-            to.push_str(&self.prefix(label));
+            to.push_str(self.prefix(label));
             if self.timestamps {
                 to.push_str(&format_time(entry.time));
                 to.push(' ');
@@ -115,18 +123,19 @@ struct Source {
 }
 
 impl Source {
-    /// The next record that lies in the span; `None` at the present end.
-    fn next(&mut self, span: Span) -> Option<Entry> {
+    /// Reads the next record that lies in the span; whether there is one before
+    /// the present end.
+    fn next(&mut self, span: Span, entry: &mut Entry) -> bool {
         // A log that cannot be read has nothing to say.
-        while let Ok(Some(entry)) = self.reader.next() {
+        while let Ok(true) = self.reader.read(entry) {
             if span.until.is_some_and(|until| entry.time > until) {
-                return None;
+                return false;
             }
             if span.since.is_none_or(|since| entry.time >= since) {
-                return Some(entry);
+                return true;
             }
         }
-        None
+        false
     }
 }
 
@@ -214,9 +223,10 @@ impl Follow {
     /// Hands everything that the logs have gained to `print`, in pieces.
     pub(super) fn drain(&mut self, mut print: impl FnMut(&str)) {
         let mut text = String::new();
+        let mut entry = Entry::empty();
         for source in self.sources.values_mut() {
             loop {
-                while let Some(entry) = source.next(self.span) {
+                while source.next(self.span, &mut entry) {
                     self.painter.paint(&source.label, &entry, source.fresh, &mut text);
                     source.fresh = !entry.partial;
                     if text.len() >= BATCH {
@@ -237,9 +247,10 @@ impl Follow {
 
     /// Hands every entry that the logs have gained to `take`, log by log.
     pub(super) fn entries(&mut self, mut take: impl FnMut(&Entry, bool)) {
+        let mut entry = Entry::empty();
         for source in self.sources.values_mut() {
             loop {
-                while let Some(entry) = source.next(self.span) {
+                while source.next(self.span, &mut entry) {
                     take(&entry, source.fresh);
                     source.fresh = !entry.partial;
                 }
@@ -254,7 +265,8 @@ impl Follow {
     pub(super) fn drain_by_time(&mut self, terminal: &Terminal) {
         let mut heads: BTreeMap<(u64, String), Entry> = BTreeMap::new();
         for (id, source) in &mut self.sources {
-            if let Some(entry) = source.next(self.span) {
+            let mut entry = Entry::empty();
+            if source.next(self.span, &mut entry) {
                 heads.insert((entry.time, id.clone()), entry);
             }
         }
@@ -266,20 +278,19 @@ impl Follow {
             loop {
                 self.painter.paint(&source.label, &entry, source.fresh, &mut text);
                 source.fresh = !entry.partial;
-                let Some(next) = source.next(self.span) else {
-                    break;
-                };
-                // A line in pieces stays together.
-                if entry.partial || heads.keys().next().is_none_or(|(time, _)| next.time <= *time) {
-                    entry = next;
-                    continue;
+                if text.len() >= BATCH {
+                    terminal.out(&text);
+                    text.clear();
                 }
-                heads.insert((next.time, id), next);
-                break;
-            }
-            if text.len() >= BATCH {
-                terminal.out(&text);
-                text.clear();
+                let partial = entry.partial;
+                if !source.next(self.span, &mut entry) {
+                    break;
+                }
+                // A line in pieces stays together.
+                if !partial && heads.keys().next().is_some_and(|(time, _)| entry.time > *time) {
+                    heads.insert((entry.time, id), entry);
+                    break;
+                }
             }
         }
         if !text.is_empty() {

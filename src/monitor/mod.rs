@@ -26,9 +26,11 @@
 //! container's cgroup. It knows nothing of stacks.
 //!
 //! Small on purpose: one of it is there for each container. Buffers grow only
-//! when a container prints. After a second without anything to do it gives the
-//! pages of its executable back that it has run through: some 90 KiB of its own
-//! and 270 KiB of the file's stay resident.
+//! when a container prints; while it prints faster than that is read, they and
+//! its pipes are large, so that the two do not wait for each other at every
+//! turn. After a second without anything to do all that is given back, and the
+//! pages of its executable that it has run through: some 90 KiB of its own and
+//! 270 KiB of the file's stay resident.
 //!
 //! Weak: killed with SIGKILL it takes the container with it (the kernel sends
 //! process 1 SIGKILL), and at most a twentieth of a second of an unfinished line

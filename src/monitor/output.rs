@@ -14,6 +14,15 @@ use crate::runtime::now;
 /// How much is read at once.
 const BUFFER: usize = 32 << 10;
 
+/// How much is read at once while a container prints faster than that is read,
+/// and how much the kernel holds for us then. A pipe of the usual 64 KiB makes
+/// the container and us wait for each other all the time.
+const FLOOD_BUFFER: usize = 128 << 10;
+const FLOOD_PIPE: usize = 1 << 20;
+
+/// What a pipe has from the kernel (pipe(7)).
+const USUAL_PIPE: usize = 64 << 10;
+
 /// How often one stream is read before the others get their turn.
 const TURNS: usize = 8;
 
@@ -121,7 +130,7 @@ impl Output {
                     let bytes = self.buffer.get(..length).unwrap_or_default();
                     log.feed(*stream, bytes, now());
                     clients.tell(*stream, bytes);
-                    if length < BUFFER {
+                    if length < self.buffer.len() {
                         return Progress::More;
                     }
                 }
@@ -131,7 +140,23 @@ impl Output {
                 Err(_) => return Progress::Ended,
             }
         }
+        // Every buffer was full.
+        if self.buffer.len() < FLOOD_BUFFER {
+            self.buffer = vec![0; FLOOD_BUFFER];
+            // A terminal is none, and one that many pipes have drained stays small.
+            let _ = rustix::pipe::fcntl_setpipe_size(&*file, FLOOD_PIPE);
+        }
         Progress::More
+    }
+
+    /// Gives the memory back that output has taken, ours and the kernel's.
+    pub(super) fn rest(&mut self) {
+        if self.buffer.len() > BUFFER {
+            for (_, file) in &self.streams {
+                let _ = rustix::pipe::fcntl_setpipe_size(file, USUAL_PIPE);
+            }
+        }
+        self.buffer = Vec::new();
     }
 
     /// Closes the streams of these numbers.

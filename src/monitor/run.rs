@@ -153,6 +153,7 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         Some(stub) => Stage::Cloned {
             stub,
             blueprint: Handed::Sealed(blueprint.as_fd()),
+            early: false,
         },
         None => Stage::Executed {
             executable: executable.as_fd(),
@@ -338,6 +339,9 @@ impl Monitor {
         loop {
             let ready = self.wait();
             if ready.nothing {
+                self.output.rest();
+                self.log.rest();
+                process::give_back_memory();
                 memory::drop_clean_pages();
                 self.resting = true;
                 continue;

@@ -158,6 +158,21 @@ impl Folder {
         Ok(Held { _lock: lock })
     }
 
+    /// Fails while a command makes the container: its process is there then, and
+    /// has not come into its own root yet.
+    pub(super) fn is_made(&self) -> Result<(), OciError> {
+        let lock = self.open()?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
+            // `start` and `delete` hold it, too.
+            Err(rustix::io::Errno::WOULDBLOCK) if !bundle::waits(&self.path) => Err(OciError::Status {
+                command: "exec in",
+                id: self.id.clone(),
+                status: Status::Creating.name(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn try_lock(&self) -> Result<Option<Held>, OciError> {
         let lock = self.open()?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -20,6 +20,7 @@ use crate::sys::process as own;
 /// `exec`.
 pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let container = Container::named(invocation)?;
+    container.folder.is_made()?;
     match container.status {
         Status::Running | Status::Created => {}
         Status::Paused if invocation.has("ignore-paused") => {}

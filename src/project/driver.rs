@@ -37,7 +37,7 @@ fn nearest(key: &str, names: &[&'static str]) -> Option<&'static str> {
         let whole = strsim::damerau_levenshtein(key, name);
         whole.min(strsim::damerau_levenshtein(&last(key), &last(name)))
     };
-    let near = names.iter().map(|name| (distance(&name), *name));
+    let near = names.iter().map(|name| (distance(name), *name));
     near.filter(|(distance, _)| *distance <= 2)
         .min()
         .map(|(_, name)| name)

@@ -364,7 +364,7 @@ mod tests {
             ("local", "mode", "non-blocking"),
             ("local", "tag", "x"),
             ("json-file", "syslog-address", "udp://a"),
-            ("json-file", "labels-regex", "^a"),
+            ("json-file", "labels-regex", "("),
             ("syslog", "max-size", "1m"),
             ("syslog", "cache-compress", "true"),
             ("syslog", "syslog-address", "tcp+tls://a:1"),

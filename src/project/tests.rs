@@ -413,7 +413,11 @@ fn network_modes() {
         NetworkMode::Service("b".into())
     );
     assert!(project.services["a"].depends_on["b"].restart, "implied");
-    assert!(complaint("network_mode: 'container:x'").contains("is not supported"));
+    assert_eq!(
+        service("network_mode: 'container:x'").network_mode,
+        NetworkMode::Container("x".into())
+    );
+    assert!(complaint("network_mode: bridge").contains("is not supported"));
     assert!(complaint("network_mode: 'service:a'").contains("dependency cycle detected: a -> a"));
     assert!(complaint("network_mode: 'service:c'").contains("depends on undefined service \"c\""));
     assert!(complaint("network_mode: host\nports: ['80:80']").contains("cannot be published"));
@@ -462,12 +466,12 @@ fn what_cannot_be_run_is_refused_and_config_shows_it() {
     }
     // One refusal does not hide the others, nor the errors beside it.
     let both = complaints(
-        "services:\n  a:\n    runtime: kata\n    isolation: hyperv\n    image: i\n    restart: sometimes\n",
+        "services:\n  a:\n    cpu_count: 2\n    isolation: hyperv\n    image: i\n    restart: sometimes\n",
     );
     assert_eq!(
         both,
         [
-            "3:5 services.a.runtime: \"kata\" is not supported: containers run on the built-in runtime, which stands for `runc`",
+            "3:5 services.a.cpu_count is not supported: it is for Windows containers",
             "4:5 services.a.isolation: \"hyperv\" is not supported: it is for Windows containers",
             "6:14 services.a.restart: invalid restart policy \"sometimes\"",
         ]
@@ -736,7 +740,7 @@ fn resources_are_checked() {
         ("volumes: {vol: {driver: nfs}}", "\"nfs\" is not supported"),
         (
             "volumes: {vol: {driver_opts: {o: x}}}",
-            "volumes.vol.driver_opts is not supported",
+            "volumes.vol.driver_opts: missing required option: \"device\"",
         ),
         (
             "volumes: {vol: {external: true, driver: local}}",

@@ -145,6 +145,16 @@ pub static TABLE: &[Unsupported] = &[
         "links need a network that both containers are on",
     ),
     no(
+        "services.*.mac_address",
+        Within(no_networks),
+        "conflicting options: mac-address and the network mode",
+    ),
+    no(
+        "services.*.mac_address",
+        Within(differs_on_main_network),
+        "the address of its main network, the one with the highest priority, should have the same value",
+    ),
+    no(
         "services.*.network_mode",
         Text(foreign_network),
         "use `none`, `host`, `service:NAME`, `container:NAME`, or `networks`",
@@ -393,6 +403,18 @@ fn isolated_with_a_way_out(driver_opts: &Node, network: &Node) -> bool {
     let isolated = super::BridgeOptions::of(&options(driver_opts))
         .is_ok_and(|options| options.gateway.contains(&super::GatewayMode::Isolated));
     isolated && network.get("internal").and_then(Node::as_bool) != Some(true)
+}
+
+fn differs_on_main_network(mac: &Node, service: &Node) -> bool {
+    let networks = service.get("networks").into_iter().flat_map(Node::entries);
+    let priority = |node: &Node| match node.get("priority").map(|node| &node.value) {
+        Some(Value::Int(number)) => *number,
+        _ => 0,
+    };
+    let main = networks.min_by_key(|(key, node)| (std::cmp::Reverse(priority(node)), *key));
+    let address = |node: &Node| super::decode::mac_address(node.as_text()?);
+    let own = main.and_then(|(_, node)| address(node.get("mac_address")?));
+    own.is_some() && own != address(mac)
 }
 
 fn names_a_host(node: &Node, service: &Node) -> bool {

@@ -34,8 +34,8 @@ use super::request::Rootfs;
 use super::seccomp::{self, SeccompPolicy};
 use super::spec::SpecError;
 use super::start::{filter, layout};
-use crate::sys::fd;
 use crate::sys::stub::{self, Stub};
+use crate::sys::{fd, pidfd};
 
 /// Name of the socket on which `start` is waited for, in the state folder.
 const START: &str = "start.sock";
@@ -240,20 +240,11 @@ fn create_in(
         hooks,
         links,
     } = plan;
-    let (cgroup, warnings) = match Cgroup::create_at(layout()?, &cgroup, resources.as_ref()) {
-        Err(error @ super::cgroup::CgroupError::NotEmpty(_)) => {
-            // Not ours: it must not be killed with what we clear up.
-            fixed.cgroup = Cgroup::default();
-            return Err(error.into());
-        }
-        other => other?,
-    };
-    fixed.cgroup = cgroup.clone();
-    let mut warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+    // Its folders are known before they are made.
     blueprint.cgroups = if blueprint.namespaces.cgroup {
-        cgroup.view()
+        fixed.cgroup.view()
     } else {
-        cgroup.view_of_host()
+        fixed.cgroup.view_of_host()
     };
     let mut held = Vec::new();
     open_beforehand(&mut blueprint, request.state_folder, &mut held)?;
@@ -276,6 +267,8 @@ fn create_in(
         Some(stub) => Stage::Cloned {
             stub,
             blueprint: Handed::Known(&blueprint),
+            // Devices are given to a network namespace that is there.
+            early: links.is_empty(),
         },
         None => {
             file = order::write(&blueprint).map_err(failed("write order of"))?;
@@ -293,9 +286,10 @@ fn create_in(
     )
     .map_err(|error| failed("make socket for")(error.into()))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let child = Launch {
+    let early = matches!(stage, Stage::Cloned { early: true, .. });
+    let launch = Launch {
         namespaces: &blueprint.namespaces,
-        cgroup: &cgroup,
+        cgroup: &fixed.cgroup.clone(),
         stage,
         report: inner.as_fd(),
         control: report.as_fd(),
@@ -305,8 +299,35 @@ fn create_in(
         passed: held.iter().map(|fd| fd.as_fd()).collect(),
         preserved: request.preserved,
         outlives: request.outlives,
-    }
-    .make()?;
+    };
+    let mut launched = None;
+    let made_cgroup = Cgroup::create_at(layout()?, &cgroup, resources.as_ref(), |_| {
+        launched = early.then(|| launch.make());
+    });
+    let (cgroup, warnings) = match made_cgroup {
+        Ok(made) => made,
+        Err(error) => {
+            if let Some(Ok(child)) = launched {
+                let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                let _ = rustix::process::waitid(
+                    rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+                    rustix::process::WaitIdOptions::EXITED,
+                );
+            }
+            if matches!(error, super::cgroup::CgroupError::NotEmpty(_)) {
+                // Not ours: it must not be killed with what we clear up.
+                fixed.cgroup = Cgroup::default();
+            }
+            return Err(error.into());
+        }
+    };
+    fixed.cgroup = cgroup.clone();
+    let mut warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+    let child = match launched {
+        Some(launched) => launched?,
+        None => launch.make()?,
+    };
+    drop(launch);
     drop(inner);
     drop(held);
     let id = ProcessId::of(child.pid).map_err(failed("open process of"))?;

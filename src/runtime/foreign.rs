@@ -14,10 +14,12 @@
 //!   config.json    the bundle
 //!   state/         its own, by --root
 //!   log.json       what went wrong in its last call
+//!   calls.lock     shared by all calls, as long as they last
 //! ```
 //!
 //! Whoever finds the folder after a kill can end what is in it
-//! ([`Foreign::sweep`]): `runtime.json` says how.
+//! ([`Foreign::sweep`]): `runtime.json` says how, and the lock when: a call
+//! outlives a caller that is killed, and may make something yet.
 //!
 //! Weak: what only our own runtime does is refused before (`host`): an init
 //! process, mounts of images and parts of volumes, a shared `/dev/shm`. A runtime
@@ -32,7 +34,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxNamespaceType, RootBuilder, Spec, User};
 use rustix::fs::{Mode, OFlags};
@@ -48,13 +50,16 @@ use super::init;
 use super::process::Process;
 use super::request::{Rootfs, RunRequest};
 use super::seccomp::{self, SeccompPolicy};
-use crate::store;
+use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::fd;
 use crate::sys::spawn::{Program, spawn};
 
 /// Between two looks at a call that may have come to something.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// In the folder of a container: held by every call.
+const CALLS: &str = "calls.lock";
 
 /// Another OCI runtime, and where its things for one container are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,9 +227,19 @@ impl Foreign {
         let Some(foreign) = store::read_record::<Self>(&folder.join("runtime.json"))? else {
             return Ok(());
         };
-        let ids = fs::read_dir(folder.join("state")).into_iter().flatten().flatten();
-        for id in ids.filter_map(|entry| entry.file_name().into_string().ok()) {
-            foreign.delete(&id);
+        let calls = folder.join(CALLS);
+        let deadline = Instant::now() + super::recover::PATIENCE;
+        loop {
+            // Before the look: what a call makes before its end is seen then.
+            let alone = Lock::try_take(&calls)?.is_some() || Instant::now() > deadline;
+            let ids = fs::read_dir(folder.join("state")).into_iter().flatten().flatten();
+            for id in ids.filter_map(|entry| entry.file_name().into_string().ok()) {
+                foreign.delete(&id);
+            }
+            if alone {
+                break;
+            }
+            std::thread::sleep(PAUSE);
         }
         let spec: Option<Spec> = store::read_record(&folder.join("config.json")).unwrap_or_default();
         if let Some(path) = spec.and_then(|spec| spec.linux().as_ref()?.cgroups_path().clone()) {
@@ -356,10 +371,15 @@ impl Foreign {
         let text = |word: &str| CString::new(word).map_err(|error| failed(error.into()));
         let argv: Vec<CString> = all.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
         let path = CString::new(self.program.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+        let calls = Lock::share(&self.folder.join(CALLS))
+            .map_err(|error| Failure::because(Step::Foreign, "lock", error.to_string()))?;
+        // Behind the standard ones: runtimes pass nothing of that on.
+        let mut all = fds.to_vec();
+        all.push(calls.as_fd());
         let pid = spawn(&Program {
             path: &path,
             argv: &argv,
-            fds,
+            fds: &all,
             new_session: true,
         })
         .map_err(failed)?;

@@ -66,7 +66,14 @@ pub(crate) enum Stage<'a> {
     },
     /// The process goes on as it is; only for a blueprint that
     /// [is alone](Blueprint::is_alone).
-    Cloned { stub: Stub, blueprint: Handed<'a> },
+    Cloned {
+        stub: Stub,
+        blueprint: Handed<'a>,
+        /// The process is made before its version 1 cgroups are: it joins them,
+        /// and makes its network namespace, by itself, once it has been told its
+        /// number. So the two go on beside each other.
+        early: bool,
+    },
 }
 
 /// Where the blueprint is.
@@ -100,7 +107,7 @@ impl Launch<'_> {
             None => {
                 let folder = self.unified()?;
                 clone::clone_process(
-                    self.namespaces.clone,
+                    self.namespaces.clone & !self.later(),
                     folder.as_ref().map(|fd| fd.as_fd()),
                     || self.become_init(true),
                 )
@@ -147,6 +154,14 @@ impl Launch<'_> {
                 ..
             } => Some(*blueprint),
             Stage::Cloned { .. } => None,
+        }
+    }
+
+    /// The namespaces that the process makes by itself.
+    fn later(&self) -> i32 {
+        match self.stage {
+            Stage::Cloned { early: true, .. } => libc::CLONE_NEWNET,
+            _ => 0,
         }
     }
 
@@ -308,18 +323,26 @@ impl Launch<'_> {
     /// In the new process: joins the cgroup and becomes the init stage. Its
     /// status, when that fails.
     fn become_init(&self, join: bool) -> i32 {
-        if let Err(failure) = self.prepare(join) {
+        let later = self.later() != 0;
+        if let Err(failure) = self.prepare(join && !later) {
             return self.tell(failure);
         }
         match &self.stage {
-            Stage::Cloned { stub, blueprint } => {
+            Stage::Cloned { stub, blueprint, .. } => {
                 let known = match blueprint {
                     Handed::Known(blueprint) => Some(*blueprint),
                     Handed::Sealed(_) => None,
                 };
                 let numbers = |fd: i32| usize::try_from(fd).unwrap_or(usize::MAX);
                 let passed: Vec<usize> = self.passed.iter().map(|fd| numbers(fd.as_raw_fd())).collect();
-                init::go_on(&self.given(), known, numbers(stub.as_raw_fd()), &passed)
+                let join = || self.join_cgroup(false);
+                let cloned = init::Cloned {
+                    blueprint: known,
+                    stub: numbers(stub.as_raw_fd()),
+                    passed: &passed,
+                    join: later.then_some(&join),
+                };
+                init::go_on(&self.given(), &cloned)
             }
             Stage::Executed { executable, .. } => {
                 let cloning = |error: io::Error| Failure::new(Step::Clone, "", &error);

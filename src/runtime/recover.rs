@@ -166,12 +166,15 @@ pub fn cleanup(
         Err(error) => return Err(error),
         Ok(layout) => {
             let place = Cgroup::locate(layout, cgroup)?;
-            if !place.remove_idle() {
+            if place.remove_idle() {
+                place.remove_above();
+                Ok(())
+            } else {
                 place
                     .kill(PATIENCE)
                     .map_err(|_| RuntimeError::Stuck(cgroup.display().to_string()))?;
+                place.remove()
             }
-            place.remove()
         }
     };
     store::remove_record(running_record)?;

@@ -42,7 +42,7 @@ networks: {a: {}, b: {}}
     for (fields, expected) in [
         (
             "    mac_address: 02:42:ac:11:65:43\n    networks: {default: {mac_address: 02:42:ac:11:65:44}}\n",
-            "services.web.mac_address: must have the same value as that of its main network default",
+            "services.web.mac_address is not supported: the address of its main network",
         ),
         (
             "    mac_address: 02:42:ac:11:65:43\n    network_mode: host\n",

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal};
+
 use super::{World, down, inside, refused, write};
 use crate::support::stack::{Role, kill};
 use crate::support::wait_for;
@@ -112,7 +114,11 @@ fn what_is_mounted_for_volumes_survives_no_kill() {
     let Some(world) = World::new() else { return };
     stack(&world);
     world.run(&["up", "-d"]).ok();
-    // The supervisor first: it would see the others end.
+    // Nobody sees the others end, nor brings the supervisor back.
+    for pid in world.of_role(Role::Monitor) {
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    }
     for role in [Role::Supervisor, Role::Monitor] {
         for pid in world.of_role(role) {
             kill(pid);

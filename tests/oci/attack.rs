@@ -122,6 +122,12 @@ fn our_binary_cannot_be_written() {
     }
     bundle.delete();
     assert_eq!(bundle.output(), "ready\n");
+    // `run` executes nothing before the program: that path leads to a stub.
+    for program in ["trap-door", "/proc/self/exe"] {
+        bundle.args(&[program, "--root", "/x", "list"]);
+        let said = bundle.run();
+        assert_eq!((said.code, said.out.as_str()), (126, ""), "{program}: {said:?}");
+    }
     let after = fs::metadata(program(&bundle.path(""))).unwrap();
     assert_eq!(
         (before.len(), before.mtime(), before.ctime()),

@@ -317,3 +317,20 @@ fn features_and_a_first_configuration() {
         "read-only\nrcompose\n"
     );
 }
+
+/// Its process is there before it has come into its own root and network.
+#[test]
+fn nothing_is_executed_in_a_container_that_is_being_made() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    // What `create` and `run` hold while they are at work.
+    let folder = fs::File::open(bundle.path("state").join(&bundle.id)).unwrap();
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = bundle.exec(&["true"]);
+    assert_eq!(said.code, 255, "{said:?}");
+    assert!(said.err.contains("creating"), "{said:?}");
+    drop(folder);
+    assert_eq!(bundle.exec(&["true"]).code, 0);
+    bundle.delete();
+}

@@ -40,6 +40,8 @@ mod reader;
 mod rotate;
 mod writer;
 
+use std::io::BufRead as _;
+
 pub use self::reader::{Entry, From, Reader};
 pub(super) use self::writer::Writer;
 
@@ -62,6 +64,15 @@ impl Stream {
             Self::Stderr => "stderr",
         }
     }
+}
+
+/// Where a line ends. The standard library's search goes by words, not bytes,
+/// and is reached by its buffered reading only.
+fn end_of_line(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let skipped = rest.skip_until(b'\n').ok()?;
+    let end = skipped.checked_sub(1)?;
+    (bytes.get(end) == Some(&b'\n')).then_some(end)
 }
 
 /// The length of a time as it is written.

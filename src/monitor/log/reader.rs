@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Stream, TIME_LENGTH, parse_time, rotate};
+use super::{Stream, TIME_LENGTH, end_of_line, parse_time, rotate};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +22,36 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Nothing yet.
+    pub fn empty() -> Self {
+        Self {
+            time: 0,
+            stream: Stream::Stdout,
+            partial: false,
+            text: Vec::new(),
+        }
+    }
+
     /// A record without its end of line; `None` when it is none.
     fn parse(record: &[u8]) -> Option<Self> {
+        let mut entry = Self::empty();
+        entry.take(record, &mut Stamp::default()).map(|()| entry)
+    }
+
+    /// As [`Self::parse`], into what is there.
+    fn take(&mut self, record: &[u8], stamp: &mut Stamp) -> Option<()> {
         if record.first() == Some(&b'{') {
-            return Self::parse_json(record);
+            return match plain_json(record) {
+                Some((text, stream, time)) => {
+                    self.time = stamp.read(time)?;
+                    self.stream = stream;
+                    let whole = text.strip_suffix(b"\\n");
+                    self.partial = whole.is_none();
+                    self.replace(whole.unwrap_or(text));
+                    Some(())
+                }
+                None => self.take_json(record),
+            };
         }
         let (time, rest) = record.split_at_checked(TIME_LENGTH)?;
         let rest = rest.strip_prefix(b" ")?;
@@ -37,28 +63,64 @@ impl Entry {
             Some(text) => (true, text),
             None => (false, rest.strip_prefix(b"F ")?),
         };
-        Some(Self {
-            time: parse_time(time)?,
-            stream,
-            partial,
-            text: text.to_owned(),
-        })
+        self.time = stamp.read(time)?;
+        self.stream = stream;
+        self.partial = partial;
+        self.replace(text);
+        Some(())
     }
 
-    fn parse_json(record: &[u8]) -> Option<Self> {
+    fn take_json(&mut self, record: &[u8]) -> Option<()> {
         let record: JsonRecord = serde_json::from_slice(record).ok()?;
         let mut text = record.log.into_bytes();
-        let partial = text.pop_if(|last| *last == b'\n').is_none();
-        Some(Self {
-            time: parse_time(record.time.as_bytes())?,
-            stream: match record.stream.as_str() {
-                "stdout" => Stream::Stdout,
-                "stderr" => Stream::Stderr,
-                _ => return None,
-            },
-            partial,
-            text,
-        })
+        self.partial = text.pop_if(|last| *last == b'\n').is_none();
+        self.time = parse_time(record.time.as_bytes())?;
+        self.stream = match record.stream.as_str() {
+            "stdout" => Stream::Stdout,
+            "stderr" => Stream::Stderr,
+            _ => return None,
+        };
+        self.text = text;
+        Some(())
+    }
+
+    fn replace(&mut self, text: &[u8]) {
+        self.text.clear();
+        self.text.extend_from_slice(text);
+    }
+}
+
+/// Text, stream and time of a record in JSON as we write most of them: without
+/// attributes, and with no escape but that of its end of line.
+fn plain_json(record: &[u8]) -> Option<(&[u8], Stream, &[u8])> {
+    let rest = record.strip_prefix(b"{\"log\":\"")?.strip_suffix(b"\"}")?;
+    let (rest, time) = rest.split_at_checked(rest.len().checked_sub(TIME_LENGTH)?)?;
+    let rest = rest.strip_suffix(b"\",\"time\":\"")?;
+    let (text, stream) = match rest.strip_suffix(b"\",\"stream\":\"stdout") {
+        Some(text) => (text, Stream::Stdout),
+        None => (rest.strip_suffix(b"\",\"stream\":\"stderr")?, Stream::Stderr),
+    };
+    let body = text.strip_suffix(b"\\n").unwrap_or(text);
+    let plain = body.iter().fold(true, |plain, byte| {
+        plain & (*byte >= 0x20) & (*byte != b'"') & (*byte != b'\\') & byte.is_ascii()
+    });
+    plain.then_some((text, stream, time))
+}
+
+/// The last time that was read: most records have that of the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stamp {
+    text: [u8; TIME_LENGTH],
+    time: u64,
+}
+
+impl Stamp {
+    fn read(&mut self, text: &[u8]) -> Option<u64> {
+        if self.text != text {
+            self.time = parse_time(text)?;
+            self.text = text.try_into().ok()?;
+        }
+        Some(self.time)
     }
 }
 
@@ -85,7 +147,7 @@ pub enum From {
 }
 
 /// How much is read at once.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 128 << 10;
 
 /// Reads a log while it may be written. At its end, [`Reader::next`] says
 /// `None` and can be asked again later: whoever follows waits for the file to
@@ -102,6 +164,7 @@ pub struct Reader {
     block: Vec<u8>,
     /// How much of the block has been handed out.
     used: usize,
+    stamp: Stamp,
 }
 
 impl Reader {
@@ -169,6 +232,7 @@ impl Reader {
             position,
             block: Vec::new(),
             used: 0,
+            stamp: Stamp::default(),
         }))
     }
 
@@ -181,18 +245,29 @@ impl Reader {
         reason = "an iterator that has ended cannot go on"
     )]
     pub fn next(&mut self) -> io::Result<Option<Entry>> {
+        let mut entry = Entry::empty();
+        Ok(self.read(&mut entry)?.then_some(entry))
+    }
+
+    /// As [`Self::next`], into an entry that is there already; whether there was
+    /// a record. Without, the entry may have been changed.
+    ///
+    /// # Errors
+    /// What read(2) returns.
+    pub fn read(&mut self, entry: &mut Entry) -> io::Result<bool> {
         loop {
             let rest = self.block.get(self.used..).unwrap_or_default();
-            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let entry = rest.get(..end).and_then(Entry::parse);
+            if let Some(end) = end_of_line(rest) {
+                let record = rest.get(..end).unwrap_or_default();
+                let taken = entry.take(record, &mut self.stamp);
                 self.used += end + 1;
-                if entry.is_some() {
-                    return Ok(entry);
+                if taken.is_some() {
+                    return Ok(true);
                 }
                 continue;
             }
             if !self.fill()? && !self.go_on()? {
-                return Ok(None);
+                return Ok(false);
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Writing records: what is read from the container in one go is appended in
 //! one write.
 
-use std::io::{self, BufRead as _};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{LONGEST_PIECE, Stream, TIME_LENGTH, rotate, write_time};
+use super::{LONGEST_PIECE, Stream, TIME_LENGTH, end_of_line, rotate, write_time};
 use crate::monitor::forward::Forward;
 use crate::runtime::{LogFormat, LogPlan};
 
@@ -16,7 +16,7 @@ use crate::runtime::{LogFormat, LogPlan};
 const HOLD: Duration = Duration::from_millis(50);
 
 /// When so much is waiting it is written.
-const BATCH: usize = 48 << 10;
+const BATCH: usize = 128 << 10;
 
 /// Appends to a log. Nothing it does fails for its caller: a full disk must not
 /// stop the container. Lines that could not be written are counted, and noted
@@ -170,8 +170,7 @@ impl Writer {
         }
         self.waiting.extend_from_slice(b"{\"log\":");
         // Most lines are what they are in JSON, too.
-        let plain = |byte: &u8| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
-        if pieces.iter().all(|piece| piece.iter().all(plain)) {
+        if pieces.iter().all(|piece| is_plain(piece)) {
             self.waiting.push(b'"');
             for piece in pieces {
                 self.waiting.extend_from_slice(piece);
@@ -219,6 +218,15 @@ impl Writer {
             self.waiting.extend_from_slice(piece);
         }
         self.waiting.push(b'\n');
+    }
+
+    /// Gives the memory back that a flood of output has taken.
+    pub(in crate::monitor) fn rest(&mut self) {
+        self.flush();
+        self.waiting = Vec::new();
+        for (tail, _) in &mut self.tails {
+            tail.shrink_to_fit();
+        }
     }
 
     /// Writes what waits.
@@ -319,13 +327,12 @@ impl Writer {
     }
 }
 
-/// Where a line ends. The standard library's search goes by words, not bytes,
-/// and is reached by its buffered reading only.
-fn end_of_line(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    let skipped = rest.skip_until(b'\n').ok()?;
-    let end = skipped.checked_sub(1)?;
-    (bytes.get(end) == Some(&b'\n')).then_some(end)
+/// Whether a text is the same in JSON. Looks at all of it: without a way out
+/// the compiler makes it sixteen bytes at a time.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, byte| {
+        plain & (0x20..=0x7e).contains(byte) & (*byte != b'"') & (*byte != b'\\')
+    })
 }
 
 /// A file to append to, and its length.

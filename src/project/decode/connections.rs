@@ -373,42 +373,17 @@ pub(super) fn external_links(reader: &mut Reader<'_>) -> Vec<ExternalLink> {
 }
 
 /// The address on the main network.
-pub(super) fn mac_address(
-    reader: &mut Reader<'_>,
-    mode: &NetworkMode,
-    replicas: u32,
-    networks: &BTreeMap<String, Attachment>,
-) -> Option<String> {
+pub(super) fn mac_address(reader: &mut Reader<'_>, replicas: u32) -> Option<String> {
     let node = reader.get("mac_address")?;
     let text = node.as_text().filter(|text| !text.is_empty())?;
     let place = node.place;
-    let Some(address) = known::mac_address(text) else {
+    let address = known::mac_address(text);
+    if address.is_none() {
         let message = format!("invalid address: {text}");
         reader.fail(place, Code::Schema, "mac_address", &message, None);
-        return None;
-    };
-    let main = Service {
-        networks: networks.clone(),
-        ..Service::default()
-    };
-    let main = main.networks_in_order().into_iter().next();
-    let other = main.filter(|key| {
-        let own = networks.get(*key).and_then(|one| one.mac_address.as_ref());
-        own.is_some_and(|own| *own != address)
-    });
-    let conflict = if *mode != NetworkMode::Networks {
-        Some("conflicting options: mac-address and the network mode".to_owned())
-    } else if let Some(key) = other {
-        Some(format!(
-            "must have the same value as that of its main network {key}"
-        ))
     } else if replicas > 1 {
-        Some(format!("{replicas} containers cannot share one address"))
-    } else {
-        None
-    };
-    if let Some(message) = conflict {
+        let message = format!("{replicas} containers cannot share one address");
         reader.fail(place, Code::Conflict, "mac_address", &message, None);
     }
-    Some(address)
+    address
 }

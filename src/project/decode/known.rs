@@ -128,7 +128,7 @@ pub(super) fn is_cpu_list(text: &str) -> bool {
 }
 
 /// A MAC address in lower case with colons.
-pub(super) fn mac_address(text: &str) -> Option<String> {
+pub(in crate::project) fn mac_address(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase().replace('-', ":");
     let parts: Vec<&str> = lower.split(':').collect();
     let octet = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());

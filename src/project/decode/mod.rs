@@ -20,7 +20,7 @@ mod service;
 use std::collections::BTreeMap;
 
 use connections::fixed_addresses;
-pub(super) use known::{is_device_permissions, is_interface_name, is_this_platform};
+pub(super) use known::{is_device_permissions, is_interface_name, is_this_platform, mac_address};
 use reader::Reader;
 pub(super) use reader::plain;
 use service::service;
@@ -81,7 +81,7 @@ fn bind_by_network(service: &mut Service, networks: &BTreeMap<String, Network>) 
     let open = |key: &&str| of(key).is_none_or(|network| !network.internal);
     let entrance = order.iter().find(|key| open(key)).or(order.first());
     let options = entrance
-        .and_then(|key| of(key))
+        .and_then(of)
         .and_then(|network| BridgeOptions::of(&network.driver_opts).ok());
     if let Some(address) = options.and_then(|options| options.host_binding) {
         for port in &mut service.ports {

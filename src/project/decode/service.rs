@@ -73,7 +73,6 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
             None,
         );
     }
-    let networks = attachments(reader, &network_mode, replicas);
     Service {
         name: name.to_owned(),
         image,
@@ -87,8 +86,8 @@ pub(super) fn service(name: &str, entry: &Entry, reader: &mut Reader<'_>, docume
         domainname: reader.text("domainname"),
         labels: reader.table("labels"),
         volumes: mounts(reader),
-        mac_address: mac_address(reader, &network_mode, replicas, &networks),
-        networks,
+        mac_address: mac_address(reader, replicas),
+        networks: attachments(reader, &network_mode, replicas),
         network_mode,
         ports,
         expose: expose(reader),

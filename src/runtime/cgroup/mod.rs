@@ -212,29 +212,30 @@ impl Cgroup {
     /// what is above it is not ours to remove. A limit that the machine cannot
     /// enforce for want of a controller is an error.
     ///
+    /// Where there are version 1 hierarchies, `begun` is called as soon as a
+    /// process can be made in the folder of version 2 ([`Self::unified`]), if
+    /// there is one; it must not join the others before this returns.
+    ///
     /// # Errors
     /// [`CgroupError`], [`CgroupError::NotEmpty`] among them.
     pub fn create_at(
         layout: &Layout,
         path: &Path,
         resources: Option<&LinuxResources>,
+        begun: impl FnOnce(&Self),
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
-        let cgroup = Self::locate(layout, path)?;
-        for folder in &cgroup.folders {
-            match fs::create_dir(&folder.path) {
-                // Nobody can be in a fresh one.
-                Ok(()) => continue,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(_) => {
-                    fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?;
-                }
-            }
-            let inside = kernel_file::read(folder.path.join("cgroup.procs")).unwrap_or_default();
-            if !inside.trim().is_empty() {
-                return Err(CgroupError::NotEmpty(folder.path.clone()));
-            }
+        let mut cgroup = Self::locate(layout, path)?;
+        let of = |version| {
+            cgroup
+                .folders
+                .iter()
+                .filter(move |folder| folder.version == version)
+        };
+        of(Version::V2).try_for_each(claim_folder)?;
+        if cgroup.tasks().next().is_some() {
+            begun(&cgroup);
         }
-        let mut cgroup = cgroup;
+        of(Version::V1).try_for_each(claim_folder)?;
         let mut warnings = cgroup.set_up(layout, resources)?;
         let missing =
             |warning: &Warning| warning.reason.starts_with("no ") && !warning.reason.contains("version 1");
@@ -418,13 +419,16 @@ impl Cgroup {
     /// [`CgroupError::Io`] for a folder that still has processes.
     pub fn remove(&self) -> Result<(), CgroupError> {
         self.remove_own()?;
-        for folder in &self.folders {
-            if let Some(parent) = folder.path.parent() {
-                // Fails, as it should, while others are in it, and at the base.
-                let _ = fs::remove_dir(parent);
-            }
-        }
+        self.remove_above();
         Ok(())
+    }
+
+    /// Removes the folders above that are empty.
+    pub fn remove_above(&self) {
+        for parent in self.folders.iter().filter_map(|folder| folder.path.parent()) {
+            // Fails, as it should, while others are in it, and at the base.
+            let _ = fs::remove_dir(parent);
+        }
     }
 
     /// Looks again at what the kernel offers in a folder whose description was
@@ -471,6 +475,22 @@ fn write(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
         path,
         source,
     })
+}
+
+/// Makes a folder, and those above it, or takes one in which nobody is.
+fn claim_folder(folder: &Folder) -> Result<(), CgroupError> {
+    match fs::create_dir(&folder.path) {
+        // Nobody can be in a fresh one.
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(_) => fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?,
+    }
+    let inside = kernel_file::read(folder.path.join("cgroup.procs")).unwrap_or_default();
+    if inside.trim().is_empty() {
+        Ok(())
+    } else {
+        Err(CgroupError::NotEmpty(folder.path.clone()))
+    }
 }
 
 /// Makes a fresh folder, and those above it. One above may be removed at any

@@ -193,6 +193,11 @@ fn collect(folder: &Path, list: &mut Vec<u32>) {
             .filter_map(|line| line.parse::<u32>().ok())
             .filter(|pid| *pid != 0),
     );
+    // The kernel counts the folders in a folder as links to it: mostly there is
+    // none, and nothing to look through.
+    if rustix::fs::stat(folder).is_ok_and(|stat| stat.st_nlink == 2) {
+        return;
+    }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), list);

@@ -111,15 +111,27 @@ pub fn main(arguments: &[String]) -> i32 {
         last: number(5).unwrap_or(0),
     };
     match fd::Inherited::claim_above(given.preserved, given.last + 1) {
-        Ok(fds) => begin(&given, None, fds, None),
+        Ok(fds) => begin(&given, fds, None),
         Err(_) => 125,
     }
 }
 
+/// What the stage has in a process that was cloned and executes nothing.
+pub(super) struct Cloned<'a> {
+    /// The blueprint, where it is in no file.
+    pub(super) blueprint: Option<&'a Blueprint>,
+    /// The number of the stub.
+    pub(super) stub: usize,
+    /// Further descriptors that the blueprint names.
+    pub(super) passed: &'a [usize],
+    /// Joins the cgroups, where that is still to be done when we have been told
+    /// our number. Then a network namespace is to be made, too.
+    pub(super) join: Option<&'a dyn Fn() -> Result<(), Failure>>,
+}
+
 /// The stage in a process that was cloned and goes on without executing our
-/// file: `stub` and `passed` are further descriptors. Nothing of its parent's
-/// may be dropped in it. Returns only on failure.
-pub(super) fn go_on(given: &Given, blueprint: Option<&Blueprint>, stub: usize, passed: &[usize]) -> i32 {
+/// file. Nothing of its parent's may be dropped in it. Returns only on failure.
+pub(super) fn go_on(given: &Given, cloned: &Cloned<'_>) -> i32 {
     // Every other descriptor is the parent's: its end of the report socket must
     // not be held here, or nobody would hear that it is gone.
     let Ok(mut fds) = fd::Inherited::claim_above(given.preserved, given.last + 1) else {
@@ -130,17 +142,14 @@ pub(super) fn go_on(given: &Given, blueprint: Option<&Blueprint>, stub: usize, p
         given.blueprint,
         given.filter,
         given.network,
-        Some(stub),
+        Some(cloned.stub),
     ];
-    let own = own.into_iter().flatten().chain(passed.iter().copied());
+    let own = own.into_iter().flatten().chain(cloned.passed.iter().copied());
     fds.keep_only(&own.collect::<Vec<_>>());
-    match fds.take(stub) {
-        Ok(file) => begin(given, blueprint, fds, Some(Stub::of(file))),
-        Err(_) => 125,
-    }
+    begin(given, fds, Some(cloned))
 }
 
-fn begin(given: &Given, known: Option<&Blueprint>, mut fds: fd::Inherited, stub: Option<Stub>) -> i32 {
+fn begin(given: &Given, mut fds: fd::Inherited, cloned: Option<&Cloned<'_>>) -> i32 {
     let Ok(socket) = fds.take(given.report) else {
         return 125;
     };
@@ -152,7 +161,8 @@ fn begin(given: &Given, known: Option<&Blueprint>, mut fds: fd::Inherited, stub:
             .map(|number| order::read(fds.take(number)?.as_fd()))
             .transpose()
             .map_err(wrong)?;
-        let blueprint = known
+        let blueprint = cloned
+            .and_then(|cloned| cloned.blueprint)
             .or(read.as_ref())
             .ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))?;
         let filter = given
@@ -165,7 +175,12 @@ fn begin(given: &Given, known: Option<&Blueprint>, mut fds: fd::Inherited, stub:
             .map(|number| fds.take(number))
             .transpose()
             .map_err(wrong)?;
-        run(blueprint, fds, filter, network, stub, &reporter)
+        let stub = cloned
+            .map(|cloned| fds.take(cloned.stub).map(Stub::of))
+            .transpose()
+            .map_err(wrong)?;
+        let join = cloned.and_then(|cloned| cloned.join);
+        run(blueprint, fds, filter, network, (stub, join), &reporter)
     })();
     match failure {
         Ok(code) => code,
@@ -182,7 +197,7 @@ fn run(
     mut fds: fd::Inherited,
     filter: Option<Vec<Instruction>>,
     network: Option<OwnedFd>,
-    stub: Option<Stub>,
+    (stub, join): (Option<Stub>, Option<&dyn Fn() -> Result<(), Failure>>),
     reporter: &Reporter,
 ) -> Result<i32, Failure> {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -190,11 +205,18 @@ fn run(
     let bundle = blueprint.bundle.as_ref();
     let given = |error: io::Error| Failure::new(Step::Request, "", &error);
     let mut state = bundle.map(|bundle| bundle.state.clone()).unwrap_or_default();
+    if join.is_some() {
+        make_network(&blueprint.namespaces)?;
+    }
     if bundle.is_some() {
         let pid = reporter.wait().map_err(given)?;
         state.set_pid(pid.parse().ok());
     }
-    enter_namespaces(&blueprint.namespaces, network.as_ref().map(|fd| fd.as_fd()))?;
+    if let Some(join) = join {
+        join()?;
+    }
+    let network = network.as_ref().map(|fd| fd.as_fd());
+    enter_namespaces(&blueprint.namespaces, network, join.is_some())?;
     let host_mounts = blueprint
         .namespaces
         .host_mounts
@@ -354,7 +376,11 @@ fn make_devices(blueprint: &Blueprint, root: BorrowedFd<'_>, fds: &mut fd::Inher
     Ok(())
 }
 
-fn enter_namespaces(namespaces: &Namespaces, network: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+fn enter_namespaces(
+    namespaces: &Namespaces,
+    network: Option<BorrowedFd<'_>>,
+    made_network: bool,
+) -> Result<(), Failure> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Failure::new(Step::Namespace, what, &error)
@@ -378,10 +404,21 @@ fn enter_namespaces(namespaces: &Namespaces, network: Option<BorrowedFd<'_>>) ->
             launch::enter(*kind, path)?;
         }
     }
-    if namespaces.fresh_network {
+    if namespaces.fresh_network && !made_network {
         process::bring_loopback_up().map_err(failed("network"))?;
     }
     Ok(())
+}
+
+/// A network namespace of our own, with its loopback interface, where one is
+/// wanted.
+fn make_network(namespaces: &Namespaces) -> Result<(), Failure> {
+    if !namespaces.fresh_network {
+        return Ok(());
+    }
+    clone::unshare_namespaces(libc::CLONE_NEWNET)
+        .and_then(|()| process::bring_loopback_up())
+        .map_err(|error| Failure::new(Step::Namespace, "network", &error))
 }
 
 /// Mounts the root file system of a container that another runtime makes, fills

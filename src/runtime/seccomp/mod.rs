@@ -550,6 +550,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_profile_surely_allows_is_known() {
+        let profile = |default: &str, rules: serde_json::Value| -> LinuxSeccomp {
+            serde_json::from_value(serde_json::json!({"defaultAction": default, "syscalls": rules})).unwrap()
+        };
+        let allow = serde_json::json!({"names": ["fcntl", "execveat"], "action": "SCMP_ACT_ALLOW"});
+        let some = serde_json::json!({
+            "names": ["execveat"], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]
+        });
+        let deny = serde_json::json!({"names": ["fcntl"], "action": "SCMP_ACT_ERRNO"});
+        for (default, rules, expected) in [
+            ("SCMP_ACT_ERRNO", vec![&allow], true),
+            ("SCMP_ACT_ERRNO", vec![], false),
+            ("SCMP_ACT_ALLOW", vec![], true),
+            ("SCMP_ACT_ALLOW", vec![&deny], false),
+            ("SCMP_ACT_ERRNO", vec![&allow, &some], false),
+        ] {
+            let profile = profile(default, serde_json::json!(rules));
+            let found = allows(SeccompPolicy::Spec, Some(&profile), &["execveat", "fcntl"]);
+            assert_eq!(found, expected, "{default} {rules:?}");
+        }
+        assert!(allows(SeccompPolicy::Default, None, &crate::sys::stub::CALLS));
+    }
+
+    #[test]
     fn a_ban_that_we_do_not_know_is_not_ignored() {
         let profile: LinuxSeccomp = serde_json::from_value(serde_json::json!({
             "defaultAction": "SCMP_ACT_ALLOW",
