@@ -133,6 +133,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         boot: boot(),
         cgroup: Cgroup::locate(layout()?, &path)?,
         kept: BTreeMap::new(),
+        takes_orders: false,
         namespaces: blueprint.namespaces.all(false),
         process: blueprint.process.clone(),
         seccomp: SeccompPolicy::Spec,

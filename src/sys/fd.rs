@@ -67,6 +67,15 @@ impl Inherited {
             .and_then(Option::take)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
+
+    /// Closes those that have not been taken and whose number is none of these.
+    pub fn keep_only(&mut self, numbers: &[RawFd]) {
+        for (number, fd) in self.fds.iter_mut().enumerate() {
+            if !RawFd::try_from(number).is_ok_and(|number| numbers.contains(&number)) {
+                *fd = None;
+            }
+        }
+    }
 }
 
 /// A copy of a descriptor that is known by number only, in a process that
