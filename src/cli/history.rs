@@ -11,7 +11,8 @@ use super::moment;
 use super::ps::ago;
 use super::request::apply_as;
 use super::terminal::{Style, table};
-use crate::plan::diff::project_changes;
+use crate::host::given;
+use crate::plan::diff::{content_changes, project_changes};
 use crate::plan::{Change, Intent, Up};
 use crate::project::Project;
 use crate::supervisor::generations::{self, Generation};
@@ -84,7 +85,7 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let nothing = Project::default();
+    let nothing = Generation::default();
     let now = Duration::from_nanos(moment::now());
     let rows: Vec<Vec<String>> = list
         .iter()
@@ -95,7 +96,7 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
                 one.summary.number.to_string(),
                 format!("{} ago", ago(now, one.summary.applied)),
                 one.summary.by.clone(),
-                summary(before.map_or(&nothing, |before| &before.project), &one.project),
+                summary(before.unwrap_or(&nothing), one),
             ]
         })
         .rev()
@@ -106,7 +107,8 @@ pub(super) fn history(context: &Context, typed: &History) -> Outcome {
 }
 
 /// `+db, web: image, environment.PORT, -cache`: services that came, changed and went.
-fn summary(old: &Project, new: &Project) -> String {
+fn summary(from: &Generation, to: &Generation) -> String {
+    let (old, new) = (&from.project, &to.project);
     let mut parts: Vec<String> = Vec::new();
     for name in new
         .services
@@ -116,7 +118,7 @@ fn summary(old: &Project, new: &Project) -> String {
         parts.push(format!("+{name}"));
     }
     let mut changed: Vec<(String, Vec<String>)> = Vec::new();
-    for change in project_changes(old, new) {
+    for change in changes(from, to) {
         let Some((section, rest)) = change.field.split_once('.') else {
             continue;
         };
@@ -152,6 +154,14 @@ fn summary(old: &Project, new: &Project) -> String {
     parts.join("; ")
 }
 
+/// What changed from one generation to another, sorted by field.
+fn changes(from: &Generation, to: &Generation) -> Vec<Change> {
+    let mut found = project_changes(&from.project, &to.project);
+    found.extend(content_changes(&from.contents, &to.contents, &to.project));
+    found.sort_by(|a, b| a.field.cmp(&b.field));
+    found
+}
+
 /// The generation of that number.
 fn generation(context: &Context, project: &Project, number: u64) -> Result<Generation, Failure> {
     generations::read(&context.world, &project.name, number)
@@ -170,12 +180,17 @@ fn newest(context: &Context, project: &Project) -> Result<u64, Failure> {
 
 /// Exit status 0 when there is no difference, 2 when there is one, 1 on failure.
 pub(super) fn diff(context: &Context, typed: &Diff) -> Outcome {
-    let changes = match typed.from {
+    let found = match typed.from {
         None => {
             let loaded = context.load(&[])?;
             let number = newest(context, &loaded.project)?;
             let old = generation(context, &loaded.project, number)?;
-            project_changes(&old.project, &loaded.project)
+            let new = Generation {
+                contents: given::digests(&loaded.project),
+                project: (*loaded.project).clone(),
+                ..Generation::default()
+            };
+            changes(&old, &new)
         }
         Some(from) => {
             let loaded = context.load_or_recall(&[])?;
@@ -185,18 +200,18 @@ pub(super) fn diff(context: &Context, typed: &Diff) -> Outcome {
             };
             let old = generation(context, &loaded.project, from)?;
             let new = generation(context, &loaded.project, to)?;
-            project_changes(&old.project, &new.project)
+            changes(&old, &new)
         }
     };
     let text = match typed.format {
-        Format::Json => serde_json::to_string_pretty(&changes).map_err(Failure::new)? + "\n",
-        Format::Table => changes
+        Format::Json => serde_json::to_string_pretty(&found).map_err(Failure::new)? + "\n",
+        Format::Table => found
             .iter()
             .map(|change| line(change, context.terminal.color_out))
             .collect(),
     };
     context.terminal.out(&text);
-    Ok(ExitCode::from(if changes.is_empty() { 0 } else { 2 }))
+    Ok(ExitCode::from(if found.is_empty() { 0 } else { 2 }))
 }
 
 /// `~ services.web.environment.PORT: "80" -> "81"  (compose.yaml:7:13)`.

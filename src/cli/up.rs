@@ -261,6 +261,22 @@ impl Session<'_> {
                 // What it has printed before it was followed.
                 self.print_logs();
             }
+            Reply::Said { name, line } => {
+                self.print_logs();
+                // As docker compose shows it; of hooks before the start there is
+                // no container, but a service.
+                let name = self.short(name);
+                let service = self.service(name);
+                let chosen = self.chosen();
+                if chosen.contains(&service) || chosen.contains(name) {
+                    let text = if self.typed.lines.no_log_prefix {
+                        format!("{line}\n")
+                    } else {
+                        format!("{name} -> | {line}\n")
+                    };
+                    self.progress.above(|terminal| terminal.out(&text));
+                }
+            }
             Reply::Exited {
                 id,
                 name,

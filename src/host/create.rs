@@ -110,6 +110,32 @@ pub(super) async fn volume(
     Ok(vec![])
 }
 
+/// The ids of the networks that a service is on, by their keys; those that are
+/// `known` already stay as they are.
+///
+/// # Errors
+/// [`HostError::NoNetwork`] for one that is not there.
+pub(super) fn networks_of(
+    world: &World,
+    project: &Project,
+    service: &Service,
+    known: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, HostError> {
+    let mut networks = BTreeMap::new();
+    for key in service.networks.keys() {
+        if let Some(id) = known.get(key) {
+            networks.insert(key.clone(), id.clone());
+            continue;
+        }
+        let network = project.networks.get(key).map_or(key, |network| &network.name);
+        let record = record::find(world, network)?.ok_or_else(|| HostError::NoNetwork {
+            name: network.clone(),
+        })?;
+        networks.insert(key.clone(), record.id);
+    }
+    Ok(networks)
+}
+
 /// The ids of the images that a service mounts, by target path.
 fn mounted_images(machine: &Machine, config: &Service) -> Result<BTreeMap<String, String>, HostError> {
     let mut found = BTreeMap::new();
@@ -164,15 +190,8 @@ pub(super) async fn container(
         Some(one_off) => one_off.id.clone(),
         None => random_id()?,
     };
-    let mut networks = BTreeMap::new();
+    let networks = networks_of(&machine.world, project, &config, &BTreeMap::new())?;
     let mut volumes = BTreeMap::new();
-    for key in config.networks.keys() {
-        let network = project.networks.get(key).map_or(key, |network| &network.name);
-        let record = record::find(&machine.world, network)?.ok_or_else(|| HostError::NoNetwork {
-            name: network.clone(),
-        })?;
-        networks.insert(key.clone(), record.id);
-    }
     for mount in &config.volumes {
         if let MountSource::Volume { volume, .. } = &mount.source {
             let name = project.volumes.get(volume).map_or(volume, |volume| &volume.name);

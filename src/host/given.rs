@@ -101,6 +101,23 @@ pub fn digests(project: &Project) -> BTreeMap<String, String> {
     digests
 }
 
+/// The content of a config or secret, by its place in the project, when it is the
+/// one of this digest; `None` when it is another one by now, or is a folder, or
+/// stands in the project itself.
+pub fn bytes(project: &Project, from: &str, digest: &str) -> Option<Vec<u8>> {
+    let (section, key) = from.split_once('.')?;
+    let source = source(project, section, key)?;
+    if matches!(source, FileSource::Content(_)) {
+        return None;
+    }
+    let content = content(from, source).ok()?;
+    let same = self::digest(&content) == digest;
+    match content {
+        Content::Bytes(bytes) if same => Some(bytes),
+        Content::Bytes(_) | Content::Folder(_) => None,
+    }
+}
+
 /// The files that configs and secrets of a project come from.
 pub fn files(project: &Project) -> Vec<PathBuf> {
     let grants = project.services.values().flat_map(grants);

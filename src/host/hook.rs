@@ -1,9 +1,13 @@
 //! Hooks: commands that are run inside a container after its start and before
-//! its stop. Commands of ours run them, restart policies do not.
+//! its stop. Commands of ours run them, restart policies do not. What they print
+//! is told line by line (to `up` in the foreground, as docker compose shows it),
+//! and the end of it with a failure.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::HostError;
 use super::machine::blocking;
@@ -15,6 +19,14 @@ use crate::runtime::{self, ExecRequest, ExecStdio, RunningRecord};
 const LINES: usize = 10;
 /// The most of its output that is kept in memory, in bytes.
 const KEPT: usize = 64 * 1024;
+/// The longest line that is told as one, in bytes.
+const LONGEST: u64 = 16 * 1024;
+/// How long the end of its output is waited for when it has ended: a child in
+/// the background may hold it.
+const REST: Duration = Duration::from_millis(200);
+
+/// Hears every line that a hook prints.
+pub(super) type Say = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Runs hooks one after the other, up to the first that fails.
 ///
@@ -26,6 +38,7 @@ pub(super) async fn run(
     container: &str,
     kind: &'static str,
     hooks: &[Hook],
+    say: Say,
 ) -> Result<(), HostError> {
     for hook in hooks {
         let failed = |reason: String| HostError::Hook {
@@ -61,12 +74,15 @@ pub(super) async fn run(
         let exec = exec.map_err(|error| failed(error.to_string()))?;
         // Until all that hold it have closed it, a child in the background too:
         // so not waited for.
-        let printed = tokio::task::spawn_blocking(move || tail(File::from(output)));
+        let say = say.clone();
+        let printed = tokio::task::spawn_blocking(move || tail(File::from(output), &say));
         ended_process(&exec.process).await;
-        match exec.process.wait() {
+        let status = exec.process.wait();
+        // What it has printed itself is there by now.
+        let said = tokio::time::timeout(REST, printed).await;
+        match status {
             Ok(0) => {}
             Ok(status) => {
-                let said = tokio::time::timeout(std::time::Duration::from_secs(1), printed).await;
                 let said = said.ok().and_then(Result::ok).unwrap_or_default();
                 return Err(failed(format!("exited with status {status}{said}")));
             }
@@ -76,17 +92,24 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The last lines of a stream, each on a line of its own.
-fn tail(mut stream: File) -> String {
+/// Tells the lines of a stream; the last of them, each on a line of its own.
+fn tail(stream: File, say: &Say) -> String {
     let mut kept = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(length @ 1..) = stream.read(&mut buffer) {
-        kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
+    let mut stream = BufReader::new(stream);
+    loop {
+        let from = kept.len();
+        // A line without an end does not fill the memory.
+        let mut part = (&mut stream).take(LONGEST);
+        if !matches!(part.read_until(b'\n', &mut kept), Ok(1..)) {
+            return last_lines(&kept);
+        }
+        let line = kept.get(from..).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        say(String::from_utf8_lossy(line).into_owned());
         if kept.len() > 2 * KEPT {
             kept.drain(..kept.len() - KEPT);
         }
     }
-    last_lines(&kept)
 }
 
 /// The last lines of a text, each on a line of its own.

@@ -13,15 +13,20 @@ use crate::runtime::{ExitRecord, RunningRecord};
 use crate::store::{World, read_record, remove_record, write_record};
 use crate::volume::{Volume, Volumes};
 
+/// Names of the stacks of which anything is on this machine, sorted.
+pub fn stacks(world: &World) -> Vec<String> {
+    let mut names = folders(&world.stacks());
+    names.sort();
+    names
+}
+
 /// The names of the projects that have a container, sorted.
 ///
 /// # Errors
 /// [`HostError::Store`] when a record cannot be read.
 pub fn projects(world: &World) -> Result<Vec<(String, Vec<View>)>, HostError> {
-    let mut names = folders(&world.stacks());
-    names.sort();
     let mut found = Vec::new();
-    for name in names {
+    for name in stacks(world) {
         let views = views(world, &name)?;
         if !views.is_empty() {
             found.push((name, views));

@@ -1,6 +1,6 @@
 //! The real machine: performs operations on containers of one project.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,10 +11,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
-use super::{Host, HostError, create, given, hook, others, prepare, probe, runtimes, spec, start};
+use super::{Host, HostError, create, given, hook, others, prepare, probe, runtimes, start, update};
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
+use crate::network::endpoint::Ends;
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
@@ -46,6 +47,13 @@ pub enum News {
     },
     /// The record of a container that runs has changed.
     Changed(Started),
+    /// A hook of a container has printed a line.
+    Said {
+        /// Name of the container.
+        name: String,
+        /// The line, without its end.
+        line: String,
+    },
     /// A container that a former supervisor had started has ended; nothing was
     /// heard of it before.
     Ended {
@@ -212,18 +220,39 @@ impl Machine {
     /// [`HostError`] when records cannot be read.
     pub async fn adopt(self: &Arc<Self>, killed: bool) -> Result<(), HostError> {
         let machine = self.clone();
-        blocking(move || machine.mend()).await?;
+        let ends = blocking(move || {
+            let ends = Ends::look(&machine.world)?;
+            machine.mend()?;
+            Ok(ends)
+        })
+        .await?;
         for record in containers(&self.world, &self.project)? {
             self.holders().insert(record.lease_key(), record.id.clone());
             if let Err(error) = start::adopt(self, &record, killed).await {
                 // The others are not to suffer.
                 tracing::error!(container = record.name, %error, "could not be taken over");
             }
+            let on: BTreeSet<&str> = record.networks.values().map(String::as_str).collect();
+            if ends.networks(&record.lease_key()) != on
+                && let Err(error) = self.reconnect(&record).await
+            {
+                tracing::error!(container = record.name, %error, "it is not on all of its networks");
+            }
             if record.stopped && self.live().contains_key(&record.id) {
                 self.stop_on(record);
             }
         }
         Ok(())
+    }
+
+    /// Brings a container that runs to its networks: whoever was changing them was
+    /// killed meanwhile.
+    async fn reconnect(&self, record: &ContainerRecord) -> Result<(), HostError> {
+        let Some(running) = self.running(&record.id) else {
+            return Ok(());
+        };
+        let (world, record) = (self.world.clone(), record.clone());
+        blocking(move || start::connect_networks(&world, &record, &running)).await
     }
 
     /// Goes on with a stop whose supervisor was killed meanwhile.
@@ -267,7 +296,11 @@ impl Machine {
             sweep_records(&paths.state);
             sweep_records(&paths.run);
         }
-        let keys: BTreeSet<String> = records.iter().map(ContainerRecord::lease_key).collect();
+        let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for record in &records {
+            let on = keys.entry(record.lease_key()).or_default();
+            on.extend(record.networks.values().cloned());
+        }
         networks::release_all_but(&self.world, &lease_prefix(&self.project), &keys)?;
         bridge::sweep(&self.world)?;
         Volumes::new(&self.world).let_go_all()?;
@@ -386,7 +419,7 @@ impl Machine {
 
     /// Leads what comes to the published ports of a container that is about to be
     /// stopped to the one that takes its place, if there is one: nobody waits.
-    async fn hand_over(&self, record: &ContainerRecord) -> Result<(), HostError> {
+    async fn hand_over(self: &Arc<Self>, record: &ContainerRecord) -> Result<(), HostError> {
         if record.config.ports.is_empty() || record.one_off.is_some() {
             return Ok(());
         }
@@ -409,11 +442,37 @@ impl Machine {
     }
 
     /// Leads ports and names to a container that runs, as its record has them.
-    async fn republish(&self, record: &ContainerRecord) -> Result<(), HostError> {
+    pub(super) async fn republish(self: &Arc<Self>, record: &ContainerRecord) -> Result<(), HostError> {
         let places = start::places(&self.world, record)?;
         let published = self.traffic.publish(record, &places).await?;
         let paths = self.world.container(&self.project, &record.id);
-        Ok(write_record(&view::ports_path(&paths), &published)?)
+        write_record(&view::ports_path(&paths), &published)?;
+        self.leave_sockets(record).await;
+        Ok(())
+    }
+
+    /// Has the monitor of a container that runs keep the sockets of its ports. A
+    /// monitor that cannot be asked is no reason to fail: they are here.
+    pub(super) async fn leave_sockets(self: &Arc<Self>, record: &ContainerRecord) {
+        let Some(running) = self.running(&record.id) else {
+            return;
+        };
+        let (machine, name) = (self.clone(), record.name.clone());
+        let path = self.world.container(&self.project, &record.id).running();
+        let kept = blocking(move || machine.traffic.leave_with_monitor(&name, &running, &path)).await;
+        match kept {
+            Ok(running) => self.note_running(&record.id, running),
+            Err(error) => {
+                tracing::warn!(container = record.name, %error, "a supervisor that takes over may find a port taken");
+            }
+        }
+    }
+
+    /// What is known of the present run of a container has changed.
+    pub(super) fn note_running(&self, id: &str, running: RunningRecord) {
+        if let Some(live) = self.live().get_mut(id) {
+            live.running = running;
+        }
     }
 
     /// Starts a container that its restart policy wants running. A failure is
@@ -499,7 +558,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`HostError`] when records cannot be read or one cannot be removed.
-    pub async fn clear_hooks(&self) -> Result<(), HostError> {
+    pub async fn clear_hooks(self: &Arc<Self>) -> Result<(), HostError> {
         prepare::clear(self).await
     }
 
@@ -516,6 +575,17 @@ impl Machine {
         self.revive.clone()
     }
 
+    /// Lets everybody know what a hook of a container prints.
+    pub(super) fn teller(&self, name: &str) -> hook::Say {
+        let (hear, name) = (self.hear.clone(), name.to_owned());
+        Arc::new(move |line| {
+            hear(News::Said {
+                name: name.clone(),
+                line,
+            });
+        })
+    }
+
     pub(super) fn hear(&self, news: News) {
         (self.hear)(news);
     }
@@ -526,7 +596,7 @@ impl Machine {
     }
 
     /// The present run of a container.
-    fn running(&self, id: &str) -> Option<RunningRecord> {
+    pub(super) fn running(&self, id: &str) -> Option<RunningRecord> {
         self.live().get(id).map(|live| live.running.clone())
     }
 
@@ -545,7 +615,8 @@ impl Machine {
         let (Some(running), Some(record)) = (self.running(id), self.record(id)?) else {
             return Ok(());
         };
-        hook::run(&running, &record.name, kind, std::slice::from_ref(command)).await
+        let hooks = std::slice::from_ref(command);
+        hook::run(&running, &record.name, kind, hooks, self.teller(&record.name)).await
     }
 
     /// Containers that are stopped to be started again by the same plan.
@@ -594,7 +665,7 @@ impl Machine {
     /// starts it once more: nothing is noted of its being stopped but that its
     /// restart policy is to leave it alone until then.
     async fn stop(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         timeout: Option<Duration>,
         signal: Option<&str>,
@@ -616,7 +687,8 @@ impl Machine {
             // Frozen, it could run nothing.
             self.thaw(&record.id, &running).await?;
             // Whatever a hook comes to: the container is to stop.
-            if let Err(error) = hook::run(&running, &record.name, "pre_stop", &record.config.pre_stop).await {
+            let (hooks, say) = (&record.config.pre_stop, self.teller(&record.name));
+            if let Err(error) = hook::run(&running, &record.name, "pre_stop", hooks, say).await {
                 warnings.push(error.to_string());
             }
         }
@@ -745,7 +817,7 @@ impl Machine {
         self.paused.send_if_modified(|paused| paused.remove(id));
     }
 
-    fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
+    pub(super) fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
         match self.target(target) {
             Ok(record) => Ok(Some(record)),
             Err(HostError::NoContainer { .. }) => Ok(None),
@@ -754,7 +826,7 @@ impl Machine {
     }
 
     /// Removes a container, killing it first if it still runs.
-    pub(super) async fn remove(&self, target: &Target, volumes: bool) -> Result<(), HostError> {
+    pub(super) async fn remove(self: &Arc<Self>, target: &Target, volumes: bool) -> Result<(), HostError> {
         let Some(record) = self.record_of(target)? else {
             return Ok(());
         };
@@ -830,75 +902,6 @@ impl Machine {
         }
         Ok(())
     }
-
-    /// Changes the record of a container that may be running.
-    async fn update(&self, project: &Project, target: &Target) -> Result<Vec<String>, HostError> {
-        let Some(record) = self.record_of(target)? else {
-            return Ok(vec![]);
-        };
-        let service = project
-            .services
-            .get(&target.service)
-            .ok_or_else(|| HostError::NotInProject {
-                what: format!("service {}", target.service),
-            })?;
-        let _guard = self.lock(&record.id).await;
-        let Some(mut record) = self.record(&record.id)? else {
-            return Ok(vec![]);
-        };
-        let image = self.images.resolve(&service.image)?;
-        let mut warnings = Vec::new();
-        if record.config.resources != service.resources
-            && let Some(running) = self.running(&record.id)
-        {
-            // Before the record says so: what the kernel refuses is tried again.
-            let resources = spec::limits(service)?.to_spec();
-            let unmet = blocking(move || Ok(runtime::update(&running, &resources)?)).await?;
-            warnings.extend(
-                unmet
-                    .iter()
-                    .map(|warning| format!("container {}: {warning}", record.name)),
-            );
-        }
-        let running = self.running(&record.id).is_some();
-        let ports = record.config.ports != service.ports;
-        let names = record.config.networks != service.networks;
-        let hosts = record.config.extra_hosts != service.extra_hosts;
-        if running && ports {
-            // First what may be refused.
-            self.traffic.change(&record.name, &service.ports)?;
-        }
-        record.config = service.clone();
-        record.check = create::check(service, image.as_ref());
-        record.labels = create::labels(
-            project,
-            service,
-            record.number,
-            &record.image,
-            record.one_off.as_ref(),
-        );
-        record.given = given::of(project, service)?;
-        let paths = self.world.container(&self.project, &record.id);
-        given::write(&paths, &record.given)?;
-        write_record(&paths.record(), &record)?;
-        if running && (ports || names) {
-            self.republish(&record).await?;
-        }
-        if running && hosts {
-            let (world, record) = (self.world.clone(), record.clone());
-            blocking(move || start::write_hosts(&world, &record)).await?;
-        }
-        if state(&paths, &record)?.is_running() {
-            // The keeper takes the new policy and check from here.
-            self.hear(News::Changed(start::started(
-                &self.world,
-                &record,
-                true,
-                start::log_end(&self.world, &record),
-            )));
-        }
-        Ok(warnings)
-    }
 }
 
 impl Host for Machine {
@@ -951,7 +954,7 @@ impl Host for Machine {
                 };
                 create::container(self, project, service, &wanted).await
             }
-            Operation::UpdateContainer { container, .. } => self.update(project, container).await,
+            Operation::UpdateContainer { container, .. } => update::container(self, project, container).await,
             Operation::Prepare { service, number } => prepare::run(self, project, service, *number).await,
             Operation::StartContainer { container } => {
                 let record = self.target(container)?;
@@ -960,7 +963,8 @@ impl Host for Machine {
                 if !record.config.post_start.is_empty()
                     && let Some(running) = self.running(&record.id)
                 {
-                    hook::run(&running, &record.name, "post_start", &record.config.post_start).await?;
+                    let (hooks, say) = (&record.config.post_start, self.teller(&record.name));
+                    hook::run(&running, &record.name, "post_start", hooks, say).await?;
                 }
                 Ok(warnings)
             }

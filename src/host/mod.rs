@@ -4,7 +4,7 @@
 //! tests of the executor bring their own, which fails on demand.
 //!
 //! A container's record is written by [`create`] and read by all others; a run
-//! of it begins and ends in [`start`]. What it is given beside its image has a
+//! of it begins and ends in [`start`]; [`update`] changes one that goes on. What it is given beside its image has a
 //! room each: configs and secrets in [`given`], commands in its life in
 //! [`hook`], questions about its health in [`probe`], ports and names in
 //! [`traffic`]; what it has of containers of other stacks in [`others`].
@@ -34,12 +34,13 @@ mod selinux;
 mod spec;
 mod start;
 mod traffic;
+mod update;
 mod view;
 
 pub use error::HostError;
 pub use files::{Files, files};
 pub use given::Given;
-pub use look::{is_restarting, last_exit, projects, running, volumes};
+pub use look::{is_restarting, last_exit, projects, running, stacks, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use start::{client_path, restart_policy};

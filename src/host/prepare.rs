@@ -114,10 +114,11 @@ async fn run_one(
         .as_ref()
         .and_then(|record| machine.exit_of(record))
         .map(|exit| exit.code);
-    let printed = match code {
-        Some(0) => String::new(),
-        _ => printed(machine, &id).await,
-    };
+    let printed = printed(machine, &id).await;
+    let say = machine.teller(&format!("{}-{}", project.name, service.name));
+    String::from_utf8_lossy(&printed)
+        .lines()
+        .for_each(|line| say(line.to_owned()));
     let target = Target {
         id: Some(id),
         service: service.name.clone(),
@@ -132,17 +133,25 @@ async fn run_one(
             container: name,
             kind: "pre_start",
             command: hook.command.clone().unwrap_or_default().join(" "),
-            reason: format!("exited with status {}{printed}", other.unwrap_or(137)),
+            reason: format!(
+                "exited with status {}{}",
+                other.unwrap_or(137),
+                last_lines(&printed)
+            ),
         }),
     }
 }
 
+/// How many of the last lines of a hook before the start are told when it has
+/// ended.
+const SHOWN: usize = 1000;
+
 /// The end of what a container has printed.
-async fn printed(machine: &Machine, id: &str) -> String {
+async fn printed(machine: &Machine, id: &str) -> Vec<u8> {
     let log = machine.world.container(&machine.project, id).log();
     let read = blocking(move || {
         let mut text = Vec::new();
-        if let Ok(Some(mut reader)) = Reader::open(&log, From::Last(100)) {
+        if let Ok(Some(mut reader)) = Reader::open(&log, From::Last(SHOWN)) {
             while let Ok(Some(entry)) = reader.next() {
                 text.extend_from_slice(&entry.text);
                 if !entry.partial {
@@ -150,7 +159,7 @@ async fn printed(machine: &Machine, id: &str) -> String {
                 }
             }
         }
-        Ok(last_lines(&text))
+        Ok(text)
     });
     read.await.unwrap_or_default()
 }
@@ -199,7 +208,7 @@ fn definition(service: &Service, hook: &PreStartHook) -> Service {
 ///
 /// # Errors
 /// [`HostError`] when records cannot be read or one cannot be removed.
-pub(super) async fn clear(machine: &Machine) -> Result<(), HostError> {
+pub(super) async fn clear(machine: &Arc<Machine>) -> Result<(), HostError> {
     for record in containers(&machine.world, &machine.project)? {
         if record.one_off.as_ref().is_some_and(|one_off| one_off.hook) {
             let target = Target {

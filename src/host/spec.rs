@@ -105,11 +105,7 @@ pub(super) fn request(
         hostname: (!on_host).then(|| record.hostname().into_owned()),
         domainname: service.domainname.clone().filter(|_| !on_host),
         tty: service.tty,
-        ulimits: service
-            .ulimits
-            .iter()
-            .map(|(name, limit)| (name.clone(), (limit.soft, limit.hard)))
-            .collect(),
+        ulimits: ulimits(service),
         sysctls: service.sysctls.clone(),
         resources: limits(service)?,
         devices: devices(service),
@@ -314,6 +310,14 @@ pub(super) fn limits(service: &Service) -> Result<Limits, HostError> {
         cpuset: resources.cpuset,
         pids: resources.pids,
     })
+}
+
+/// The soft and hard limits of each process of a service, by their names.
+pub(super) fn ulimits(service: &Service) -> BTreeMap<String, (i64, i64)> {
+    let limits = service.ulimits.iter();
+    limits
+        .map(|(name, limit)| (name.clone(), (limit.soft, limit.hard)))
+        .collect()
 }
 
 struct Mounts<'a> {

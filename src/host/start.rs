@@ -21,7 +21,7 @@ use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
-use crate::network::endpoint::{Endpoint, Namespace, create_namespace, loopback_only};
+use crate::network::endpoint::{Endpoint, Namespace, change_namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
@@ -264,30 +264,7 @@ fn prepare(
             });
         }
         NetworkMode::Networks => {
-            let mut endpoints = Vec::new();
-            for key in record.config.networks_in_order() {
-                let Some(id) = record.networks.get(key) else {
-                    continue;
-                };
-                let missing = || HostError::NoNetwork { name: key.to_owned() };
-                let mut network = networks::read(world, id)?.ok_or_else(missing)?;
-                if !network.leases.contains_key(&record.lease_key()) {
-                    // Whoever made it was killed before it had its addresses.
-                    let others = containers(world, &record.project)?;
-                    let fixed = create::fixed_addresses(others.iter().map(|other| &other.config));
-                    network = create::lease(world, record, key, fixed)?;
-                }
-                let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
-                let mac = record.config.mac_on(key);
-                let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
-                let options = EndpointOptions::of(&attachment.driver_opts).unwrap_or_default();
-                endpoints.push(Endpoint {
-                    interface: attachment.interface_name.clone().or(options.interface),
-                    sysctls: options.sysctls,
-                    link_local: attachment.link_local_ips.clone(),
-                    ..endpoint.ok_or_else(missing)?
-                });
-            }
+            let endpoints = endpoints(world, record)?;
             resolved = Some(endpoints.clone());
             let namespace = match create_namespace(world, &endpoints) {
                 // After a boot the records are there and the bridges are not.
@@ -306,7 +283,7 @@ fn prepare(
         }
     };
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
-    write_files(world, record, &paths, resolved.as_deref(), &network)?;
+    write_files(world, record, &paths, resolved.as_deref())?;
     given::write(&paths, &record.given)?;
     remove_record(&view::health_path(&paths))?;
     let shared = Shared::of(world, record)?;
@@ -323,6 +300,64 @@ fn prepare(
 
 /// What a monitor keeps the holds on volumes under, before their names.
 const HOLD: &str = "volume-";
+
+/// What connects a container to each of its networks, in the order of its
+/// interfaces.
+fn endpoints(world: &World, record: &ContainerRecord) -> Result<Vec<Endpoint>, HostError> {
+    let mut endpoints = Vec::new();
+    for key in record.config.networks_in_order() {
+        let Some(id) = record.networks.get(key) else {
+            continue;
+        };
+        let missing = || HostError::NoNetwork { name: key.to_owned() };
+        let mut network = networks::read(world, id)?.ok_or_else(missing)?;
+        if !network.leases.contains_key(&record.lease_key()) {
+            // Whoever made it was killed before it had its addresses.
+            let others = containers(world, &record.project)?;
+            let fixed = create::fixed_addresses(others.iter().map(|other| &other.config));
+            network = create::lease(world, record, key, fixed)?;
+        }
+        let attachment = record.config.networks.get(key).cloned().unwrap_or_default();
+        let mac = record.config.mac_on(key);
+        let endpoint = network.endpoint(&record.lease_key(), mac, attachment.gw_priority)?;
+        let options = EndpointOptions::of(&attachment.driver_opts).unwrap_or_default();
+        endpoints.push(Endpoint {
+            interface: attachment.interface_name.clone().or(options.interface),
+            sysctls: options.sysctls,
+            link_local: attachment.link_local_ips.clone(),
+            ..endpoint.ok_or_else(missing)?
+        });
+    }
+    Ok(endpoints)
+}
+
+/// Brings the interfaces of a container that runs to what its record says.
+///
+/// # Errors
+/// [`HostError`] when a network is missing or the kernel refuses; nothing is
+/// done in a container that has ended.
+pub(super) fn connect_networks(
+    world: &World,
+    record: &ContainerRecord,
+    running: &RunningRecord,
+) -> Result<(), HostError> {
+    let endpoints = endpoints(world, record)?;
+    let Liveness::Running { init: Some(init), .. } = runtime::probe(running)? else {
+        return Ok(());
+    };
+    let path = format!("/proc/{}/ns/net", running.init.pid);
+    let netns = File::open(&path).map_err(HostError::io("open", Path::new(&path)));
+    // If it has ended meanwhile, the number may be another's.
+    if init.has_ended() {
+        return Ok(());
+    }
+    Ok(change_namespace(
+        world,
+        netns?.as_fd(),
+        &record.lease_key(),
+        &endpoints,
+    )?)
+}
 
 /// The right to start a container, which the monitor of its last run gives back
 /// when it has ended. Blocks until then, but not for long.
@@ -431,7 +466,6 @@ fn write_files(
     record: &ContainerRecord,
     paths: &ContainerPaths,
     endpoints: Option<&[Endpoint]>,
-    network: &Net,
 ) -> Result<(), HostError> {
     let write = |name: &str, text: &str| {
         let path = paths.run.join(name);
@@ -448,19 +482,33 @@ fn write_files(
         .find_map(|endpoint| endpoint.gateway);
     write("hosts", &hosts(record, &addresses, gateway)?)?;
     write("hostname", &format!("{}\n", record.hostname()))?;
+    write("resolv.conf", &resolver(world, record)?)
+}
+
+/// The content of a container's `/etc/resolv.conf`.
+fn resolver(world: &World, record: &ContainerRecord) -> Result<String, HostError> {
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let own = own_resolv_conf(&record.config);
+    // There, somebody answers at our name service's address.
     let named = match &record.config.network_mode {
         NetworkMode::Container(name) => others::has_names(world, name)?,
-        NetworkMode::Service(_) => true,
-        _ => matches!(network, Net::Fresh(_)),
+        mode => matches!(mode, NetworkMode::Networks | NetworkMode::Service(_)),
     };
-    if named {
-        let own = own_resolv_conf(&record.config);
-        write("resolv.conf", &resolv_conf(&ResolvConf::parse(&host), &own))
+    Ok(if named {
+        resolv_conf(&ResolvConf::parse(&host), &own)
     } else {
-        let own = own_resolv_conf(&record.config);
-        write("resolv.conf", &plain_resolv_conf(&host, &own))
-    }
+        plain_resolv_conf(&host, &own)
+    })
+}
+
+/// The resolver of a container that runs is another one now.
+pub(super) fn write_resolver(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
+    let path = world
+        .container(&record.project, &record.id)
+        .run
+        .join("resolv.conf");
+    // Not another file: this one is mounted.
+    std::fs::write(&path, resolver(world, record)?).map_err(HostError::io("write", &path))
 }
 
 /// Namespaces of other containers that a container is put into. Held open until
@@ -614,6 +662,7 @@ pub(super) async fn adopt(
         tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
     }
     take_in(machine, record, running, monitor, linked.is_ok().then_some(link));
+    machine.leave_sockets(record).await;
     machine.hear(News::Started(Started {
         tries: machine.tries(&record.id),
         ..started(&machine.world, record, false, log_end(&machine.world, record))
@@ -699,7 +748,9 @@ fn take_in(
 async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
     machine.live().remove(&record.id);
     machine.goes_on(&record.id);
-    let code = match clear(machine, record).await {
+    // Its networks and ports may have changed since it was started.
+    let present = machine.record(&record.id).ok().flatten();
+    let code = match clear(machine, present.as_ref().unwrap_or(record)).await {
         Ok(exit) => exit.code,
         Err(error) => {
             tracing::error!(container = record.name, %error, "its remains could not be cleared up");

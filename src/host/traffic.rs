@@ -9,13 +9,12 @@
 //! The ports of a container that runs may change ([`Traffic::change`]), and go
 //! over to the container that takes its place ([`Traffic::hand_over`]).
 //!
-//! Weak: a port that came after the start of its container is not kept by the
-//! monitor, so connections to it are refused while a supervisor that was killed is
-//! away.
+//! The monitor is told to keep the new ones and to let the others go
+//! ([`Traffic::leave_with_monitor`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,11 +30,14 @@ use crate::network::names::{Forwarder, Names, PORT, ResolvConf, Upstreams, View 
 use crate::network::ports::{self, BoundSocket, Transport};
 use crate::network::record::Lease;
 use crate::project::{Port, Protocol, Service};
-use crate::runtime::{self, RunningRecord};
-use crate::store::World;
+use crate::runtime::{self, Orders, RunningRecord};
+use crate::store::{World, write_record};
 
 /// Where this machine's own resolvers are written (resolv.conf(5)).
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What the names begin with under which monitors keep sockets of ports.
+const PORT_NAME: &str = "port-";
 
 /// What each container that a plan stops or starts will publish afterwards, by
 /// container name.
@@ -82,7 +84,7 @@ impl Held {
     }
 
     /// Refuses connections from now on, whoever else has the sockets open: a
-    /// monitor does until its container ends.
+    /// monitor does until it is told. Of UDP, nothing can be refused before.
     fn shut(&self) {
         for socket in &self.sockets {
             let _ = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both);
@@ -185,6 +187,61 @@ impl Traffic {
         Ok(())
     }
 
+    /// Has the monitor of a container that runs keep the sockets of its ports as
+    /// they are now, and let go of those that it had; the running record as it is
+    /// from then on. Blocks.
+    ///
+    /// Written to `path` before the monitor lets go and after it has taken: a
+    /// process that is killed in between leaves sockets with the monitor that
+    /// the next call makes it let go.
+    ///
+    /// # Errors
+    /// [`HostError`] when the monitor does not answer or the record cannot be
+    /// written.
+    pub(super) fn leave_with_monitor(
+        &self,
+        name: &str,
+        running: &RunningRecord,
+        path: &Path,
+    ) -> Result<RunningRecord, HostError> {
+        let mut running = running.clone();
+        if !running.fixed.takes_orders {
+            return Ok(running);
+        }
+        let mut there = kept_sockets(&running);
+        let mut kept = running.fixed.kept.clone();
+        kept.retain(|name, _| !name.starts_with(PORT_NAME));
+        let mut orders = None;
+        for (name, fd) in self.listeners(name) {
+            let socket = BoundSocket::adopt(fd).map_err(HostError::io("look at", Path::new("socket")))?;
+            let same = |(_, other): &(i32, BoundSocket)| {
+                (other.address, other.transport) == (socket.address, socket.transport)
+            };
+            let number = match there.iter().position(same) {
+                Some(at) => there.swap_remove(at).0,
+                None => {
+                    let orders = match &orders {
+                        Some(orders) => orders,
+                        None => orders.insert(Orders::open(&running)?),
+                    };
+                    orders.keep(socket.fd.as_fd())?
+                }
+            };
+            kept.insert(name, number);
+        }
+        if kept == running.fixed.kept {
+            return Ok(running);
+        }
+        running.fixed.kept = kept;
+        write_record(path, &running)?;
+        let orders = match orders {
+            Some(orders) => orders,
+            None => Orders::open(&running)?,
+        };
+        orders.keep_only(running.fixed.kept.values().copied().collect())?;
+        Ok(running)
+    }
+
     /// Duplicates of the sockets of a container, by the names that its monitor
     /// keeps them under.
     pub(super) fn listeners(&self, name: &str) -> Vec<(String, OwnedFd)> {
@@ -192,7 +249,7 @@ impl Traffic {
         for ((_, index), held) in self.held().iter().filter(|((owner, _), _)| owner == name) {
             for (number, socket) in held.sockets.iter().enumerate() {
                 if let Ok(fd) = socket.fd.try_clone() {
-                    list.push((format!("port-{index}-{number}"), fd));
+                    list.push((format!("{PORT_NAME}{index}-{number}"), fd));
                 }
             }
         }
@@ -374,15 +431,9 @@ impl Traffic {
         any
     }
 
-    /// Answers a container's questions for names, until it is unpublished.
-    pub(super) fn serve_names(
-        &self,
-        record: &ContainerRecord,
-        places: &[Place],
-        udp: OwnedFd,
-        tcp: OwnedFd,
-    ) -> Result<(), HostError> {
-        let view = NamesView {
+    /// What a container sees of the names.
+    fn view(record: &ContainerRecord, places: &[Place]) -> NamesView {
+        NamesView {
             networks: places.iter().map(|place| place.network.clone()).collect(),
             forward: places.iter().any(|place| !place.internal),
             links: record
@@ -398,14 +449,51 @@ impl Traffic {
                         .map(|link| (link.alias.to_lowercase(), link.container.to_lowercase())),
                 )
                 .collect(),
-        };
+        }
+    }
+
+    /// A container that runs is on other networks, or has other links, than
+    /// `before`: it sees what is there now, and is not seen where it was.
+    pub(super) fn moved(&self, before: &ContainerRecord, record: &ContainerRecord, places: &[Place]) {
+        if let Some(view) = self.views().get(&record.id) {
+            view.send_replace(Self::view(record, places));
+        }
+        let left = before.networks.values();
+        for network in left.filter(|id| !record.networks.values().any(|other| other == *id)) {
+            self.names.detach(network, &record.id);
+        }
+    }
+
+    /// A container that runs has other name servers now.
+    pub(super) fn serve_names_anew(
+        &self,
+        record: &ContainerRecord,
+        running: &RunningRecord,
+        places: &[Place],
+    ) -> Result<(), HostError> {
+        let kept = |name| runtime::retrieve_kept(running, name);
+        if let (Ok(udp), Ok(tcp)) = (kept("dns-udp"), kept("dns-tcp")) {
+            self.serve_names(record, places, udp, tcp)?;
+        }
+        Ok(())
+    }
+
+    /// Answers a container's questions for names, until it is unpublished.
+    pub(super) fn serve_names(
+        &self,
+        record: &ContainerRecord,
+        places: &[Place],
+        udp: OwnedFd,
+        tcp: OwnedFd,
+    ) -> Result<(), HostError> {
         let own = own_resolv_conf(&record.config);
         let forwarder = if own.servers.is_empty() {
             self.forwarder.clone()
         } else {
             Arc::new(Forwarder::new(Upstreams::fixed(own.servers)))
         };
-        let (sender, view) = watch::channel(view);
+        let (sender, view) = watch::channel(Self::view(record, places));
+        // Whoever served it before ends with the sender that is dropped here.
         self.views().insert(record.id.clone(), sender);
         let serving = serve(udp, tcp, self.names.clone(), view, forwarder);
         let name = record.name.clone();
@@ -444,14 +532,20 @@ impl Traffic {
         places: &[Place],
     ) -> Result<(), HostError> {
         // By what they are bound to: its ports may have changed since it was started.
-        let mut kept = kept_sockets(running);
+        let mut kept: Vec<BoundSocket> = kept_sockets(running)
+            .into_iter()
+            .map(|(_, socket)| socket)
+            .collect();
         let mut ports: Vec<(usize, &Port)> = record.config.ports.iter().enumerate().collect();
         // The one that only one fits comes first.
         ports.sort_by_key(|(_, port)| port.published.map_or(u16::MAX, |(first, last)| last - first));
         for (index, port) in ports {
-            let fitting = |sockets: &Vec<BoundSocket>| sockets.iter().all(|socket| fits(socket, port));
-            let found = kept.iter().position(fitting).map(|at| kept.remove(at));
-            let sockets = found.unwrap_or_default();
+            let number = kept.iter().find(|socket| fits(socket, port));
+            let number = number.map(|socket| socket.address.port());
+            // Those of IPv4 and IPv6 have one number.
+            let of_port =
+                |socket: &mut BoundSocket| fits(socket, port) && Some(socket.address.port()) == number;
+            let sockets: Vec<BoundSocket> = kept.extract_if(.., of_port).collect();
             let held = match sockets.first() {
                 Some(first) => {
                     let (target, _) = watch::channel(None);
@@ -473,11 +567,7 @@ impl Traffic {
             };
             self.held().insert((record.name.clone(), index), held);
         }
-        let kept = |name| runtime::retrieve_kept(running, name);
-        if let (Ok(udp), Ok(tcp)) = (kept("dns-udp"), kept("dns-tcp")) {
-            self.serve_names(record, places, udp, tcp)?;
-        }
-        Ok(())
+        self.serve_names_anew(record, running, places)
     }
 
     /// Whether any port is held.
@@ -515,21 +605,15 @@ fn transport(protocol: Protocol) -> Result<Transport, HostError> {
 }
 
 /// The sockets of published ports that a monitor keeps and that still listen,
-/// those of one port together.
-fn kept_sockets(running: &RunningRecord) -> Vec<Vec<BoundSocket>> {
-    let mut ports = Vec::new();
-    for index in 0.. {
-        let of_port =
-            (0..).map_while(|number| runtime::retrieve_kept(running, &format!("port-{index}-{number}")).ok());
-        let of_port: Vec<OwnedFd> = of_port.collect();
-        if of_port.is_empty() {
-            break;
-        }
-        let listening = of_port.into_iter().filter_map(|fd| BoundSocket::adopt(fd).ok());
-        ports.push(listening.collect::<Vec<_>>());
-    }
-    ports.retain(|sockets| !sockets.is_empty());
-    ports
+/// with their numbers there.
+fn kept_sockets(running: &RunningRecord) -> Vec<(i32, BoundSocket)> {
+    let kept = running.fixed.kept.iter();
+    kept.filter(|(name, _)| name.starts_with(PORT_NAME))
+        .filter_map(|(name, number)| {
+            let fd = runtime::retrieve_kept(running, name).ok()?;
+            Some((*number, BoundSocket::adopt(fd).ok()?))
+        })
+        .collect()
 }
 
 /// Whether a socket is bound to what a port says.

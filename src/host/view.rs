@@ -268,6 +268,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         images,
         stale,
         contents: given::digests(project),
+        limits_only_fall: !runtime::raises_limits(),
         prepared: prepare::noted(world, &project.name)?,
     })
 }

@@ -17,6 +17,8 @@
 //!   other sockets over from the monitors that keep them, and links itself
 //!   through the door. Without a link the monitors try again, in pauses that
 //!   double up to half a minute: the new supervisor may be killed too;
+//! * orders of the supervisor: the log goes somewhere else from now on, sockets of
+//!   published ports are kept that came later, or are let go;
 //! * clients ([`attach`]): they get what is printed from now on, and give input.
 //!   One that is slow is dropped; the container never waits for them.
 //!

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
+use crate::runtime::change::{ORDERS, Reply, Wish};
 use crate::runtime::hooks;
 use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
 use crate::runtime::{
@@ -257,7 +258,9 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         children,
         door,
         link,
-        _kept: fds,
+        orders: None,
+        inherited: fds,
+        kept: Vec::new(),
         reviving: None,
         alone: None,
         started_at,
@@ -303,8 +306,12 @@ struct Monitor {
     children: SignalFd,
     door: OwnedFd,
     link: Option<OwnedFd>,
+    /// Where a supervisor says what is to change.
+    orders: Option<OwnedFd>,
     /// Held for others to take: sockets of the name service and the like.
-    _kept: fd::Inherited,
+    inherited: fd::Inherited,
+    /// And those that came later.
+    kept: Vec<OwnedFd>,
     /// The supervisor we have started: our right to do so, and its process id.
     reviving: Option<(Lock, u32)>,
     /// Without a supervisor that should be there: the next attempt to start one.
@@ -367,6 +374,9 @@ impl Monitor {
             if ready.link {
                 self.look_at_link();
             }
+            if ready.orders {
+                self.take_order();
+            }
             if ready.door {
                 self.accept();
             }
@@ -385,10 +395,15 @@ impl Monitor {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(&self.children, PollFlags::IN));
         fds.push(PollFd::new(&self.door, PollFlags::IN));
-        let output = fds.len() + usize::from(self.link.is_some());
-        if let Some(link) = &self.link {
-            fds.push(PollFd::new(link, PollFlags::IN));
-        }
+        let link = self.link.as_ref().map(|_| fds.len());
+        fds.extend(self.link.iter().map(|link| PollFd::new(link, PollFlags::IN)));
+        let orders = self.orders.as_ref().map(|_| fds.len());
+        fds.extend(
+            self.orders
+                .iter()
+                .map(|orders| PollFd::new(orders, PollFlags::IN)),
+        );
+        let output = fds.len();
         fds.extend(
             self.output
                 .descriptors()
@@ -432,7 +447,8 @@ impl Monitor {
             nothing: false,
             children: ready(0),
             door: ready(1),
-            link: self.link.is_some() && ready(2),
+            link: link.is_some_and(ready),
+            orders: orders.is_some_and(ready),
             output: (output..clients).map(ready).collect(),
             clients: (clients..last).map(ready).collect(),
             input: input.is_some() && ready(last),
@@ -515,12 +531,49 @@ impl Monitor {
         let mut buffer = [0; 16];
         match fd::receive(self.door.as_fd(), &mut buffer) {
             Ok((length, Some(client))) if buffer.get(..length) == Some(CLIENT) => self.clients.add(client),
+            Ok((length, Some(orders))) if buffer.get(..length) == Some(ORDERS) => self.orders = Some(orders),
             Ok((_, Some(link))) => {
                 self.link = Some(link);
                 self.reviving = None;
                 self.alone = None;
             }
             _ => {}
+        }
+    }
+
+    /// Does what the supervisor wants changed, and answers.
+    fn take_order(&mut self) {
+        let Some(orders) = self.orders.take() else { return };
+        let mut buffer = vec![0; order::LONGEST_ANSWER];
+        let Ok((length, with)) = fd::receive(orders.as_fd(), &mut buffer) else {
+            return;
+        };
+        // At its end there is nothing.
+        let Some(text) = buffer.get(..length).filter(|text| !text.is_empty()) else {
+            return;
+        };
+        let reply: Reply = match (serde_json::from_slice(text), with) {
+            (Ok(Wish::Log(plan)), _) => match self.log.change(plan) {
+                Ok(()) => Ok(None),
+                Err(error) => Err(error.to_string()),
+            },
+            (Ok(Wish::Keep), Some(fd)) => {
+                let number = fd.as_raw_fd();
+                self.kept.push(fd);
+                Ok(Some(number))
+            }
+            (Ok(Wish::Only(numbers)), _) => {
+                let own = numbers.iter().filter_map(|number| usize::try_from(*number).ok());
+                self.inherited.keep_only(&own.collect::<Vec<_>>());
+                self.kept.retain(|fd| numbers.contains(&fd.as_raw_fd()));
+                Ok(None)
+            }
+            (Ok(Wish::Keep), None) => Err("nothing to keep came with it".to_owned()),
+            (Err(error), _) => Err(error.to_string()),
+        };
+        let answered = serde_json::to_vec(&reply).map(|text| fd::send(orders.as_fd(), &text, None));
+        if matches!(answered, Ok(Ok(()))) {
+            self.orders = Some(orders);
         }
     }
 
@@ -619,6 +672,7 @@ struct Ready {
     children: bool,
     door: bool,
     link: bool,
+    orders: bool,
     output: Vec<bool>,
     clients: Vec<bool>,
     input: bool,

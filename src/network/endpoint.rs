@@ -16,7 +16,7 @@
 //! 53 to it and back as packets pass (no connection tracking, so other traffic
 //! pays one comparison a packet). Without nf_tables we listen on port 53 itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -27,6 +27,7 @@ use super::link::{self, LOOPBACK, Links, Peer};
 use super::nftables;
 use super::record;
 use crate::store::World;
+use crate::sys::netlink::Message;
 use crate::sys::netns;
 
 /// Where a container's resolver finds the name service (Docker's choice).
@@ -79,10 +80,170 @@ impl Endpoint {
     }
 }
 
+/// A network namespace ready for a container.
+#[derive(Debug)]
+pub struct Namespace {
+    /// The namespace.
+    pub netns: OwnedFd,
+    /// Where queries for names arrive by UDP.
+    pub dns_udp: OwnedFd,
+    /// Where they arrive by TCP; listening.
+    pub dns_tcp: OwnedFd,
+    /// Names of the host's ends, `eth0`'s first.
+    pub host_ends: Vec<String>,
+}
+
+/// Makes a network namespace with an interface for every endpoint (`eth0`,
+/// `eth1`, … in this order unless they have other names), and the sockets of its
+/// name service. On any error nothing is left.
+///
+/// # Errors
+/// [`NetworkError::Missing`] when a bridge is gone ([`super::bridge::ensure`]
+/// makes it again), [`NetworkError::Privilege`], and those of the kernel.
+pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespace, NetworkError> {
+    // The socket stays with the namespace it is opened in: this one.
+    let mut host = Links::open()?;
+    let pairs = Pair::plan(&mut host, &endpoints.iter().collect::<Vec<_>>(), BTreeSet::new())?;
+    let work = |netns: BorrowedFd<'_>| {
+        let mut inside = Links::open()?;
+        quiet_ipv6(endpoints.iter().any(Endpoint::has_ipv6))?;
+        make(world, &mut host, netns, &pairs)?;
+        inside.send(&[link::raise(LOOPBACK)])?;
+        let indices = configure(&mut inside, &pairs)?;
+        inside.send(&default_routes(endpoints.iter().zip(indices)))?;
+        names_sockets_here(true)
+    };
+    let (netns, result) = netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
+    let (dns_udp, dns_tcp) = result?;
+    Ok(Namespace {
+        netns,
+        dns_udp,
+        dns_tcp,
+        host_ends: pairs.into_iter().map(|pair| pair.host_end).collect(),
+    })
+}
+
+/// Brings the interfaces of the container that has leases as `holder` to what
+/// `endpoints` say, while it runs in `netns`: those that are missing are made,
+/// under the names they ask for or the first that are free, the default routes are moved, and
+/// the interfaces of other networks of ours are removed, in this order. What
+/// the container has made for itself there is left alone, but for its default
+/// routes. Repeating it changes nothing.
+///
+/// # Errors
+/// As [`create_namespace`]; what was done by then stays.
+pub fn change_namespace(
+    world: &World,
+    netns: BorrowedFd<'_>,
+    holder: &str,
+    endpoints: &[Endpoint],
+) -> Result<(), NetworkError> {
+    let mut host = Links::open()?;
+    let ends = Ends::of(world, host.all()?);
+    let work = || {
+        let mut inside = Links::open()?;
+        let there = inside.all()?;
+        // Each end names the other: an end of a container that is no more may
+        // still be there, and one that the container has made may look alike.
+        let mut present: Vec<(&str, &link::Link)> = Vec::new();
+        for (network, end) in ends.of_holder(holder) {
+            let is_other = |link: &&link::Link| link.peer == end.index && link.index == end.peer;
+            present.extend(there.iter().find(is_other).map(|link| (network, link)));
+        }
+        let index_of = |endpoint: &Endpoint| {
+            let found = present.iter().find(|(network, _)| *network == endpoint.network);
+            found.map(|(_, link)| link.index)
+        };
+        let missing = endpoints.iter().filter(|endpoint| index_of(endpoint).is_none());
+        let taken = there.iter().map(|link| link.name.clone()).collect();
+        let pairs = Pair::plan(&mut host, &missing.collect::<Vec<_>>(), taken)?;
+        quiet_ipv6(pairs.iter().any(|pair| pair.endpoint.has_ipv6()))?;
+        make(world, &mut host, netns, &pairs)?;
+        let made = configure(&mut inside, &pairs)?;
+        let made = pairs.iter().zip(made).map(|(pair, index)| (pair.endpoint, index));
+        let all: Vec<(&Endpoint, u32)> = endpoints
+            .iter()
+            .filter_map(|endpoint| Some((endpoint, index_of(endpoint)?)))
+            .chain(made)
+            .collect();
+        // In the order of the endpoints, which decides between equals.
+        let in_order = endpoints.iter().filter_map(|endpoint| {
+            all.iter()
+                .find(|(other, _)| other.network == endpoint.network)
+                .copied()
+        });
+        inside.send(&default_routes(in_order))?;
+        let surplus = present
+            .iter()
+            .filter(|(network, _)| !endpoints.iter().any(|endpoint| endpoint.network == *network));
+        let (batch, indices): (Vec<_>, Vec<_>) = surplus
+            .map(|(_, link)| (link::delete(link.index, &link.name), link.index))
+            .unzip();
+        if !batch.is_empty() {
+            inside.remove(batch, indices)?;
+        }
+        Ok(())
+    };
+    netns::within(netns, work).map_err(NetworkError::io("enter the network namespace of a container"))?
+}
+
+/// The host's ends of the veth pairs of a world.
+#[derive(Debug)]
+pub struct Ends {
+    prefix: String,
+    world: World,
+    /// By what names their holder, with the network of each.
+    by_holder: HashMap<String, Vec<(String, link::Link)>>,
+}
+
+impl Ends {
+    /// As they are now.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn look(world: &World) -> Result<Self, NetworkError> {
+        Ok(Self::of(world, Links::open()?.all()?))
+    }
+
+    fn of(world: &World, links: Vec<link::Link>) -> Self {
+        let prefix = super::alias_prefix(world);
+        let mut by_holder: HashMap<String, Vec<(String, link::Link)>> = HashMap::new();
+        for link in links {
+            let mark = link.alias.strip_prefix(&prefix);
+            if let Some((network, holder)) = mark.and_then(|mark| mark.split_once('/')) {
+                let (network, holder) = (network.to_owned(), holder.to_owned());
+                by_holder.entry(holder).or_default().push((network, link));
+            }
+        }
+        Self {
+            prefix,
+            world: world.clone(),
+            by_holder,
+        }
+    }
+
+    fn of_holder(&self, holder: &str) -> impl Iterator<Item = (&str, &link::Link)> {
+        let alias = super::alias(&self.world, "", holder);
+        let mark = alias.strip_prefix(&self.prefix).unwrap_or_default();
+        let found = self.by_holder.get(mark.trim_start_matches('/'));
+        found
+            .into_iter()
+            .flatten()
+            .map(|(network, link)| (network.as_str(), link))
+    }
+
+    /// The ids of the networks that a container is on.
+    pub fn networks(&self, holder: &str) -> BTreeSet<&str> {
+        self.of_holder(holder).map(|(network, _)| network).collect()
+    }
+}
+
 /// The names of interfaces: as asked for, or numbered from 0 for each beginning,
 /// past those that are taken.
-fn interface_names(endpoints: &[Endpoint]) -> Result<Vec<String>, NetworkError> {
-    let mut taken: BTreeSet<String> = BTreeSet::new();
+fn interface_names(
+    endpoints: &[&Endpoint],
+    mut taken: BTreeSet<String>,
+) -> Result<Vec<String>, NetworkError> {
     for endpoint in endpoints {
         if let Some(name) = &endpoint.interface
             && !taken.insert(name.clone())
@@ -107,90 +268,86 @@ fn interface_names(endpoints: &[Endpoint]) -> Result<Vec<String>, NetworkError> 
     Ok(names)
 }
 
-/// A network namespace ready for a container.
+/// A veth pair to be made.
 #[derive(Debug)]
-pub struct Namespace {
-    /// The namespace.
-    pub netns: OwnedFd,
-    /// Where queries for names arrive by UDP.
-    pub dns_udp: OwnedFd,
-    /// Where they arrive by TCP; listening.
-    pub dns_tcp: OwnedFd,
-    /// Names of the host's ends, `eth0`'s first.
-    pub host_ends: Vec<String>,
+struct Pair<'a> {
+    endpoint: &'a Endpoint,
+    /// Index of the bridge.
+    bridge: u32,
+    host_end: String,
+    /// Name of the other end.
+    interface: String,
 }
 
-/// Makes a network namespace with an interface for every endpoint (`eth0`,
-/// `eth1`, … in this order unless they have other names), and the sockets of its name service. On any error
-/// nothing is left.
-///
-/// # Errors
-/// [`NetworkError::Missing`] when a bridge is gone ([`super::bridge::ensure`]
-/// makes it again), [`NetworkError::Privilege`], and those of the kernel.
-pub fn create_namespace(world: &World, endpoints: &[Endpoint]) -> Result<Namespace, NetworkError> {
-    // The socket stays with the namespace it is opened in: this one.
-    let mut host = Links::open()?;
-    let mut bridges = Vec::with_capacity(endpoints.len());
-    for endpoint in endpoints {
-        let bridge = host.find(&endpoint.bridge)?;
-        bridges.push(bridge.ok_or_else(|| NetworkError::Missing {
-            id: endpoint.network.clone(),
-        })?);
-    }
-    let mut host_ends = Vec::with_capacity(endpoints.len());
-    for _ in endpoints {
-        host_ends.push(host_end()?);
-    }
-    let interfaces = interface_names(endpoints)?;
-    let work = |netns: BorrowedFd<'_>| {
-        let mut inside = Links::open()?;
-        quiet_ipv6(endpoints.iter().any(Endpoint::has_ipv6))?;
-        let mut batch = Vec::with_capacity(endpoints.len() * 3);
-        for (((endpoint, bridge), name), interface) in
-            endpoints.iter().zip(&bridges).zip(&host_ends).zip(&interfaces)
-        {
-            let peer = Peer {
-                netns,
-                name: interface,
-                mac: endpoint.mac,
+impl<'a> Pair<'a> {
+    /// A pair for each endpoint, in a namespace with interfaces of these names.
+    fn plan(
+        host: &mut Links,
+        endpoints: &[&'a Endpoint],
+        taken: BTreeSet<String>,
+    ) -> Result<Vec<Self>, NetworkError> {
+        let names = interface_names(endpoints, taken)?;
+        let pair = |(endpoint, interface): (&&'a Endpoint, String)| {
+            let missing = || NetworkError::Missing {
+                id: endpoint.network.clone(),
             };
-            let alias = super::alias(world, &endpoint.network, &endpoint.holder);
-            batch.push(link::add_veth(name, bridge.index, endpoint.mtu, peer));
-            let port = link::Port {
-                apart: endpoint.apart,
-            };
-            batch.push(link::own_and_raise(name, &alias, Some(port)));
-            batch.push(link::get_link(name));
-        }
-        let made = host.send(&batch).map_err(|error| {
-            if error.is(rustix::io::Errno::XFULL) {
-                NetworkError::BridgeFull {
-                    operation: error.operation,
-                }
-            } else {
-                error.into()
+            Ok(Self {
+                endpoint,
+                bridge: host.find(&endpoint.bridge)?.ok_or_else(missing)?.index,
+                host_end: host_end()?,
+                interface,
+            })
+        };
+        endpoints.iter().zip(names).map(pair).collect()
+    }
+}
+
+/// Makes veth pairs, their far ends born in `netns`.
+fn make(
+    world: &World,
+    host: &mut Links,
+    netns: BorrowedFd<'_>,
+    pairs: &[Pair<'_>],
+) -> Result<(), NetworkError> {
+    let mut batch = Vec::with_capacity(pairs.len() * 3);
+    for pair in pairs {
+        let peer = Peer {
+            netns,
+            name: &pair.interface,
+            mac: pair.endpoint.mac,
+        };
+        let alias = super::alias(world, &pair.endpoint.network, &pair.endpoint.holder);
+        let port = link::Port {
+            apart: pair.endpoint.apart,
+        };
+        batch.push(link::add_veth(
+            &pair.host_end,
+            pair.bridge,
+            pair.endpoint.mtu,
+            peer,
+        ));
+        batch.push(link::own_and_raise(&pair.host_end, &alias, Some(port)));
+        batch.push(link::get_link(&pair.host_end));
+    }
+    let made = host.send(&batch).map_err(|error| {
+        if error.is(rustix::io::Errno::XFULL) {
+            NetworkError::BridgeFull {
+                operation: error.operation,
             }
-        })?;
-        // The bridge may still know this MAC address behind the port of the
-        // container that had the address before and is not all gone.
-        let forward: Vec<_> = made
-            .iter()
-            .filter_map(link::link)
-            .zip(endpoints)
-            .map(|(port, endpoint)| link::set_forwarding(port.index, endpoint.mac))
-            .collect();
-        host.send(&forward)?;
-        configure(&mut inside, endpoints, &interfaces)?;
-        names_sockets_here(true)
-    };
-    let (netns, result) = netns::create(work).map_err(NetworkError::io("make a network namespace"))?;
-    let (dns_udp, dns_tcp) = result?;
-    Ok(Namespace {
-        netns,
-        dns_udp,
-        dns_tcp,
-        host_ends,
-    })
+        } else {
+            error.into()
+        }
+    })?;
+    // The bridge may still know this MAC address behind the port of the
+    // container that had the address before and is not all gone.
+    let forward: Vec<_> = made
+        .iter()
+        .filter_map(link::link)
+        .zip(pairs)
+        .map(|(port, pair)| link::set_forwarding(port.index, pair.endpoint.mac))
+        .collect();
+    host.send(&forward)?;
+    Ok(())
 }
 
 /// A network namespace with nothing but a loopback interface.
@@ -246,9 +403,13 @@ fn quiet_ipv6(some: bool) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Addresses and routes inside the namespace.
-fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) -> Result<(), NetworkError> {
-    for (endpoint, interface) in endpoints.iter().zip(interfaces) {
+/// Brings fresh interfaces of this namespace up, with their addresses; their
+/// indices.
+fn configure(inside: &mut Links, pairs: &[Pair<'_>]) -> Result<Vec<u32>, NetworkError> {
+    for Pair {
+        endpoint, interface, ..
+    } in pairs
+    {
         if endpoint.has_ipv6() {
             set(&format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
         }
@@ -256,16 +417,15 @@ fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) 
             set(&format!("/proc/sys/{}", file.replace("IFNAME", interface)), value)?;
         }
     }
-    let mut batch = vec![link::raise(LOOPBACK)];
-    batch.extend(interfaces.iter().map(|name| link::get_link(name)));
-    let links: Vec<u32> = inside
+    let batch: Vec<_> = pairs.iter().map(|pair| link::get_link(&pair.interface)).collect();
+    let indices: Vec<u32> = inside
         .send(&batch)?
         .iter()
         .filter_map(link::link)
         .map(|link| link.index)
         .collect();
-    let mut batch = Vec::with_capacity(endpoints.len() * 3 + 2);
-    for (endpoint, index) in endpoints.iter().zip(&links) {
+    let mut batch = Vec::with_capacity(pairs.len() * 3);
+    for (Pair { endpoint, .. }, index) in pairs.iter().zip(&indices) {
         batch.push(link::raise(*index));
         batch.push(link::add_address(
             *index,
@@ -281,22 +441,26 @@ fn configure(inside: &mut Links, endpoints: &[Endpoint], interfaces: &[String]) 
             batch.push(link::add_address(*index, *address, prefix));
         }
     }
-    for gateway in [
-        |endpoint: &Endpoint| endpoint.gateway,
-        |endpoint: &Endpoint| endpoint.gateway6,
-    ] {
-        // `max_by_key` takes the last of equals.
-        let out = endpoints.iter().zip(&links).rev();
-        if let Some((gateway, index)) = out
-            .filter_map(|(endpoint, index)| Some((endpoint.gw_priority, gateway(endpoint)?, *index)))
-            .max_by_key(|(priority, _, _)| *priority)
-            .map(|(_, gateway, index)| (gateway, index))
-        {
-            batch.push(link::add_default_route(index, gateway));
-        }
-    }
     inside.send(&batch)?;
-    Ok(())
+    Ok(indices)
+}
+
+/// The default routes, in place of those that are there: through the endpoint
+/// with the highest `gw_priority` that has a way out; of equals, the first.
+fn default_routes<'a>(endpoints: impl Iterator<Item = (&'a Endpoint, u32)>) -> Vec<Message> {
+    let endpoints: Vec<(&Endpoint, u32)> = endpoints.collect();
+    let ways: [fn(&Endpoint) -> Option<IpAddr>; 2] =
+        [|endpoint| endpoint.gateway, |endpoint| endpoint.gateway6];
+    let out = |way: fn(&Endpoint) -> Option<IpAddr>| {
+        // `max_by_key` takes the last of equals.
+        let out = endpoints.iter().rev();
+        out.filter_map(|(endpoint, index)| Some((endpoint.gw_priority, way(endpoint)?, *index)))
+            .max_by_key(|(priority, _, _)| *priority)
+    };
+    ways.into_iter()
+        .filter_map(out)
+        .map(|(_, gateway, index)| link::add_default_route(index, gateway))
+        .collect()
 }
 
 /// A name for the host's end of a veth pair that no other has.

@@ -30,6 +30,7 @@ const RTMGRP_LINK: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -79,6 +80,8 @@ pub(super) struct Link {
     pub(super) kind: String,
     /// Index of the bridge it is a port of; 0 for none.
     pub(super) master: u32,
+    /// Index of the other end of a veth pair, in that one's namespace.
+    pub(super) peer: u32,
     pub(super) mtu: u32,
     pub(super) up: bool,
 }
@@ -242,6 +245,13 @@ pub(super) fn set_group(index: u32, name: &str, group: u32) -> Message {
 pub(super) fn delete_group(group: u32) -> Message {
     let mut message = Message::new(RTM_DELLINK, ACK, "remove interfaces");
     message.body.raw(&link_header(0, 0, 0)).u32(IFLA_GROUP, group);
+    message
+}
+
+/// Removes a link.
+pub(super) fn delete(index: u32, name: &str) -> Message {
+    let mut message = Message::new(RTM_DELLINK, ACK, format!("remove interface {name}"));
+    message.body.raw(&link_header(index, 0, 0));
     message
 }
 
@@ -465,6 +475,7 @@ pub(super) fn link(reply: &Reply) -> Option<Link> {
             IFLA_IFALIAS => link.alias = string(value).unwrap_or_default().to_owned(),
             IFLA_MASTER => link.master = u32_at(value, 0)?,
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_LINK => link.peer = u32_at(value, 0)?,
             IFLA_LINKINFO => {
                 if let Some((_, value)) = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND) {
                     link.kind = string(value).unwrap_or_default().to_owned();

@@ -20,7 +20,8 @@
 //! [`endpoint::create_namespace`] make its namespace. [`ports::bind`] and
 //! [`ports::serve`] keep its published ports, [`firewall::add_published`] gives
 //! them the short way through the kernel. [`names::Names`] and [`names::serve`]
-//! answer it. When the container ends, the namespace goes by itself once the
+//! answer it. [`endpoint::change_namespace`] brings a container that runs to other
+//! networks. When the container ends, the namespace goes by itself once the
 //! supervisor lets go of its sockets. When the container is removed,
 //! [`record::release`]; when the network is, [`bridge::remove`].
 //!

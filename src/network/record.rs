@@ -350,18 +350,24 @@ pub fn release(world: &World, id: &str, key: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Takes back the addresses of every container whose key begins with `prefix`
-/// and is none of `keys`, on every network: those of containers that are no more.
+/// Takes back the addresses of every container whose key begins with `prefix`,
+/// but on the networks whose ids `keys` has for it: those of containers that are
+/// no more, or have left a network, or were cut off joining it.
 ///
 /// # Errors
 /// As [`list`].
-pub fn release_all_but(world: &World, prefix: &str, keys: &BTreeSet<String>) -> Result<(), NetworkError> {
+pub fn release_all_but(
+    world: &World,
+    prefix: &str,
+    keys: &BTreeMap<String, BTreeSet<String>>,
+) -> Result<(), NetworkError> {
     let _lock = lock(world)?;
     for mut record in list(world)? {
         let before = record.leases.len();
-        record
-            .leases
-            .retain(|key, _| !key.starts_with(prefix) || keys.contains(key));
+        record.leases.retain(|key, _| {
+            let on = keys.get(key);
+            !key.starts_with(prefix) || on.is_some_and(|on| on.contains(&record.id))
+        });
         if record.leases.len() != before {
             write(world, &record)?;
         }
@@ -613,7 +619,11 @@ mod tests {
         for key in ["shop/web-1", "shop/web-2", "shop2/web-1"] {
             lease(&world, &id, &request(key)).unwrap();
         }
-        let keys = BTreeSet::from(["shop/web-1".to_owned()]);
+        let keys = BTreeMap::from([
+            ("shop/web-1".to_owned(), BTreeSet::from([id.clone()])),
+            // It is on another network.
+            ("shop/web-2".to_owned(), BTreeSet::from(["0".repeat(12)])),
+        ]);
         release_all_but(&world, "shop/", &keys).unwrap();
         let leases = read(&world, &id).unwrap().unwrap().leases;
         let left: Vec<&str> = leases.keys().map(String::as_str).collect();

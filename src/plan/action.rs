@@ -1,5 +1,6 @@
 //! What is to be done, why, and after what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -231,7 +232,7 @@ pub enum Cause {
     /// Fields of the definition changed.
     Changed {
         /// The changes, sorted by path.
-        changes: Vec<Change>,
+        changes: Arc<[Change]>,
     },
     /// The image behind the reference is another one now.
     ImageChanged {

@@ -179,7 +179,14 @@ impl<'a> Checker<'a> {
             }
             Operation::RemoveVolume { name } => self.check_volume_removal(at, name),
             Operation::CreateContainer { service, name, .. } => self.check_creation(at, service, name),
-            Operation::UpdateContainer { container, .. } => self.check_exists(at, container),
+            Operation::UpdateContainer { container, .. } => {
+                self.check_exists(at, container);
+                let project = self.project;
+                let service = project.services.get(&container.service);
+                for key in service.into_iter().flat_map(attached) {
+                    self.check_attachment(at, key);
+                }
+            }
             Operation::SignalContainer { container, .. }
             | Operation::PauseContainer { container }
             | Operation::UnpauseContainer { container } => self.check_exists(at, container),
@@ -432,8 +439,16 @@ impl<'a> Checker<'a> {
             self.fault(at, "removes a network that is not the project's");
         }
         for container in &observed.containers {
-            let on_it = container.networks.values().any(|other| other == id);
-            if on_it && !self.has(&Key::Id(&container.id), Verb::Remove, at) {
+            let on_it = container.networks.iter().find(|(_, other)| *other == id);
+            // An update takes it off a network that its service has no more.
+            let service = self.project.services.get(&container.service);
+            let leaves = |key: &String| {
+                service.is_some_and(|service| !service.networks.contains_key(key))
+                    && self.has(&Key::Id(&container.id), Verb::Update, at)
+            };
+            if on_it.is_some_and(|(key, _)| !leaves(key))
+                && !self.has(&Key::Id(&container.id), Verb::Remove, at)
+            {
                 self.fault(
                     at,
                     format!("container {} may still be on the network", container.name),
@@ -529,6 +544,7 @@ mod tests {
             contents: BTreeMap::new(),
             prepared: BTreeMap::new(),
             stale: BTreeSet::new(),
+            limits_only_fall: false,
             images: BTreeMap::from([("nginx".into(), "i".into())]),
         }
     }
@@ -698,7 +714,10 @@ mod tests {
         ));
         assert_eq!(
             faults(actions),
-            ["action 7: uses a container that may be removed already"]
+            [
+                "action 7: uses a container that may be removed already",
+                "action 7: network shop_front is not there"
+            ]
         );
     }
 }

@@ -5,12 +5,15 @@
 //! project is run rather than what a container is, so that changing them
 //! replaces nothing.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde::de::value::MapDeserializer;
+use serde_json::{Map, Value};
 
 use super::Change;
-use super::same::is_written;
-use crate::project::{Network, Project, Service};
+use super::same::{differing, is_written, pick};
+use crate::project::{Network, Origin, Project, Service};
 
 /// Fields of a service that no container is made from.
 const NOT_COMPARED: [&str; 8] = [
@@ -24,16 +27,23 @@ const NOT_COMPARED: [&str; 8] = [
     "replicas",
 ];
 
-/// Fields that are read from the record when they are needed, so that changing
-/// the record (and what is made of it: `/etc/hosts`) is enough: the supervisor reads `restart`,
-/// `deploy.restart_policy` and `healthcheck`, a
-/// stop reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`.
-const IN_PLACE: [&str; 9] = [
+/// Fields that are read from the record when they are needed, or whose changes
+/// a run that goes on takes whatever they are: the supervisor reads `restart`,
+/// `deploy.restart_policy`, `healthcheck`, `links` and the name servers, a stop
+/// reads the two of `stop` and `pre_stop`, listings read `labels` and `expose`,
+/// `/etc/hosts` and `/etc/resolv.conf` are files of ours, a monitor goes on with
+/// another `logging`.
+const IN_PLACE: [&str; 14] = [
     "deploy",
+    "dns",
+    "dns_opt",
+    "dns_search",
     "expose",
     "extra_hosts",
     "healthcheck",
     "labels",
+    "links",
+    "logging",
     "pre_stop",
     "restart",
     "stop_grace_period",
@@ -57,32 +67,48 @@ const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
 
 /// Limits that the kernel changes under a running container. Taking one away
 /// is something else: what was there without it is not known.
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 13] = [
+    "resources.cpu_period",
+    "resources.cpu_quota",
+    "resources.cpu_rt_period",
+    "resources.cpu_rt_runtime",
     "resources.cpu_shares",
     "resources.cpus_milli",
     "resources.cpuset",
     "resources.memory",
     "resources.memory_reservation",
     "resources.memory_swap",
+    "resources.memory_swappiness",
+    "resources.oom_kill_disable",
     "resources.pids",
 ];
 
+/// Which changes can be applied to a container as it is that cannot be told by
+/// their field alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Movable {
+    /// Those of published ports.
+    pub ports: bool,
+    /// Those of networks.
+    pub networks: bool,
+    /// Those of disk limits.
+    pub disks: bool,
+    /// Those of limits of processes, and of what the memory killer prefers.
+    pub processes: bool,
+}
+
 /// Whether a change of a service can be applied to a container as it is; all
-/// others need a new one. `ports`: so can changes of published ports.
-pub fn in_place(change: &Change, ports: bool) -> bool {
+/// others need a new one.
+pub fn in_place(change: &Change, movable: Movable) -> bool {
     let field = change.field.as_str();
     let top = field.split(['.', '[']).next().unwrap_or(field);
-    // `networks.KEY.aliases`, or one of them.
-    let alias = top == "networks"
-        && field.matches('.').count() > 1
-        && field
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| last.starts_with("aliases"));
-    IN_PLACE.contains(&top)
-        || alias
-        || ports && top == "ports"
-        || LIMITS.contains(&field) && change.new.is_some()
+    match top {
+        "ports" => movable.ports,
+        "networks" => movable.networks,
+        "blkio_config" => movable.disks,
+        "ulimits" | "oom_score_adj" => movable.processes,
+        _ => IN_PLACE.contains(&top) || LIMITS.contains(&field) && change.new.is_some(),
+    }
 }
 
 /// How a change of content is shown: what it is may be secret.
@@ -94,16 +120,8 @@ pub(super) fn content(digest: &str) -> String {
 /// made from, sorted by field. A record of another version of this program is
 /// read with today's defaults for the fields that it lacks.
 pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -> Vec<Change> {
-    if is_written(service, recorded) {
-        return Vec::new();
-    }
-    let Ok(wanted) = serde_json::to_value(service) else {
-        return Vec::new();
-    };
-    let old = Service::deserialize(recorded).and_then(serde_json::to_value);
-    let old = old.as_ref().unwrap_or(recorded);
     let prefix = format!("services.{}", service.name);
-    let mut changes = changes(project, &prefix, old, &wanted, &NOT_COMPARED);
+    let mut changes = structure_changes(project, &prefix, service, recorded);
     // The rest of it says how the service is updated.
     changes.retain(|change| {
         let field = change.field.as_str();
@@ -135,6 +153,25 @@ pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
     found
 }
 
+/// Configs and secrets of both models whose content is another one in the new one,
+/// by their digests.
+pub fn content_changes(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+    project: &Project,
+) -> Vec<Change> {
+    let changed = old.iter().filter_map(|(from, digest)| {
+        let now = new.get(from).filter(|now| *now != digest)?;
+        Some(Change {
+            field: format!("{from}.content"),
+            old: Some(content(digest)),
+            new: Some(content(now)),
+            origin: project.origin(from).cloned(),
+        })
+    });
+    changed.collect()
+}
+
 /// The changes of a network since `recorded` that need another bridge, sorted
 /// by field. Labels do not: they change when the network is next made.
 pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Value) -> Vec<Change> {
@@ -149,25 +186,74 @@ pub fn network_changes(project: &Project, key: &str, network: &Network, recorded
     changes(project, &format!("networks.{key}"), old, &wanted, &["labels"])
 }
 
+/// The changes of a service since `recorded`. Only what differs is read and
+/// written at all: with many services most of the time would go there.
+fn structure_changes(project: &Project, prefix: &str, service: &Service, recorded: &Value) -> Vec<Change> {
+    let Some(mut fields) = differing(service, recorded) else {
+        let wanted = serde_json::to_value(service).ok();
+        return vec![change(String::new(), Some(recorded), wanted.as_ref())];
+    };
+    fields.retain(|field| !NOT_COMPARED.contains(&field.as_str()));
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    let there = || {
+        let fields = fields.iter();
+        fields.filter_map(|field| Some((field.as_str(), recorded.get(field)?)))
+    };
+    let old: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there()));
+    let old = old.ok().and_then(|old| pick(&old, &fields)).unwrap_or_else(|| {
+        let raw = there().map(|(field, value)| (field.to_owned(), value.clone()));
+        raw.collect()
+    });
+    let new = pick(service, &fields).unwrap_or_default();
+    changes(project, prefix, &Value::Object(old), &Value::Object(new), &[])
+}
+
 fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: &[&str]) -> Vec<Change> {
     let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
         return vec![change(String::new(), Some(old), Some(new))];
     };
     let mut found = Vec::new();
-    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    for key in keys {
+    for key in all_keys(before, after) {
         if !left_out.contains(&key.as_str()) {
             compare(key, before.get(key), after.get(key), &mut found);
         }
     }
     for change in &mut found {
         if change.new.is_some() {
-            let path = change.field.replace('[', ".").replace(']', "");
-            change.origin = project.origin(&format!("{prefix}.{path}")).cloned();
+            change.origin = origin(project, prefix, &change.field);
         }
     }
     found.sort_by(|a, b| a.field.cmp(&b.field));
     found
+}
+
+/// The keys of either.
+fn all_keys<'a>(
+    before: &'a Map<String, Value>,
+    after: &'a Map<String, Value>,
+) -> impl Iterator<Item = &'a String> {
+    let more = after.keys().filter(|key| !before.contains_key(*key));
+    before.keys().chain(more)
+}
+
+/// Where a field is written.
+fn origin(project: &Project, prefix: &str, field: &str) -> Option<Origin> {
+    if project.origins.is_empty() {
+        return None;
+    }
+    let mut path = String::with_capacity(prefix.len() + field.len() + 1);
+    path.push_str(prefix);
+    path.push('.');
+    for letter in field.chars() {
+        match letter {
+            '[' => path.push('.'),
+            ']' => {}
+            other => path.push(other),
+        }
+    }
+    project.origin(&path).cloned()
 }
 
 fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Change>) {
@@ -179,9 +265,11 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
     let last = path.rsplit('.').next().unwrap_or(path);
     match (old, new) {
         (Some(Value::Object(before)), Some(Value::Object(after))) if !VARIANTS.contains(&last) => {
-            let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-            for key in keys {
-                compare(&format!("{path}.{key}"), before.get(key), after.get(key), found);
+            for key in all_keys(before, after) {
+                let (old, new) = (before.get(key), after.get(key));
+                if old != new {
+                    compare(&format!("{path}.{key}"), old, new, found);
+                }
             }
         }
         (Some(Value::Array(before)), Some(Value::Array(after))) => {
@@ -257,6 +345,9 @@ fn change(field: String, old: Option<&Value>, new: Option<&Value>) -> Change {
 
 /// Compact JSON without what is not set.
 fn compact(value: &Value) -> String {
+    if !value.is_object() && !value.is_array() {
+        return value.to_string();
+    }
     fn prune(value: &Value) -> Value {
         match value {
             Value::Object(map) => map
@@ -273,13 +364,10 @@ fn compact(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use super::*;
-    use crate::project::{
-        Attachment, Dependency, Mount, MountSource, NetworkMode, Origin, Port, Protocol, Restart,
-    };
+    use crate::project::{Attachment, Dependency, Mount, MountSource, NetworkMode, Port, Protocol, Restart};
 
     fn web() -> Service {
         Service {
@@ -480,6 +568,7 @@ mod tests {
             new: new.map(str::to_owned),
             origin: None,
         };
+        let no = Movable::default();
         for field in [
             "restart",
             "labels.a.b",
@@ -487,27 +576,33 @@ mod tests {
             "stop_signal",
             "expose[0]",
             "resources.memory",
+            "extra_hosts.db[0]",
+            "logging.options.max-size",
+            "dns[0]",
         ] {
-            assert!(in_place(&to(field, Some("1")), false), "{field}");
+            assert!(in_place(&to(field, Some("1")), no), "{field}");
         }
         for field in ["image", "environment.labels", "ports[0].target", "", "restarts"] {
-            assert!(!in_place(&to(field, Some("1")), false), "{field}");
+            assert!(!in_place(&to(field, Some("1")), no), "{field}");
         }
-        assert!(
-            !in_place(&to("resources.memory", None), false),
-            "a limit taken away"
-        );
-        for (field, expected) in [
-            ("networks.front.aliases[0]", true),
-            ("networks.front.aliases", true),
-            ("networks.aliases", false),
-            ("networks.front", false),
-            ("extra_hosts.db[0]", true),
+        assert!(!in_place(&to("resources.memory", None), no), "a limit taken away");
+        let all = Movable {
+            ports: true,
+            networks: true,
+            disks: true,
+            processes: true,
+        };
+        for field in [
+            "ports[1]",
+            "networks.front",
+            "networks.front.aliases[0]",
+            "blkio_config.weight",
+            "ulimits.nofile.soft",
+            "oom_score_adj",
         ] {
-            assert_eq!(in_place(&to(field, Some("1")), false), expected, "{field}");
+            let change = to(field, Some("1"));
+            assert!(in_place(&change, all) && !in_place(&change, no), "{field}");
         }
-        let port = to("ports[1]", Some("{}"));
-        assert!(in_place(&port, true) && !in_place(&port, false));
     }
 
     #[test]

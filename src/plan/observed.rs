@@ -23,6 +23,10 @@ pub struct Observed {
     /// registry was last asked.
     #[serde(default)]
     pub stale: std::collections::BTreeSet<String>,
+    /// This machine raises no limit of a process that runs: whoever manages
+    /// containers may not (`CAP_SYS_RESOURCE`).
+    #[serde(default)]
+    pub limits_only_fall: bool,
     /// Digests of the configs and secrets that services use, as they are now,
     /// by their place in the project (`secrets.password`). What cannot be read
     /// is left out.

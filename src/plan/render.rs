@@ -222,7 +222,9 @@ pub fn operation(operation: &Operation) -> String {
         Operation::CreateVolume { name, .. } => format!("create volume {name}"),
         Operation::RemoveVolume { name } => format!("remove volume {name}"),
         Operation::CreateContainer { name, .. } => format!("create container {name}"),
-        Operation::UpdateContainer { container, .. } => format!("update container {}", container.name),
+        Operation::UpdateContainer { container, .. } => {
+            format!("update container {} in place", container.name)
+        }
         Operation::Prepare {
             service,
             number: None,
@@ -395,8 +397,11 @@ fn entries(plan: &Plan) -> Vec<Entry> {
                     reasons.push(reason);
                 }
             }
+            let goes_on = |action: &&&Action| matches!(action.operation, Operation::UpdateContainer { .. });
             if reasons.is_empty() {
                 reasons.push(word(kind).to_owned());
+            } else if actions.iter().any(|action| goes_on(&action)) {
+                reasons.insert(0, "in place:".to_owned());
             }
             Entry {
                 kind,

@@ -1,5 +1,6 @@
 //! Whether a value is what a record says, without building the value's own
-//! JSON: a serializer that walks along JSON that is there.
+//! JSON: a serializer that walks along JSON that is there. And which fields of a
+//! structure differ, and only those as JSON.
 //!
 //! It is a shortcut. *Yes* is certain; *no* may also mean that the two are
 //! written in another order or that something here is not understood, and is
@@ -7,11 +8,31 @@
 
 use serde::Serialize;
 use serde::ser::{self, Impossible};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Whether `value` serialises to exactly `json`, fields and keys in this order.
 pub(super) fn is_written<T: Serialize + ?Sized>(value: &T, json: &Value) -> bool {
     value.serialize(Along(json)).is_ok()
+}
+
+/// The fields of a structure that are not what `json` has for them, or may not
+/// be, and those that only `json` has; `None` when one of the two is no structure.
+pub(super) fn differing<T: Serialize>(value: &T, json: &Value) -> Option<Vec<String>> {
+    let differing = Differing {
+        json: json.as_object()?,
+        seen: Vec::new(),
+        found: Vec::new(),
+    };
+    value.serialize(Fields(differing)).ok()
+}
+
+/// These fields of a structure as JSON, but for those that are not written.
+pub(super) fn pick<T: Serialize>(value: &T, names: &[String]) -> Option<Map<String, Value>> {
+    let picked = Picked {
+        names,
+        found: Map::new(),
+    };
+    value.serialize(Fields(picked)).ok()
 }
 
 /// The two differ, or may.
@@ -336,11 +357,196 @@ impl ser::SerializeStructVariant for Entries<'_> {
 /// A key of a map: text, or a name of a variant.
 struct Key<'a>(&'a str);
 
-/// Every kind of value that is no key here.
+/// What looks at the fields of a structure, one by one.
+trait Look: Sized {
+    type Found;
+
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer;
+
+    fn found(self) -> Self::Found;
+}
+
+struct Differing<'a> {
+    json: &'a Map<String, Value>,
+    /// Those of its fields that the value has.
+    seen: Vec<&'static str>,
+    found: Vec<String>,
+}
+
+impl Look for Differing<'_> {
+    type Found = Vec<String>;
+
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer {
+        let there = self.json.get(name);
+        if there.is_some() {
+            self.seen.push(name);
+        }
+        if !there.is_some_and(|there| is_written(value, there)) {
+            self.found.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn found(mut self) -> Vec<String> {
+        // What it does not write is what it is by default.
+        if self.seen.len() < self.json.len() {
+            let unseen = self.json.keys().filter(|key| !self.seen.contains(&key.as_str()));
+            self.found.extend(unseen.cloned());
+        }
+        self.found
+    }
+}
+
+struct Picked<'a> {
+    names: &'a [String],
+    found: Map<String, Value>,
+}
+
+impl Look for Picked<'_> {
+    type Found = Map<String, Value>;
+
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer {
+        if self.names.iter().any(|other| other == name) {
+            let value = serde_json::to_value(value).map_err(|_| Differs)?;
+            self.found.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    fn found(self) -> Map<String, Value> {
+        self.found
+    }
+}
+
+/// A serializer for structures only.
+struct Fields<L>(L);
+
+impl<L: Look> ser::SerializeStruct for Fields<L> {
+    type Ok = L::Found;
+    type Error = Differs;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer {
+        self.0.field(name, value)
+    }
+
+    fn end(self) -> Result<L::Found, Differs> {
+        Ok(self.0.found())
+    }
+}
+
+/// Kinds of values that have no place there.
 macro_rules! refuse {
-    ($($name:ident($kind:ty))*) => {
-        $(fn $name(self, _: $kind) -> Answer { Err(Differs) })*
+    ($ok:ty: $($name:ident($kind:ty))*) => {
+        $(fn $name(self, _: $kind) -> Result<$ok, Differs> { Err(Differs) })*
     };
+}
+
+/// Every kind of value that neither is a structure nor can be a key.
+macro_rules! refuse_all_else {
+    ($ok:ty) => {
+        refuse! {
+            $ok:
+            serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+            serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_f32(f32)
+            serialize_f64(f64) serialize_char(char) serialize_bytes(&[u8]) serialize_unit_struct(&'static str)
+        }
+
+        fn serialize_none(self) -> Result<$ok, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<$ok, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_unit(self) -> Result<$ok, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_newtype_variant<T: Serialize + ?Sized>(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: &T,
+        ) -> Result<$ok, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_tuple_struct(
+            self,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeTupleStruct, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_tuple_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeTupleVariant, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Differs> {
+            Err(Differs)
+        }
+
+        fn serialize_struct_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeStructVariant, Differs> {
+            Err(Differs)
+        }
+    };
+}
+
+impl<L: Look> ser::Serializer for Fields<L> {
+    type Ok = L::Found;
+    type Error = Differs;
+    type SerializeSeq = Impossible<L::Found, Differs>;
+    type SerializeTuple = Impossible<L::Found, Differs>;
+    type SerializeTupleStruct = Impossible<L::Found, Differs>;
+    type SerializeTupleVariant = Impossible<L::Found, Differs>;
+    type SerializeMap = Impossible<L::Found, Differs>;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Impossible<L::Found, Differs>;
+
+    refuse_all_else!(L::Found);
+
+    fn serialize_str(self, _: &str) -> Result<L::Found, Differs> {
+        Err(Differs)
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<L::Found, Differs> {
+        Err(Differs)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<L::Found, Differs> {
+        value.serialize(self)
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Differs> {
+        Ok(self)
+    }
 }
 
 impl ser::Serializer for Key<'_> {
@@ -354,30 +560,10 @@ impl ser::Serializer for Key<'_> {
     type SerializeStruct = Impossible<(), Differs>;
     type SerializeStructVariant = Impossible<(), Differs>;
 
-    refuse! {
-        serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
-        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_f32(f32)
-        serialize_f64(f64) serialize_char(char) serialize_bytes(&[u8])
-    }
+    refuse_all_else!(());
 
     fn serialize_str(self, value: &str) -> Answer {
         holds(self.0 == value)
-    }
-
-    fn serialize_none(self) -> Answer {
-        Err(Differs)
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Answer {
-        Err(Differs)
-    }
-
-    fn serialize_unit(self) -> Answer {
-        Err(Differs)
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Answer {
-        Err(Differs)
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Answer {
@@ -388,57 +574,7 @@ impl ser::Serializer for Key<'_> {
         value.serialize(self)
     }
 
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: &T,
-    ) -> Answer {
-        Err(Differs)
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, Differs> {
-        Err(Differs)
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Differs> {
-        Err(Differs)
-    }
-
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct, Differs> {
-        Err(Differs)
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleVariant, Differs> {
-        Err(Differs)
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Differs> {
-        Err(Differs)
-    }
-
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct, Differs> {
-        Err(Differs)
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeStructVariant, Differs> {
         Err(Differs)
     }
 }
@@ -525,5 +661,21 @@ mod tests {
         let mut longer = json;
         longer["more"] = Value::Null;
         assert!(!is_written(&record(), &longer), "a field more");
+    }
+
+    #[test]
+    fn the_fields_that_differ_are_found() {
+        let json = serde_json::to_value(record()).unwrap();
+        assert_eq!(differing(&record(), &json), Some(vec![]));
+        let mut other = json.clone();
+        other["map"]["a"] = json!(false);
+        other.as_object_mut().unwrap().remove("ratio");
+        other["more"] = json!(1);
+        let found = differing(&record(), &other).unwrap();
+        assert_eq!(found, ["map", "ratio", "more"]);
+        let picked = pick(&record(), &found).unwrap();
+        assert_eq!(Value::Object(picked), json!({"map": json["map"], "ratio": 0.5}));
+        assert_eq!(differing(&record(), &json!([])), None);
+        assert_eq!(pick(&vec![1], &found), None);
     }
 }

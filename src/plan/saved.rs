@@ -75,7 +75,7 @@ mod tests {
                 name: (*name).to_owned(),
             },
             cause: Cause::Changed {
-                changes: vec![Change {
+                changes: [Change {
                     field: "a".into(),
                     old: None,
                     new: Some("1".into()),
@@ -85,7 +85,8 @@ mod tests {
                         column: 1,
                         by: None,
                     }),
-                }],
+                }]
+                .into(),
             },
             after: vec![],
         };

@@ -145,6 +145,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         cgroup: Cgroup::locate(layout()?, &path)?,
         kept: BTreeMap::new(),
         foreign: None,
+        takes_orders: false,
         namespaces: blueprint.namespaces.all(false),
         process: blueprint.process.clone(),
         seccomp: SeccompPolicy::Spec,

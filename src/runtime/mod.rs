@@ -15,7 +15,7 @@
 //! when [`start`] returns `Ok`, the program runs.
 //!
 //! From then on a run is its [`RunningRecord`]: [`probe`], [`signal`],
-//! [`kill_all`], [`exec`], [`update`] need nothing else, whoever started it.
+//! [`kill_all`], [`exec`], [`update`], [`Orders`] need nothing else, whoever started it.
 //! It ends with an [`ExitRecord`]; [`reap_lost`] writes one when the monitor was
 //! killed, and [`cleanup`] removes what is left, also after a start that was
 //! killed half way.
@@ -42,6 +42,7 @@ mod blueprint;
 pub mod bundle;
 pub mod capability;
 pub mod cgroup;
+pub(crate) mod change;
 mod error;
 pub mod exec;
 mod executable;
@@ -63,6 +64,7 @@ mod start;
 mod usage;
 
 pub use self::blueprint::ProcessPlan;
+pub use self::change::{Orders, adjust_oom_score, limit_processes, raises_limits};
 pub(crate) use self::error::describe;
 pub use self::error::{Failure, FailureKind, RuntimeError, Step};
 pub use self::exec::{Exec, ExecRequest, ExecStdio, exec};

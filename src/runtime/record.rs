@@ -37,6 +37,9 @@ pub struct Fixed {
     pub cgroup: Cgroup,
     /// Descriptors the monitor keeps for supervisors: name to number.
     pub kept: BTreeMap<String, i32>,
+    /// Whether the monitor takes [`Orders`](super::Orders).
+    #[serde(default)]
+    pub takes_orders: bool,
     /// `CLONE_NEW*` of the namespaces that are not the host's.
     pub(crate) namespaces: i32,
     /// What processes made later take over.

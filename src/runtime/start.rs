@@ -28,7 +28,7 @@ use crate::sys::{fd, pidfd, stub};
 pub const MONITOR_ROLE: &str = "__monitor";
 
 /// The name under which the monitor keeps the way in for new supervisors.
-const DOOR: &str = "door";
+pub(super) const DOOR: &str = "door";
 
 /// The name among what a monitor keeps of a packet socket whose other end is a
 /// client from before the container begins: nothing of what it prints is lost to
@@ -173,6 +173,7 @@ fn start_in(
         boot: boot().to_owned(),
         cgroup: cgroup.clone(),
         kept: numbers,
+        takes_orders: true,
         namespaces: blueprint.namespaces.all(connections.network.is_some()),
         process: blueprint.process.clone(),
         seccomp: request.seccomp,

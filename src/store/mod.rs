@@ -40,4 +40,4 @@ mod paths;
 mod record;
 
 pub use paths::{ContainerPaths, World};
-pub use record::{Lock, StoreError, read_record, remove_record, sweep_records, write_record};
+pub use record::{Lock, StoreError, read_record, remove_record, sweep_records, write_bytes, write_record};

@@ -53,11 +53,20 @@ impl StoreError {
 /// # Errors
 /// [`StoreError::Io`] when the folder or the file cannot be written.
 pub fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<(), StoreError> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let bytes = serde_json::to_vec(record).map_err(|source| StoreError::Malformed {
         path: path.to_owned(),
         source,
     })?;
+    write_bytes(path, &bytes)
+}
+
+/// As [`write_record`], for a file that is something else than JSON. Both are
+/// readable for their owner alone.
+///
+/// # Errors
+/// As [`write_record`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     loop {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +89,7 @@ pub fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<(), StoreEr
         }
         .map_err(StoreError::io("create", &fresh))?;
         file.lock().map_err(StoreError::io("lock", &fresh))?;
-        let written = file.write_all(&bytes).map_err(StoreError::io("write", &fresh));
+        let written = file.write_all(bytes).map_err(StoreError::io("write", &fresh));
         let replaced = match written {
             Ok(()) => fs::rename(&fresh, path),
             Err(error) => {

@@ -54,6 +54,11 @@ impl Model {
         }
     }
 
+    /// Digests of its configs and secrets, by their place in the project.
+    pub(super) fn contents(&self) -> &BTreeMap<String, String> {
+        &self.contents
+    }
+
     /// Tells models apart: 64 hexadecimal digits.
     pub(super) fn digest(&self) -> String {
         let text = serde_json::to_vec(&(&*self.project, &self.contents)).unwrap_or_default();
@@ -139,11 +144,14 @@ pub(super) async fn apply(request: Request) {
 fn before(request: &Request) -> Option<Project> {
     let world = request.host.machine.world();
     let newest = generations::newest(world, &request.project)?;
-    let mut project = generations::read(world, &request.project, newest).ok()??.project;
-    if let Some(load) = &request.wanted.load {
-        project.take_values(&load.environment);
-    }
-    Some(project)
+    let generation = generations::read(world, &request.project, newest).ok()??;
+    Some(generation.restored(world, &environment(request)))
+}
+
+/// What variables said when the request was made.
+fn environment(request: &Request) -> BTreeMap<String, String> {
+    let load = request.wanted.load.as_ref();
+    load.map(|load| load.environment.clone()).unwrap_or_default()
 }
 
 /// Brings services whose update has failed back to what they were, as
@@ -245,8 +253,13 @@ async fn roll_back(request: &Request) -> Vec<String> {
     }
 }
 
-/// The project that a request is about; `None` when its file does not load.
-async fn project_of(request: &Request, applied: &mut Applied) -> Result<Option<Project>, HostError> {
+/// What a request is about: the model that the stack is brought to, and the
+/// project by which it is, in which the configs and secrets of a generation come
+/// from where they are kept. `None` when its file does not load.
+async fn model_of(
+    request: &Request,
+    applied: &mut Applied,
+) -> Result<Option<(Model, Arc<Project>)>, HostError> {
     let wanted = &request.wanted;
     if let Some(number) = wanted.generation {
         let world = request.host.machine.world();
@@ -255,20 +268,26 @@ async fn project_of(request: &Request, applied: &mut Applied) -> Result<Option<P
                 reason: format!("there is no generation {number}: 'history' lists them"),
             });
         };
-        let mut project = generation.project;
-        if let Some(load) = &wanted.load {
-            project.take_values(&load.environment);
-        }
-        return Ok(Some(project));
+        let restored = generation.restored(world, &environment(request));
+        let model = Model {
+            contents: given::digests(&restored),
+            project: Arc::new(generation.project),
+        };
+        return Ok(Some((model, Arc::new(restored))));
     }
+    let of = |project: Project| {
+        let project = Arc::new(project);
+        (Model::new(project.clone()), project)
+    };
     let Some(how) = &wanted.load else {
-        return Ok(Some(request.host.machine.recorded(&request.project).await?));
+        let recorded = request.host.machine.recorded(&request.project).await?;
+        return Ok(Some(of(recorded)));
     };
     match super::load(how) {
         Ok(loaded) => {
             applied.inputs.clone_from(&loaded.project.inputs);
             applied.inputs.extend(given::files(&loaded.project));
-            Ok(Some(loaded.project))
+            Ok(Some(of(loaded.project)))
         }
         Err(failure) => {
             applied.inputs = failure.inputs;
@@ -279,11 +298,9 @@ async fn project_of(request: &Request, applied: &mut Applied) -> Result<Option<P
 }
 
 async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Result<(), HostError> {
-    let Some(project) = project_of(request, applied).await? else {
+    let Some((model, project)) = model_of(request, applied).await? else {
         return Ok(());
     };
-    let project = Arc::new(project);
-    let model = Model::new(project.clone());
     let same = request
         .unless
         .as_ref()

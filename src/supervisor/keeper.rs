@@ -36,6 +36,11 @@ pub(super) enum Told {
         health: Health,
     },
     Removed,
+    /// A hook has printed a line.
+    Said {
+        name: String,
+        line: String,
+    },
 }
 
 /// One a supervisor; shared by every task that starts or waits.
@@ -119,7 +124,7 @@ impl Keeper {
                 }
             }
             News::Removed { id } => journal.destroyed(id),
-            News::Changed(_) | News::Ended { .. } => {}
+            News::Changed(_) | News::Ended { .. } | News::Said { .. } => {}
         }
     }
 
@@ -151,6 +156,7 @@ impl Keeper {
                 self.kept().entry(id.clone()).or_insert(kept);
                 self.exited(&id, code, stopped);
             }
+            News::Said { name, line } => self.tell(Told::Said { name, line }),
             News::Removed { id } => {
                 if let Some(mut kept) = self.kept().remove(&id) {
                     kept.still();

@@ -547,8 +547,13 @@ impl Supervisor {
         if self.remembered.as_deref() == Some(digest) {
             return;
         }
-        let applied = journal::now();
-        match generations::add(&self.world, model.project(), digest, by, applied) {
+        let summary = generations::Summary {
+            number: 0,
+            applied: journal::now(),
+            by,
+            digest: digest.to_owned(),
+        };
+        match generations::add(&self.world, model.project(), model.contents(), summary) {
             Ok(()) => self.remembered = Some(digest.to_owned()),
             Err(error) => tracing::error!(%error, "this generation is not in the history"),
         }
@@ -810,6 +815,7 @@ impl Supervisor {
                 });
             }
             Told::Health { name, health } => self.tell_sessions(&Reply::Health { name, health }),
+            Told::Said { name, line } => self.tell_sessions(&Reply::Said { name, line }),
             Told::Removed => {}
         }
     }

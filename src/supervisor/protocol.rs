@@ -133,6 +133,14 @@ pub enum Reply {
         /// Where in the log this run begins, in bytes.
         offset: u64,
     },
+    /// A hook has printed a line (sessions only).
+    Said {
+        /// Name of the container; of the service, with the project's name before
+        /// it, for hooks before the start.
+        name: String,
+        /// The line.
+        line: String,
+    },
     /// A container has ended (sessions only).
     Exited {
         /// Container id.

@@ -58,7 +58,7 @@ impl Inherited {
         Ok(Self { fds })
     }
 
-    /// Closes all but those of these numbers.
+    /// Closes those that have not been taken and whose number is none of these.
     pub fn keep_only(&mut self, numbers: &[usize]) {
         for (number, fd) in self.fds.iter_mut().enumerate() {
             if !numbers.contains(&number) {

@@ -118,6 +118,24 @@ pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()>
     }
 }
 
+/// Sets a resource limit of another process by its `RLIMIT_*` number.
+///
+/// # Errors
+/// What prlimit(2) returns; `ESRCH` when there is no such process.
+pub fn set_resource_limit_of(pid: u32, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: a pointer to a live structure that is only read, and none to write to.
+    if unsafe { libc::prlimit(pid, resource as _, &raw const limit, std::ptr::null_mut()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The soft and hard value of a resource limit by its `RLIMIT_*` number.
 ///
 /// # Errors

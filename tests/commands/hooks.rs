@@ -103,3 +103,28 @@ fn a_failed_hook_keeps_its_service_from_starting() {
     assert!(!out(&world, &["ps", "-a"]).contains("pre-start"));
     down(&world);
 }
+
+#[test]
+fn what_hooks_print_is_shown_where_the_services_are() {
+    let Some(world) = stack(
+        "name: hp
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    pre_start: [{command: [echo, before the start]}]
+    post_start: [{command: [sh, -c, 'echo after the start; echo badly >&2']}]
+    pre_stop: [{command: [echo, before the stop]}]
+",
+    ) else {
+        return;
+    };
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("web -> | before the start");
+    up.wait_for("web-1 -> | after the start");
+    up.wait_for("web-1 -> | badly");
+    up.signal(rustix::process::Signal::INT);
+    up.wait_for("web-1 -> | before the stop");
+    assert_eq!(up.end(), 130);
+    down(&world);
+}

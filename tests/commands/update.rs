@@ -1,8 +1,10 @@
 //! Updates in groups, what becomes of those that fail, and the way back.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::Value;
 
-use super::support::World;
+use super::support::{World, finish};
 use super::{down, out, stack, write};
 
 /// A stack of three containers of `web`, updated so, that run `command`.
@@ -202,4 +204,71 @@ services:
     assert_eq!(ps.len(), 1, "{ps:?}");
     assert_eq!(out(&world, &["exec", "db", "sh", "-c", "echo -$A-"]), "--\n");
     down(&world);
+}
+
+#[test]
+fn a_rollback_brings_back_what_secrets_were_and_prunes_leave_its_image() {
+    let stack_of = |image: &str| {
+        format!(
+            "name: sr
+services:
+  web:
+    image: {image}
+    command: SERVE
+    healthcheck: {{disable: true}}
+    stop_signal: SIGKILL
+    secrets: [file, variable]
+secrets:
+  file: {{file: ./password}}
+  variable: {{environment: PASSWORD}}
+"
+        )
+    };
+    let Some(world) = stack(&stack_of("BUSYBOX")) else {
+        return;
+    };
+    let up = |file: &str, variable: &str| {
+        world.write("password", file);
+        let mut command = world.rcompose(&["up", "-d"]);
+        finish(command.env("PASSWORD", variable)).ok();
+    };
+    let read = || {
+        let files = ["/run/secrets/file", "/run/secrets/variable"];
+        out(&world, &[&["exec", "-T", "web", "cat"], &files[..]].concat())
+    };
+    up("one", "1");
+    let id = world.id_of("sr-web-1");
+    up("two", "2");
+    assert_eq!((read().as_str(), world.id_of("sr-web-1")), ("two2", id.clone()));
+    let diff = world.run(&["diff", "1", "2"]);
+    assert_eq!(diff.code, 2, "{}", diff.stderr);
+    let changed: Vec<&str> = diff
+        .stdout
+        .lines()
+        .filter(|line| line.contains("sha256:"))
+        .collect();
+    assert_eq!(changed.len(), 2, "{}", diff.stdout);
+    assert!(changed[0].contains("secrets.file.content"), "{}", diff.stdout);
+    world.run(&["rollback", "1"]).ok();
+    assert_eq!((read().as_str(), world.id_of("sr-web-1")), ("one1", id));
+    assert_eq!(out(&world, &["history", "-q"]), "1\n2\n3\n");
+    assert_eq!(world.run(&["diff", "1", "3"]).code, 0);
+    // Nothing of it is printed, or read by anybody else.
+    let folder = world.state().join("stacks/sr/generations/contents");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
+    for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    // What the stack file says is what `up` brings.
+    up("two", "2");
+    assert_eq!(read(), "two2");
+
+    write(&world, &stack_of("PYTHON"));
+    up("two", "2");
+    world.run(&["image", "prune", "-a", "-f"]).ok();
+    let images = out(&world, &["image", "ls", "--no-trunc"]);
+    assert!(images.contains("busybox"), "{images}");
+    down(&world);
+    world.run(&["image", "prune", "-a", "-f"]).ok();
+    assert!(!out(&world, &["image", "ls"]).contains("busybox"));
 }

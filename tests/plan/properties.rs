@@ -10,7 +10,7 @@ use rcompose::graph::Graph;
 use rcompose::plan::{ContainerState, Down, Intent, Operation, Plan, Up, check, plan};
 use rcompose::project::{
     Attachment, Condition, Dependency, Deploy, HealthTest, Healthcheck, Mount, MountSource, Network,
-    NetworkMode, Port, Project, Protocol, Restart, Service, UpdateConfig, UpdateOrder, Volume,
+    NetworkMode, Port, Project, Protocol, Restart, Service, Ulimit, UpdateConfig, UpdateOrder, Volume,
 };
 
 use crate::world::World;
@@ -36,6 +36,8 @@ struct Choices {
     anonymous: bool,
     port: bool,
     address: bool,
+    /// What changes in place.
+    limit: Option<i64>,
 }
 
 fn choices() -> impl Strategy<Value = Choices> {
@@ -56,6 +58,7 @@ fn choices() -> impl Strategy<Value = Choices> {
         prop::bool::weighted(0.6),
         prop::bool::weighted(0.3),
         prop::option::weighted(0.4, (0..3_u64, any::<bool>())),
+        prop::option::weighted(0.7, 0..3_i64),
     );
     (what, links, rest).prop_map(
         |((present, image, version, replicas, healthcheck, always), links, rest)| Choices {
@@ -73,6 +76,7 @@ fn choices() -> impl Strategy<Value = Choices> {
             port: rest.4,
             address: rest.5,
             update: rest.6,
+            limit: rest.7,
         },
     )
 }
@@ -167,6 +171,7 @@ fn service(
             let address = std::net::Ipv4Addr::new(10, 0, bit, last);
             let attachment = Attachment {
                 ipv4_address: (single && choice.address).then_some(address),
+                gw_priority: choice.limit.unwrap_or_default(),
                 ..Attachment::default()
             };
             networks.insert(format!("n{bit}"), attachment);
@@ -217,6 +222,11 @@ fn service(
             test: Some(HealthTest::CmdShell("true".into())),
             ..Healthcheck::default()
         }),
+        ulimits: choice
+            .limit
+            .map(|limit| ("nofile".to_owned(), Ulimit { soft: limit, hard: 9 }))
+            .into_iter()
+            .collect(),
         deploy: choice.update.map(|(parallelism, start_first)| Deploy {
             update_config: Some(UpdateConfig {
                 parallelism: Some(parallelism),

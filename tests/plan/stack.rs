@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rcompose::project::{
-    Attachment, Condition, Dependency, Deploy, FailureAction, HealthTest, Healthcheck, IpamPool, Mount,
-    MountSource, Network, NetworkMode, Origin, Port, Project, Protocol, PullPolicy, Restart, Service,
-    UpdateConfig, UpdateOrder, Volume,
+    Attachment, Condition, Dependency, Deploy, FailureAction, HealthTest, Healthcheck, IpamPool, Logging,
+    Mount, MountSource, Network, NetworkMode, Origin, Port, Project, Protocol, PullPolicy, Restart, Service,
+    Ulimit, UpdateConfig, UpdateOrder, Volume,
 };
 use serde_yaml::{Mapping, Value};
 
@@ -74,23 +74,27 @@ fn network(key: &str, value: &Value) -> Network {
 }
 
 fn service(name: &str, value: &Value) -> Service {
-    const KNOWN: [&str; 18] = [
+    const KNOWN: [&str; 22] = [
         "address",
         "anonymous",
         "command",
         "container_name",
         "depends_on",
+        "dns",
         "environment",
         "healthcheck",
         "image",
         "labels",
+        "logging",
         "network_mode",
         "networks",
+        "oom_score_adj",
         "ports",
         "profiles",
         "pull_policy",
         "replicas",
         "restart",
+        "ulimits",
         "update",
         "volumes",
     ];
@@ -180,6 +184,26 @@ fn service(name: &str, value: &Value) -> Service {
             Some(other) => panic!("pull_policy {other}"),
         },
         profiles: strings(value.get("profiles")),
+        dns: strings(value.get("dns"))
+            .iter()
+            .map(|address| address.parse().expect("an address"))
+            .collect(),
+        logging: string(value, "logging").map(|driver| Logging {
+            driver: Some(driver),
+            ..Logging::default()
+        }),
+        oom_score_adj: value
+            .get("oom_score_adj")
+            .and_then(Value::as_i64)
+            .map(|score| score.try_into().expect("a score")),
+        ulimits: entries(value.get("ulimits"))
+            .into_iter()
+            .map(|(name, limit)| {
+                let limit = limit.as_i64().expect("a number");
+                let (soft, hard) = (limit, limit);
+                (name, Ulimit { soft, hard })
+            })
+            .collect(),
         deploy: string(value, "update").map(|words| Deploy {
             update_config: Some(update_config(&words)),
             ..Deploy::default()

@@ -130,8 +130,11 @@ impl World {
                 assert!(!fields.is_empty());
                 let service = &project.services[&container.service];
                 let contents = self.observed.contents.clone();
+                let on = self.networks_of(project, service);
+                self.require_address(service, Some(container));
                 let found = self.find(container);
                 found.config = serde_json::to_value(service).unwrap();
+                found.networks = on;
                 for (from, digest) in &mut found.contents {
                     digest.clone_from(&contents[from]);
                 }
@@ -265,25 +268,7 @@ impl World {
         let image = image
             .unwrap_or_else(|| panic!("image {} is not there", service.image))
             .clone();
-        let networks = attached(service)
-            .map(|key| {
-                let name = &project.networks[key].name;
-                let by_key = |network: &&ObservedNetwork| {
-                    network
-                        .owner
-                        .as_ref()
-                        .is_some_and(|owner| owner.project == project.name && owner.key == key)
-                };
-                let all = &self.observed.networks;
-                let found = all
-                    .iter()
-                    .find(by_key)
-                    .or_else(|| all.iter().find(|network| network.name == *name));
-                let found = found.unwrap_or_else(|| panic!("network {name} is not there"));
-                assert!(found.alive, "network {name} is down");
-                (key.to_owned(), found.id.clone())
-            })
-            .collect();
+        let networks = self.networks_of(project, service);
         let volumes: BTreeMap<String, String> = mounted(service)
             .map(|key| (key.to_owned(), project.volumes[key].name.clone()))
             .collect();
@@ -293,25 +278,7 @@ impl World {
                 "volume {name} is not there"
             );
         }
-        for (key, attachment) in &service.networks {
-            for other in self
-                .observed
-                .containers
-                .iter()
-                .filter(|_| attachment.ipv4_address.is_some())
-            {
-                let config: Service = serde_json::from_value(other.config.clone()).unwrap();
-                let theirs = config
-                    .networks
-                    .get(key)
-                    .and_then(|attachment| attachment.ipv4_address);
-                assert_ne!(
-                    theirs, attachment.ipv4_address,
-                    "{} has the address of {name}",
-                    other.name
-                );
-            }
-        }
+        self.require_address(service, None);
         let id = self.id(64);
         let mut anonymous = service
             .volumes
@@ -353,6 +320,51 @@ impl World {
             created,
             one_off: false,
         });
+    }
+
+    /// The ids of the networks that a service is on, by their keys.
+    fn networks_of(&self, project: &Project, service: &Service) -> BTreeMap<String, String> {
+        attached(service)
+            .map(|key| {
+                let name = &project.networks[key].name;
+                let by_key = |network: &&ObservedNetwork| {
+                    network
+                        .owner
+                        .as_ref()
+                        .is_some_and(|owner| owner.project == project.name && owner.key == key)
+                };
+                let all = &self.observed.networks;
+                let found = all
+                    .iter()
+                    .find(by_key)
+                    .or_else(|| all.iter().find(|network| network.name == *name));
+                let found = found.unwrap_or_else(|| panic!("network {name} is not there"));
+                assert!(found.alive, "network {name} is down");
+                (key.to_owned(), found.id.clone())
+            })
+            .collect()
+    }
+
+    /// The addresses that a service asks for are no other container's than `own`.
+    fn require_address(&self, service: &Service, own: Option<&Target>) {
+        let own = own.and_then(|own| own.id.as_ref());
+        let fixed = service.networks.iter();
+        for (key, attachment) in fixed.filter(|(_, attachment)| attachment.ipv4_address.is_some()) {
+            for other in self
+                .observed
+                .containers
+                .iter()
+                .filter(|other| Some(&other.id) != own)
+            {
+                let config: Service = serde_json::from_value(other.config.clone()).unwrap();
+                let theirs = config.networks.get(key).and_then(|there| there.ipv4_address);
+                assert_ne!(
+                    theirs, attachment.ipv4_address,
+                    "{} has the address of {}",
+                    other.name, service.name
+                );
+            }
+        }
     }
 
     fn start(&mut self, project: &Project, target: &Target) {

@@ -19,6 +19,7 @@ pub mod stack;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -134,6 +135,12 @@ impl World {
             .env("LANG", "C.UTF-8")
             .env("RCOMPOSE_STATE_ROOT", self.state());
         command
+    }
+
+    /// Does something on a thread in the world's network namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let netns = rcompose::sys::netns::of_process(self.namespace.id()).unwrap();
+        rcompose::sys::netns::within(netns.as_fd(), work).unwrap()
     }
 
     /// The built program inside the world.

@@ -15,6 +15,7 @@ use super::progress::Transfers;
 use super::words::{familiar, size};
 use super::{filter, list, not_dry, store};
 use crate::image::{Authored, Input, Pruned};
+use crate::supervisor::generations;
 
 pub(super) fn tag(context: &Context, source: &str, targets: &[String]) -> Outcome {
     not_dry(context, "image tag")?;
@@ -172,7 +173,7 @@ pub(super) fn import(context: &Context, typed: &Import) -> Outcome {
 
 pub(super) fn prune(context: &Context, typed: &Prune) -> Outcome {
     let what = if typed.all {
-        "This removes all images that no container is made from."
+        "This removes all images that no container is made from and no recent generation of a stack needs."
     } else {
         "This removes all images that have no name and that no container is made from."
     };
@@ -188,7 +189,13 @@ pub(in crate::cli) fn pruned(context: &Context, typed: &Prune) -> Result<Pruned,
     not_dry(context, "prune")?;
     let store = store(context);
     let filters = filter::read(&store, &typed.filter, &["until", "label"])?;
-    let keep: BTreeSet<String> = list::used(context)?.into_iter().map(|user| user.image).collect();
+    let mut keep: BTreeSet<String> = list::used(context)?.into_iter().map(|user| user.image).collect();
+    // Going back to what a stack was brought to is not to need a registry.
+    for stack in crate::host::stacks(&context.world) {
+        for image in generations::images(&context.world, &stack) {
+            keep.extend(store.resolve(&image).ok().flatten().map(|image| image.id));
+        }
+    }
     Ok(store.prune_images(&keep, typed.all, |image| {
         filters.iter().all(|filter| filter.takes(image))
     })?)

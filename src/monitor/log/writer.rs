@@ -48,13 +48,8 @@ impl Writer {
         rotate::finish(path, plan.max_files)?;
         let (file, length) = open_file(path)?;
         let forward = plan.forward.take().map(Forward::open).transpose()?;
-        let mut attributes = Vec::new();
-        if !plan.attributes.is_empty() {
-            attributes.extend_from_slice(b",\"attrs\":");
-            serde_json::to_writer(&mut attributes, &plan.attributes)?;
-        }
         Ok(Self {
-            attributes,
+            attributes: attributes(&plan)?,
             forward,
             path: path.to_owned(),
             plan,
@@ -65,6 +60,19 @@ impl Writer {
             lost: 0,
             reason: None,
         })
+    }
+
+    /// Goes on by another plan, in the same files.
+    ///
+    /// # Errors
+    /// What connecting to whoever else is told returns; then nothing has changed.
+    pub(in crate::monitor) fn change(&mut self, mut plan: LogPlan) -> io::Result<()> {
+        let forward = plan.forward.take().map(Forward::open).transpose()?;
+        let attributes = attributes(&plan)?;
+        // What waits is in the old form.
+        self.flush();
+        (self.plan, self.forward, self.attributes) = (plan, forward, attributes);
+        Ok(())
     }
 
     /// Takes what was read from a stream at `time`.
@@ -333,6 +341,16 @@ fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, byte| {
         plain & (0x20..=0x7e).contains(byte) & (*byte != b'"') & (*byte != b'\\')
     })
+}
+
+/// What ends a record in JSON before its time.
+fn attributes(plan: &LogPlan) -> io::Result<Vec<u8>> {
+    let mut attributes = Vec::new();
+    if !plan.attributes.is_empty() {
+        attributes.extend_from_slice(b",\"attrs\":");
+        serde_json::to_writer(&mut attributes, &plan.attributes)?;
+    }
+    Ok(attributes)
 }
 
 /// A file to append to, and its length.

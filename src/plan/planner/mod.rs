@@ -30,8 +30,18 @@
 //! A service that says how it wants to be updated is replaced in groups, each of
 //! which waits for the one before: [`rollout`].
 //!
+//! # In place
+//!
+//! A change of a service is made on the container that is there when that can
+//! be: [`super::diff::in_place`] says so by the field, and the decider by what
+//! else there is (nobody else has the port or address, the network that is
+//! joined need not wait for one that is left). An update waits for the networks
+//! that it joins; the removal of a network, for the updates that leave it.
+//!
 //! # Known to be weak
 //!
+//! * A fixed address on a network where a container stays is not changed in
+//!   place, nor is the order of its interfaces.
 //! * A crash between the removal of a container and the creation of its
 //!   successor loses the way to its anonymous volumes (not the volumes), and
 //!   with several replicas the successor gets a new number.
@@ -56,6 +66,8 @@ mod up;
 mod volume;
 
 use std::collections::BTreeMap;
+
+use serde::de::value::MapDeserializer;
 
 use super::{
     Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, OneOff, Plan, PlanError, Run, Target,
@@ -278,6 +290,15 @@ fn hold(kind: &str, name: &str, reason: impl Into<String>) -> Hold {
 /// The container's service as it was made, as far as the record can be read.
 fn recorded(container: &ObservedContainer) -> Option<Service> {
     serde::Deserialize::deserialize(&container.config).ok()
+}
+
+/// The ports and networks of a container's service as it was made, as far as the
+/// record can be read; nothing else of it.
+fn recorded_places(container: &ObservedContainer) -> Option<Service> {
+    let fields = ["networks", "ports"].into_iter();
+    let fields = fields.filter_map(|field| Some((field, container.config.get(field)?)));
+    let fields: MapDeserializer<'_, _, serde_json::Error> = MapDeserializer::new(fields);
+    serde::Deserialize::deserialize(fields).ok()
 }
 
 /// Whether a container has to be stopped before it can be removed or counted

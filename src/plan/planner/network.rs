@@ -154,7 +154,12 @@ impl<'a> Networks<'a> {
                     new: Some(key.to_owned()),
                     origin: self.project.origin(&format!("networks.{key}")).cloned(),
                 }];
-                Ok(Fate::Replace(found, Cause::Changed { changes }))
+                Ok(Fate::Replace(
+                    found,
+                    Cause::Changed {
+                        changes: changes.into(),
+                    },
+                ))
             }
             _ => Err(self.foreign(key, found)),
         }

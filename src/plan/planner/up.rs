@@ -2,19 +2,22 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
+use super::super::diff::{self, Movable};
 use super::super::{
     Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Run, Up,
-    diff,
 };
-use super::network::{Fate as NetworkFate, Networks};
+use super::network::{Fate as NetworkFate, Networks, may_overlap};
 use super::replicas::{follow_provider, remove_duplicates, remove_surplus};
 use super::rollout::start_first;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
 use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning, recorded};
 use crate::graph::{Graph, attached, mounted};
-use crate::project::{Port, Project, Protocol, Service};
+use crate::project::{
+    Attachment, BlkioConfig, DeviceRate, DeviceWeight, NetworkMode, Port, Project, Service, Ulimit,
+};
 
 /// Who publishes a port.
 #[derive(Clone, Copy, Debug)]
@@ -231,7 +234,13 @@ impl<'a> Decider<'a> {
                     users.join(", ")
                 ));
             } else {
-                self.networks.replace(key, network, Cause::Changed { changes });
+                self.networks.replace(
+                    key,
+                    network,
+                    Cause::Changed {
+                        changes: changes.into(),
+                    },
+                );
             }
         }
         self.gone = self
@@ -434,24 +443,29 @@ impl<'a> Decider<'a> {
     /// One existing container of a service that is asked for, on its own.
     fn judge(&mut self, service: &'a Service, old: &'a ObservedContainer) -> Slot<'a> {
         let changes = diff::service_changes(self.project, service, &old.config);
-        let ports = changes.iter().any(|change| change.field.starts_with("ports"))
-            && self.moves_ports_in_place(service, old);
-        let (mut in_place, needs_new): (Vec<_>, Vec<_>) = changes
-            .iter()
-            .cloned()
-            .partition(|change| diff::in_place(change, ports));
+        let movable = self.movable(service, old, &changes);
+        let needs_new = |change: &&Change| !diff::in_place(change, movable);
+        let (mut in_place, new) = if changes.iter().any(|change| needs_new(&change)) {
+            (
+                Vec::new(),
+                Some(Cause::Changed {
+                    changes: changes.into(),
+                }),
+            )
+        } else {
+            (changes, None)
+        };
         let image = self.observed.images.get(&service.image);
         let mut slot = Slot::keep(old, "up to date");
-        let recreate = if !needs_new.is_empty() {
-            Some(Cause::Changed { changes })
-        } else {
+        let changed = new.is_some();
+        let recreate = new.or_else(|| {
             image
                 .filter(|id| **id != old.image)
                 .map(|new| Cause::ImageChanged {
                     old: old.image.clone(),
                     new: new.clone(),
                 })
-        };
+        });
         let recreate = recreate.or_else(|| self.replaced(old));
         let recreate = recreate.or_else(|| self.forced.contains(&service.name).then_some(Cause::Requested));
         if let Some(cause) = recreate {
@@ -461,8 +475,9 @@ impl<'a> Decider<'a> {
             }
             let gone = matches!(cause, Cause::Replaced { .. });
             slot.hold = match &cause {
-                Cause::Changed { .. } => {
-                    let fields: Vec<_> = needs_new.iter().map(|change| change.field.as_str()).collect();
+                Cause::Changed { changes } => {
+                    let fields = changes.iter().filter(needs_new);
+                    let fields: Vec<_> = fields.map(|change| change.field.as_str()).collect();
                     format!("changed ({}), kept because of --no-recreate", fields.join(", "))
                 }
                 Cause::ImageChanged { .. } => "its image changed, kept because of --no-recreate".into(),
@@ -481,20 +496,41 @@ impl<'a> Decider<'a> {
             }
         }
         in_place.extend(self.content_changes(old));
-        if !in_place.is_empty() && needs_new.is_empty() {
+        if !in_place.is_empty() && !changed {
             let fields = in_place.iter().map(|change| change.field.clone()).collect();
-            slot.update = Some((fields, Cause::Changed { changes: in_place }));
+            slot.update = Some((
+                fields,
+                Cause::Changed {
+                    changes: in_place.into(),
+                },
+            ));
         }
         self.run(&mut slot, old);
         slot
     }
 
-    /// Whether the published ports of a container can change while it runs: only
-    /// TCP ports can be given up, and none may go from one container to another,
-    /// which takes its turn.
-    fn moves_ports_in_place(&self, service: &Service, old: &ObservedContainer) -> bool {
-        let Some(before) = recorded(old) else { return false };
-        let tcp = |ports: &[Port]| ports.iter().all(|port| port.protocol == Protocol::Tcp);
+    /// What can change of a container while it runs, as far as it has changed.
+    fn movable(&self, service: &Service, old: &ObservedContainer, changes: &[Change]) -> Movable {
+        let changed = |field: &str| changes.iter().any(|change| change.field.starts_with(field));
+        let (ports, networks, disks) = (changed("ports"), changed("networks"), changed("blkio_config"));
+        let processes = changed("ulimits") || changed("oom_score_adj");
+        if !(ports || networks || disks || processes) {
+            return Movable::default();
+        }
+        let Some(before) = recorded(old) else {
+            return Movable::default();
+        };
+        Movable {
+            ports: ports && self.moves_ports_in_place(service, old, &before),
+            networks: networks && self.moves_networks_in_place(service, old, &before),
+            disks: disks && keeps_disks(before.blkio_config.as_ref(), service.blkio_config.as_ref()),
+            processes: processes && can_be_limited(&before, service, !self.observed.limits_only_fall),
+        }
+    }
+
+    /// Whether the published ports of a container can change while it runs: none
+    /// may go from one container to another, which takes its turn.
+    fn moves_ports_in_place(&self, service: &Service, old: &ObservedContainer, before: &Service) -> bool {
         let mine = |holder: &Holder<'_>| match holder {
             Holder::Service(name) => *name == service.name,
             Holder::Container(id) => *id == old.id,
@@ -510,7 +546,93 @@ impl<'a> Decider<'a> {
                 let holders = holders.get(&port);
                 holders.is_some_and(|holders| !holders.iter().all(mine))
             });
-        tcp(&before.ports) && tcp(&service.ports) && !contested
+        !contested
+    }
+
+    /// Whether a container can join and leave networks while it runs. Where it
+    /// stays, only its names and which way is the default may change; an address
+    /// that is asked for may not go from one container to another, which takes
+    /// its turn, and no network that is joined may have to wait for one that
+    /// goes, which may be the one that is left. Names of interfaces and the MAC
+    /// address of the service belong to networks by their order: they are given
+    /// out anew with a new container.
+    fn moves_networks_in_place(&self, service: &Service, old: &ObservedContainer, before: &Service) -> bool {
+        let joined = || {
+            let all = service.networks.iter();
+            all.filter(|(key, _)| !before.networks.contains_key(*key))
+        };
+        let left = || {
+            let all = before.networks.iter();
+            all.filter(|(key, _)| !service.networks.contains_key(*key))
+        };
+        let stays_alike = before.networks.iter().all(|(key, there)| {
+            service.networks.get(key).is_none_or(|here| {
+                let there = Attachment {
+                    aliases: here.aliases.clone(),
+                    gw_priority: here.gw_priority,
+                    ..there.clone()
+                };
+                there == *here
+            })
+        });
+        let on_networks = |service: &Service| service.network_mode == NetworkMode::Networks;
+        let named = |attachment: &Attachment| {
+            attachment.interface_name.is_some() || !attachment.driver_opts.is_empty()
+        };
+        on_networks(before)
+            && on_networks(service)
+            && stays_alike
+            && service.mac_address.is_none()
+            && !joined().any(|(_, attachment)| named(attachment))
+            && joined().all(|(key, _)| self.can_be_joined(key))
+            && joined()
+                .chain(left())
+                .all(|(key, attachment)| self.has_address_alone(&service.name, &old.id, key, attachment))
+    }
+
+    /// Whether a network is there, or can be made before anything else goes.
+    fn can_be_joined(&self, key: &str) -> bool {
+        let Some(network) = self.project.networks.get(key) else {
+            return false;
+        };
+        match self.networks.fates().get(key) {
+            Some(NetworkFate::Keep(_) | NetworkFate::Repair(_)) => true,
+            Some(NetworkFate::Create) => {
+                let of_project = |other: &&ObservedNetwork| {
+                    let owner = other.owner.as_ref();
+                    owner.is_some_and(|owner| owner.project == self.project.name)
+                };
+                let others = self.observed.networks.iter().filter(of_project);
+                let in_the_way = |other: &ObservedNetwork| {
+                    other.name == network.name || !network.ipam.is_empty() && may_overlap(network, other)
+                };
+                !others.into_iter().any(in_the_way)
+            }
+            Some(NetworkFate::Replace(..)) | None => false,
+        }
+    }
+
+    /// Whether nobody else has, or is to have, the addresses that an attachment
+    /// asks for.
+    fn has_address_alone(&self, service: &str, id: &str, key: &str, attachment: &Attachment) -> bool {
+        let asks = |other: &Attachment| {
+            let same = |a: Option<IpAddr>, b: Option<IpAddr>| a.is_some() && a == b;
+            same(
+                attachment.ipv4_address.map(IpAddr::V4),
+                other.ipv4_address.map(IpAddr::V4),
+            ) || same(
+                attachment.ipv6_address.map(IpAddr::V6),
+                other.ipv6_address.map(IpAddr::V6),
+            )
+        };
+        if attachment.ipv4_address.is_none() && attachment.ipv6_address.is_none() {
+            return true;
+        }
+        let wants = |other: &Service| other.networks.get(key).is_some_and(asks);
+        let mut services = self.project.services.values();
+        let mut containers = self.observed.containers.iter();
+        !services.any(|other| other.name != service && wants(other))
+            && !containers.any(|other| other.id != id && recorded(other).is_some_and(|config| wants(&config)))
     }
 
     /// Who has each published port, or is to have it.
@@ -727,4 +849,44 @@ impl<'a> Decider<'a> {
             .push(format!("service {name} is not started: {reason}"));
         Ok(())
     }
+}
+
+/// Whether no disk limit is taken away: what was there without it is not known.
+fn keeps_disks(before: Option<&BlkioConfig>, after: Option<&BlkioConfig>) -> bool {
+    let nothing = BlkioConfig::default();
+    let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
+    let rates = |before: &[DeviceRate], after: &[DeviceRate]| {
+        let still = |rate: &DeviceRate| after.iter().any(|other| other.path == rate.path);
+        before.iter().all(still)
+    };
+    let weighed = |weight: &DeviceWeight| {
+        let mut after = after.weight_device.iter();
+        after.any(|other| other.path == weight.path)
+    };
+    (before.weight.is_none() || after.weight.is_some())
+        && before.weight_device.iter().all(weighed)
+        && rates(&before.device_read_bps, &after.device_read_bps)
+        && rates(&before.device_read_iops, &after.device_read_iops)
+        && rates(&before.device_write_bps, &after.device_write_bps)
+        && rates(&before.device_write_iops, &after.device_write_iops)
+}
+
+/// Whether the processes of a container can have the limits of its service as it
+/// is now: none is taken away (what was there without it is not known), and none
+/// is raised where nobody may.
+fn can_be_limited(before: &Service, after: &Service, may_rise: bool) -> bool {
+    let hard = |limit: &Ulimit| limit.hard.cast_unsigned();
+    let fits = |(name, limit): (&String, &Ulimit)| {
+        let before = before.ulimits.get(name);
+        may_rise || before.is_some_and(|before| hard(limit) <= hard(before))
+    };
+    let spared = match (before.oom_score_adj, after.oom_score_adj) {
+        (Some(_), None) => false,
+        // To be killed more readily is always allowed.
+        (before, Some(after)) => may_rise || after >= before.unwrap_or(0),
+        (None, None) => true,
+    };
+    spared
+        && before.ulimits.keys().all(|name| after.ulimits.contains_key(name))
+        && after.ulimits.iter().all(fits)
 }

@@ -42,15 +42,6 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
     let permitted = set(|sets| sets.permitted());
     let inheritable = set(|sets| sets.inheritable());
     let user = process.user();
-    let limit = |limit: &oci_spec::runtime::PosixRlimit| {
-        let (name, number) = resource(limit.typ());
-        ResourceLimit {
-            name: name.into(),
-            number,
-            soft: limit.soft(),
-            hard: limit.hard(),
-        }
-    };
     Ok(ProcessPlan {
         args,
         env,
@@ -69,7 +60,7 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
             ambient: set(|sets| sets.ambient()) & permitted & inheritable,
         },
         no_new_privileges: process.no_new_privileges() == Some(true),
-        limits: process.rlimits().iter().flatten().map(limit).collect(),
+        limits: process.rlimits().iter().flatten().map(resource_limit).collect(),
         oom_score_adj: process.oom_score_adj(),
         terminal: process.terminal() == Some(true),
         size: process.console_size().as_ref().and_then(|size| {
@@ -104,6 +95,17 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         )?,
         keep_keyring: false,
     })
+}
+
+/// A resource limit by its number.
+pub(crate) fn resource_limit(limit: &oci_spec::runtime::PosixRlimit) -> ResourceLimit {
+    let (name, number) = resource(limit.typ());
+    ResourceLimit {
+        name: name.into(),
+        number,
+        soft: limit.soft(),
+        hard: limit.hard(),
+    }
 }
 
 /// A label of a security module, which must be there to be of any effect.

@@ -103,7 +103,7 @@ impl Limits {
     }
 }
 
-pub(super) fn resource_limits(limits: &BTreeMap<String, (i64, i64)>) -> Result<Vec<PosixRlimit>, SpecError> {
+pub(crate) fn resource_limits(limits: &BTreeMap<String, (i64, i64)>) -> Result<Vec<PosixRlimit>, SpecError> {
     let limit = |(name, (soft, hard)): (&String, &(i64, i64))| {
         let kind = match name.as_str() {
             "as" => PosixRlimitType::RlimitAs,

@@ -16,7 +16,7 @@ use oci_spec::runtime::{
 use self::devices::devices;
 pub use self::devices::{Device, describe_device};
 pub use self::limits::Limits;
-use self::limits::resource_limits;
+pub(super) use self::limits::resource_limits;
 use self::mounts::mounts;
 pub use self::mounts::{bind_mount, tmpfs_mount};
 pub(in crate::runtime) use self::security::check_sysctl;

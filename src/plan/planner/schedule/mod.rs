@@ -187,6 +187,14 @@ impl<'a> Schedule<'a> {
             .filter_map(|&index| Some((self.slots.get(index)?, *self.steps.get(index)?)))
     }
 
+    /// Whether a container that goes on leaves a network, by its id.
+    fn leaves(&self, slot: &Slot<'a>, network: &str) -> bool {
+        let service = self.project.services.get(slot.service);
+        let wants = |key: &str| service.is_some_and(|service| service.networks.contains_key(key));
+        let mut on = slot.old.iter().flat_map(|old| &old.networks);
+        slot.update.is_some() && on.any(|(key, id)| id == network && !wants(key))
+    }
+
     /// Services that get a new container, or have one to be brought up.
     fn is_made(&self, service: &str) -> bool {
         self.slots_of(service).any(|(slot, _)| slot.makes())

@@ -7,7 +7,7 @@ use super::super::super::draft::Step;
 use super::super::super::{Cause, ObservedNetwork};
 use super::super::network::{Fate as NetworkFate, may_overlap};
 use super::super::teardown::stops_in_order;
-use super::super::{Fate, Slot, is_orphan, recorded};
+use super::super::{Fate, Slot, is_orphan, recorded_places};
 use super::{BARRIER, Schedule, Steps};
 use crate::graph::{Link, attached, mounted, mounted_images};
 use crate::project::{Protocol, Service};
@@ -16,8 +16,15 @@ impl<'a> Schedule<'a> {
     pub(super) fn order_networks(&mut self) {
         for (id, &removal) in &self.gone_networks {
             let users = self.on.get(id).into_iter().flatten();
-            let removes = users.filter_map(|&index| self.steps.get(index)?.remove);
-            self.draft.after(removal, removes);
+            let ends = users.filter_map(|&index| {
+                let steps = self.steps.get(index)?;
+                let leaves = steps.update.filter(|_| {
+                    let slot = self.slots.get(index);
+                    slot.is_some_and(|slot| self.leaves(slot, id))
+                });
+                steps.remove.or(leaves)
+            });
+            self.draft.after(removal, ends.collect::<Vec<_>>());
         }
         let gone: Vec<(&'a ObservedNetwork, Step)> = self
             .observed
@@ -103,7 +110,9 @@ impl<'a> Schedule<'a> {
                 continue;
             };
             names.entry(&old.name).or_default().push(index);
-            let Some(service) = recorded(old) else { continue };
+            let Some(service) = recorded_places(old) else {
+                continue;
+            };
             for address in fixed_addresses(&service) {
                 addresses.entry(address).or_default().push(index);
             }
@@ -196,6 +205,10 @@ impl<'a> Schedule<'a> {
             let gate = self.gates.get(slot.service).cloned().unwrap_or_default();
             // What ends the present container: nothing is touched before its
             // successor can be made.
+            if let (Some(update), Some(service)) = (steps.update, self.project.services.get(slot.service)) {
+                let joined = attached(service).filter_map(|key| self.made_networks.get(key));
+                self.draft.after(update, joined.copied());
+            }
             if let Some(end) = steps.stop.or(steps.remove) {
                 if all {
                     self.draft.after(end, self.base.iter().copied());

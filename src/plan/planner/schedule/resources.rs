@@ -123,9 +123,9 @@ impl<'a> Schedule<'a> {
                 .map(Vec::as_slice)
                 .unwrap_or_default();
             let stays = |index: &&usize| {
-                self.slots
-                    .get(**index)
-                    .is_some_and(|slot| !matches!(slot.fate, Fate::Remove | Fate::Recreate))
+                self.slots.get(**index).is_some_and(|slot| {
+                    !matches!(slot.fate, Fate::Remove | Fate::Recreate) && !self.leaves(slot, &network.id)
+                })
             };
             match users.iter().find(stays).and_then(|&index| self.slots.get(index)) {
                 None => gone.push((network, cause)),
