@@ -2,10 +2,10 @@
 //!
 //! Everything around it stays ours: the cgroup, the root file system, volumes,
 //! network, monitor, log, records. The monitor takes the place that a shim has
-//! elsewhere. In a mount namespace of its own, which ends with it, it mounts the
-//! root file system, fills fresh volumes and looks the user up; it writes the
-//! bundle's configuration, calls `create` and `start`, and is the parent of what
-//! that leaves behind (as a subreaper). Signals, further processes and the end
+//! elsewhere. In a mount namespace of its own, which it leaves when the container
+//! has one, it mounts the root file system, fills fresh volumes and looks the user
+//! up; it writes the bundle's configuration, calls `create` and `start`, and is
+//! the parent of what that leaves behind (as a subreaper). Signals, further processes and the end
 //! are calls too: `kill`, `exec`, `delete`. Freezing and limits are the cgroup's.
 //!
 //! ```text
@@ -24,10 +24,9 @@
 //! Weak: what only our own runtime does is refused before (`host`): an init
 //! process, mounts of images and parts of volumes, a shared `/dev/shm`. A runtime
 //! that does not make processes of this machine (a virtual machine) has no
-//! cgroup that freezes it, and its files cannot be copied. The terminal of a
-//! further process keeps its first size.
+//! cgroup that freezes it, and its files cannot be copied.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -36,7 +35,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxNamespaceType, RootBuilder, Spec, User};
+use oci_spec::runtime::{BoxBuilder, LinuxNamespaceType, RootBuilder, Spec, User};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
@@ -121,8 +120,26 @@ impl Foreign {
     }
 
     /// Makes the container, up to where `start` lets its program run. Called by
-    /// the monitor, which is single-threaded: its mount namespace becomes its own.
+    /// the monitor, which has no threads: it is in a mount namespace of its own
+    /// until the container has one, and in the host's again afterwards, so that a
+    /// supervisor that it brings back is there too.
     pub(crate) fn create(
+        &self,
+        id: &str,
+        blueprint: &Blueprint,
+        network: Option<BorrowedFd<'_>>,
+        standard: [BorrowedFd<'_>; 3],
+    ) -> Result<Made, Failure> {
+        let failed = |error: rustix::io::Errno| Failure::new(Step::Namespace, "mount", &error.into());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let host = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).map_err(failed)?;
+        let made = self.create_in_own_namespace(id, blueprint, network, standard);
+        let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
+        rustix::thread::move_into_link_name_space(host.as_fd(), kind).map_err(failed)?;
+        made
+    }
+
+    fn create_in_own_namespace(
         &self,
         id: &str,
         blueprint: &Blueprint,
@@ -274,6 +291,12 @@ impl Foreign {
         process.set_env(Some(plan.env.clone()));
         process.set_cwd(plan.cwd.clone());
         process.set_terminal(Some(plan.terminal));
+        process.set_console_size(plan.size.and_then(|(rows, columns)| {
+            let size = BoxBuilder::default()
+                .height(u64::from(rows))
+                .width(u64::from(columns));
+            size.build().ok()
+        }));
         process.set_no_new_privileges(Some(plan.no_new_privileges));
         if plan.capabilities.bounding == capability::ALL {
             process.set_capabilities(process.capabilities().clone().map(|mut all| {
@@ -298,7 +321,7 @@ impl Foreign {
             .transpose()
             .map_err(failed("make terminal for"))?;
         let given = |fd: Option<BorrowedFd<'_>>| match &terminal {
-            Some((_, slave)) => slave.try_clone(),
+            Some((_, slave, _)) => slave.try_clone(),
             None => fd.map_or_else(|| null.try_clone(), |fd| fd.try_clone_to_owned()),
         };
         let standard: Vec<OwnedFd> = [stdio.stdin, stdio.stdout, stdio.stderr]
@@ -316,7 +339,8 @@ impl Foreign {
             path_word(&pid_file),
             id.to_owned(),
         ];
-        let call = self.begin_with(&words, &borrowed, &log)?;
+        let name = terminal.as_ref().map(|(_, _, name)| name.as_c_str());
+        let call = self.begin_with(&words, &borrowed, &log, name)?;
         drop(borrowed);
         drop(standard);
         let began = loop {
@@ -336,7 +360,7 @@ impl Foreign {
         if began {
             return Ok(Exec {
                 process: call,
-                terminal: terminal.map(|(master, _)| master),
+                terminal: terminal.map(|(master, _, _)| master),
                 warnings: vec![],
             });
         }
@@ -355,10 +379,16 @@ impl Foreign {
     }
 
     fn begin(&self, words: &[String], fds: &[BorrowedFd<'_>]) -> Result<Process, Failure> {
-        self.begin_with(words, fds, &self.folder.join("log.json"))
+        self.begin_with(words, fds, &self.folder.join("log.json"), None)
     }
 
-    fn begin_with(&self, words: &[String], fds: &[BorrowedFd<'_>], log: &Path) -> Result<Process, Failure> {
+    fn begin_with(
+        &self,
+        words: &[String],
+        fds: &[BorrowedFd<'_>],
+        log: &Path,
+        terminal: Option<&CStr>,
+    ) -> Result<Process, Failure> {
         let failed =
             |error: io::Error| Failure::new(Step::Foreign, self.program.display().to_string(), &error);
         let _ = fs::remove_file(log);
@@ -381,6 +411,7 @@ impl Foreign {
             argv: &argv,
             fds: &all,
             new_session: true,
+            terminal,
         })
         .map_err(failed)?;
         Process::own(pid).map_err(failed)
@@ -501,8 +532,9 @@ impl Console {
     }
 }
 
-/// A pseudo-terminal: the side to read from and write to, and the other one.
-fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
+/// A pseudo-terminal: the side to read from and write to, the other one, and the
+/// path of that.
+fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd, CString)> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
@@ -518,7 +550,7 @@ fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
         };
         rustix::termios::tcsetwinsize(&master, size)?;
     }
-    Ok((master, slave))
+    Ok((master, slave, name))
 }
 
 /// Sets user and groups of a process, and `HOME` where there is none.

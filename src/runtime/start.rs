@@ -235,6 +235,7 @@ fn start_in(
         argv: &argv,
         fds: &fds,
         new_session: true,
+        terminal: None,
     })
     .map_err(failed("start"))?;
     let monitor = Process::own(pid).map_err(failed("open"))?;
