@@ -588,7 +588,6 @@ fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
             argv: &argv,
             fds: &fds,
             new_session: true,
-            terminal: None,
         })
     };
     // The file may have been removed or is being replaced; we are a copy of it.

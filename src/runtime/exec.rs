@@ -188,7 +188,6 @@ pub fn exec(
         argv: &argv,
         fds: &fds,
         new_session: true,
-        terminal: None,
     })
     .map_err(failed("start"))?;
     drop(fds);

@@ -24,9 +24,10 @@
 //! Weak: what only our own runtime does is refused before (`host`): an init
 //! process, mounts of images and parts of volumes, a shared `/dev/shm`. A runtime
 //! that does not make processes of this machine (a virtual machine) has no
-//! cgroup that freezes it, and its files cannot be copied.
+//! cgroup that freezes it, and its files cannot be copied. The terminal of a
+//! further process keeps its first size.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -321,7 +322,7 @@ impl Foreign {
             .transpose()
             .map_err(failed("make terminal for"))?;
         let given = |fd: Option<BorrowedFd<'_>>| match &terminal {
-            Some((_, slave, _)) => slave.try_clone(),
+            Some((_, slave)) => slave.try_clone(),
             None => fd.map_or_else(|| null.try_clone(), |fd| fd.try_clone_to_owned()),
         };
         let standard: Vec<OwnedFd> = [stdio.stdin, stdio.stdout, stdio.stderr]
@@ -339,8 +340,7 @@ impl Foreign {
             path_word(&pid_file),
             id.to_owned(),
         ];
-        let name = terminal.as_ref().map(|(_, _, name)| name.as_c_str());
-        let call = self.begin_with(&words, &borrowed, &log, name)?;
+        let call = self.begin_with(&words, &borrowed, &log)?;
         drop(borrowed);
         drop(standard);
         let began = loop {
@@ -360,7 +360,7 @@ impl Foreign {
         if began {
             return Ok(Exec {
                 process: call,
-                terminal: terminal.map(|(master, _, _)| master),
+                terminal: terminal.map(|(master, _)| master),
                 warnings: vec![],
             });
         }
@@ -379,16 +379,10 @@ impl Foreign {
     }
 
     fn begin(&self, words: &[String], fds: &[BorrowedFd<'_>]) -> Result<Process, Failure> {
-        self.begin_with(words, fds, &self.folder.join("log.json"), None)
+        self.begin_with(words, fds, &self.folder.join("log.json"))
     }
 
-    fn begin_with(
-        &self,
-        words: &[String],
-        fds: &[BorrowedFd<'_>],
-        log: &Path,
-        terminal: Option<&CStr>,
-    ) -> Result<Process, Failure> {
+    fn begin_with(&self, words: &[String], fds: &[BorrowedFd<'_>], log: &Path) -> Result<Process, Failure> {
         let failed =
             |error: io::Error| Failure::new(Step::Foreign, self.program.display().to_string(), &error);
         let _ = fs::remove_file(log);
@@ -411,7 +405,6 @@ impl Foreign {
             argv: &argv,
             fds: &all,
             new_session: true,
-            terminal,
         })
         .map_err(failed)?;
         Process::own(pid).map_err(failed)
@@ -532,9 +525,10 @@ impl Console {
     }
 }
 
-/// A pseudo-terminal: the side to read from and write to, the other one, and the
-/// path of that.
-fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd, CString)> {
+/// A pseudo-terminal: the side to read from and write to, and the other one. It is
+/// nobody's controlling terminal: when the leader of a session ends, the kernel
+/// drops what was not yet read from its terminal.
+fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
@@ -550,7 +544,7 @@ fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd, CS
         };
         rustix::termios::tcsetwinsize(&master, size)?;
     }
-    Ok((master, slave, name))
+    Ok((master, slave))
 }
 
 /// Sets user and groups of a process, and `HOME` where there is none.

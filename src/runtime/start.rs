@@ -235,7 +235,6 @@ fn start_in(
         argv: &argv,
         fds: &fds,
         new_session: true,
-        terminal: None,
     })
     .map_err(failed("start"))?;
     let monitor = Process::own(pid).map_err(failed("open"))?;

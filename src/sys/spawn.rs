@@ -25,9 +25,6 @@ pub struct Program<'a> {
     pub fds: &'a [BorrowedFd<'a>],
     /// Start it as the leader of a session of its own.
     pub new_session: bool,
-    /// The path of a terminal that becomes that of its session, so that it hears
-    /// of a new size.
-    pub terminal: Option<&'a CStr>,
 }
 
 /// Starts a program with posix_spawn(3): the caller's memory is not copied, no
@@ -64,14 +61,6 @@ pub fn spawn(program: &Program<'_>) -> io::Result<u32> {
     let argv = pointers(program.argv);
     let envp = pointers(&environment);
     let actions = Actions::new()?;
-    if let Some(terminal) = program.terminal {
-        // The first terminal that the leader of a session opens is the session's.
-        // SAFETY: `actions` is initialised, and the path is copied by the call or
-        // lives until the end of the function.
-        check(unsafe {
-            libc::posix_spawn_file_actions_addopen(actions.get(), 0, terminal.as_ptr(), libc::O_RDWR, 0)
-        })?;
-    }
     for (number, fd) in parked.iter().enumerate() {
         let number = i32::try_from(number).unwrap_or(PARKED);
         // SAFETY: `actions` is initialised and lives until the end of the function.
