@@ -40,7 +40,10 @@ pub(super) fn exec(context: &Context, typed: &Typed) -> Outcome {
         cwd: typed.workdir.clone(),
         user: typed.user.clone(),
         tty,
-        size: None,
+        size: tty
+            .then(|| rustix::termios::tcgetwinsize(std::io::stdin()).ok())
+            .flatten()
+            .map(|size| (size.ws_row, size.ws_col)),
         privileged: typed.privileged,
     };
     exec_in(context, &view, &request, !typed.detach, typed.detach)

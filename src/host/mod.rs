@@ -7,7 +7,8 @@
 //! of it begins and ends in [`start`]; [`update`] changes one that goes on. What it is given beside its image has a
 //! room each: configs and secrets in [`given`], commands in its life in
 //! [`hook`], questions about its health in [`probe`], ports and names in
-//! [`traffic`]; what it has of containers of other stacks in [`others`].
+//! [`traffic`]; what it has of containers of other stacks in
+//! [`others`], which other runtime makes it in [`runtimes`].
 
 use std::future::Future;
 use std::sync::Arc;

@@ -25,6 +25,12 @@
 //! supervisor lets go of its sockets. When the container is removed,
 //! [`record::release`]; when the network is, [`bridge::remove`].
 //!
+//! What is special about a network is in [`record::Settings`]. Containers that are
+//! kept apart are so twice: ports of the bridge pass nothing to each other, and
+//! the firewall drops what would come back by way of the gateway. A bridge that
+//! is there already may be borrowed: it gets the gateway's address and no mark,
+//! and is left, without the address.
+//!
 //! # Killed at any time
 //!
 //! A record is written before what it names is made and removed after that is
@@ -51,7 +57,8 @@
 //! switched on for the whole machine and stays on. A bridge has at most 1023
 //! ports, and the kernel's neighbour table 1024 entries unless `gc_thresh3` is
 //! raised. IPv6 goes through the proxy where IPv4 is rewritten by the kernel.
-//! See also [`firewall`] and [`names`].
+//! Every network has IPv4. A borrowed bridge that is gone is not made again. See
+//! also [`firewall`] and [`names`].
 
 pub mod bridge;
 pub mod endpoint;

@@ -2,10 +2,10 @@
 //!
 //! Everything around it stays ours: the cgroup, the root file system, volumes,
 //! network, monitor, log, records. The monitor takes the place that a shim has
-//! elsewhere. In a mount namespace of its own, which ends with it, it mounts the
-//! root file system, fills fresh volumes and looks the user up; it writes the
-//! bundle's configuration, calls `create` and `start`, and is the parent of what
-//! that leaves behind (as a subreaper). Signals, further processes and the end
+//! elsewhere. In a mount namespace of its own, which it leaves when the container
+//! has one, it mounts the root file system, fills fresh volumes and looks the user
+//! up; it writes the bundle's configuration, calls `create` and `start`, and is
+//! the parent of what that leaves behind (as a subreaper). Signals, further processes and the end
 //! are calls too: `kill`, `exec`, `delete`. Freezing and limits are the cgroup's.
 //!
 //! ```text
@@ -36,7 +36,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxNamespaceType, RootBuilder, Spec, User};
+use oci_spec::runtime::{BoxBuilder, LinuxNamespaceType, RootBuilder, Spec, User};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
@@ -121,8 +121,26 @@ impl Foreign {
     }
 
     /// Makes the container, up to where `start` lets its program run. Called by
-    /// the monitor, which is single-threaded: its mount namespace becomes its own.
+    /// the monitor, which has no threads: it is in a mount namespace of its own
+    /// until the container has one, and in the host's again afterwards, so that a
+    /// supervisor that it brings back is there too.
     pub(crate) fn create(
+        &self,
+        id: &str,
+        blueprint: &Blueprint,
+        network: Option<BorrowedFd<'_>>,
+        standard: [BorrowedFd<'_>; 3],
+    ) -> Result<Made, Failure> {
+        let failed = |error: rustix::io::Errno| Failure::new(Step::Namespace, "mount", &error.into());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let host = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).map_err(failed)?;
+        let made = self.create_in_own_namespace(id, blueprint, network, standard);
+        let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
+        rustix::thread::move_into_link_name_space(host.as_fd(), kind).map_err(failed)?;
+        made
+    }
+
+    fn create_in_own_namespace(
         &self,
         id: &str,
         blueprint: &Blueprint,
@@ -274,6 +292,12 @@ impl Foreign {
         process.set_env(Some(plan.env.clone()));
         process.set_cwd(plan.cwd.clone());
         process.set_terminal(Some(plan.terminal));
+        process.set_console_size(plan.size.and_then(|(rows, columns)| {
+            let size = BoxBuilder::default()
+                .height(u64::from(rows))
+                .width(u64::from(columns));
+            size.build().ok()
+        }));
         process.set_no_new_privileges(Some(plan.no_new_privileges));
         if plan.capabilities.bounding == capability::ALL {
             process.set_capabilities(process.capabilities().clone().map(|mut all| {
@@ -501,7 +525,9 @@ impl Console {
     }
 }
 
-/// A pseudo-terminal: the side to read from and write to, and the other one.
+/// A pseudo-terminal: the side to read from and write to, and the other one. It is
+/// nobody's controlling terminal: when the leader of a session ends, the kernel
+/// drops what was not yet read from its terminal.
 fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;

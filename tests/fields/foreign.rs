@@ -1,7 +1,10 @@
 //! Containers that another OCI runtime makes.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use rustix::pty::OpenptFlags;
 
 use super::{World, down, folder, inside, refused, write};
 use crate::support::stack::{Role, kill};
@@ -47,6 +50,34 @@ fn state(world: &World, name: &str) -> PathBuf {
     let id = id.file_name().unwrap();
     let run = world.state().join("run/stacks/other/containers").join(id);
     run.join("oci/state").join(id)
+}
+
+/// Status and output of a command on a terminal of 30 lines of 100.
+fn on_terminal(world: &World, args: &[&str]) -> (i32, String) {
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let size = rustix::termios::Winsize {
+        ws_row: 30,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, size).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let slave = || {
+        let mut options = fs::OpenOptions::new();
+        let path = Path::new(name.to_str().unwrap());
+        options.read(true).write(true).open(path).unwrap()
+    };
+    let mut command = world.rcompose(args);
+    command.stdin(slave()).stdout(slave()).stderr(slave());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut said = String::new();
+    // An error is the end: nobody has the other side open.
+    let _ = fs::File::from(master).read_to_string(&mut said);
+    (child.wait().unwrap().code().unwrap(), said.trim().to_owned())
 }
 
 fn health(world: &World) -> String {
@@ -119,6 +150,20 @@ fn another_runtime_runs_containers_as_ours_does() {
         assert_eq!(run.code, 127, "{name}: {}", run.stderr);
         let run = world.run(&["exec", "-T", "-u", "0", "web", "id", "-u"]).ok();
         assert_eq!(run.stdout.trim(), "0", "{name}");
+        assert_eq!(
+            on_terminal(
+                &world,
+                &[
+                    "exec",
+                    "web",
+                    "sh",
+                    "-c",
+                    "until stty size 2> /dev/null; do sleep 0.1; done; exit 4"
+                ]
+            ),
+            (4, "30 100".to_owned()),
+            "{name}"
+        );
         // Health, pause, limits in place.
         assert_ne!(health(&world), "healthy", "{name}");
         inside(&world, "web", "touch /tmp/well");
