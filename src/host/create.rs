@@ -271,6 +271,7 @@ pub(super) fn give_volumes(world: &World, record: &ContainerRecord) -> Result<()
         let holder = Holder {
             container: record.id.clone(),
             target: target.clone(),
+            awaits: None,
         };
         store.give(volume, &record.project, holder)?;
     }

@@ -165,6 +165,10 @@ pub struct ObservedVolume {
     /// when there is no such container any more).
     #[serde(default)]
     pub container: Option<String>,
+    /// For an anonymous one of a container that was removed to be replaced, and
+    /// was not: the service and number of the one that is to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<(String, u32)>,
 }
 
 /// Who made a resource.
