@@ -248,6 +248,8 @@ impl Bench {
 
     fn memory(&self, tool: &Tool) -> Result<()> {
         tool.run(self, 50, &["up", "-d"])?;
+        // They give back what they do not need when nothing has happened for a while.
+        std::thread::sleep(Duration::from_secs(4));
         println!("| process | resident | private, dirty |\n| --- | ---: | ---: |");
         for role in ["__monitor", "__supervisor"] {
             let (mut resident, mut private, mut count) = (0, 0, 0);

@@ -456,6 +456,18 @@ fn a_replaced_container_keeps_its_anonymous_volumes() {
     world.run(&["up", "-d", "--wait"]).ok();
     assert_ne!(world.id_of("shop-store-1"), old, "it was replaced");
     assert_eq!(store("cat /scratch/row").trim(), "kept");
+    // Wherever a replacement is cut off, the next command goes on with them.
+    for round in 0..12 {
+        let up =
+            Foreground::start(&mut world.rcompose(&["up", "-d", "--force-recreate", "-t", "0", "store"]));
+        spin(Duration::from_millis(20 + 9 * round));
+        for pid in world.of_role(Role::Supervisor) {
+            kill(pid);
+        }
+        up.finish();
+        world.run(&["up", "-d", "--wait"]).ok();
+        assert_eq!(store("cat /scratch/row").trim(), "kept", "round {round}");
+    }
     world
         .run(&["up", "-d", "--wait", "--force-recreate", "--renew-anon-volumes"])
         .ok();

@@ -304,6 +304,7 @@ pub(super) fn give_volumes(world: &World, record: &ContainerRecord) -> Result<()
         let holder = Holder {
             container: record.id.clone(),
             target: target.clone(),
+            awaits: None,
         };
         let own = record.config.volumes.iter().find(|mount| mount.target == *target);
         let labels = own.map(|mount| mount.volume_labels.clone());

@@ -873,6 +873,23 @@ impl Machine {
         Ok(())
     }
 
+    /// Notes whose the anonymous volumes of a container are to be that is about to
+    /// be replaced.
+    async fn hand_on_volumes(&self, target: &Target) -> Result<(), HostError> {
+        let Some(record) = self.record_of(target)? else {
+            return Ok(());
+        };
+        let world = self.world.clone();
+        blocking(move || {
+            let store = Volumes::new(&world);
+            for name in record.anonymous.values() {
+                store.await_successor(name, &record.config.name, record.number)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Who has which lease.
     pub(super) fn holders(&self) -> std::sync::MutexGuard<'_, Holders> {
         // Every change under the lock is one insertion or removal.
@@ -977,7 +994,14 @@ impl Host for Machine {
                 signal,
                 again,
             } => self.stop(container, *timeout, signal.as_deref(), *again).await,
-            Operation::RemoveContainer { container, volumes } => {
+            Operation::RemoveContainer {
+                container,
+                volumes,
+                replaced,
+            } => {
+                if *replaced {
+                    self.hand_on_volumes(container).await?;
+                }
                 self.remove(container, *volumes).await.map(|()| vec![])
             }
             // Waits are the supervisor's: it knows who is healthy.

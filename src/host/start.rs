@@ -27,7 +27,7 @@ use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
 use crate::plan::ContainerState;
 use crate::project::{EndpointOptions, HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
-use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
+use crate::runtime::{self, ExitRecord, Liveness, Orders, Process, RunRequest, RunningRecord, RuntimeError};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
 use crate::sys::{readiness, signal};
 use crate::volume::{Hold, Volumes};
@@ -658,6 +658,11 @@ pub(super) async fn adopt(
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
     // Fails when the container ends just now, which is heard of below.
     let linked = runtime::link(&running, monitor_end.as_fd());
+    let run = running.clone();
+    // Or what it has taken over from one that was killed is kept for nobody.
+    if let Err(error) = blocking(move || Ok(keep_recorded(&run)?)).await {
+        tracing::debug!(container = record.name, %error, "its monitor was not asked");
+    }
     if let Err(error) = reconnect(machine, record, &running).await {
         tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
     }
@@ -668,6 +673,15 @@ pub(super) async fn adopt(
         ..started(&machine.world, record, false, log_end(&machine.world, record))
     }));
     Ok(())
+}
+
+/// Has the monitor of a container let go of what no record says it keeps: whoever
+/// was changing that was killed between two steps, and ports would stay taken.
+fn keep_recorded(running: &RunningRecord) -> Result<(), RuntimeError> {
+    if !running.fixed.takes_orders {
+        return Ok(());
+    }
+    Orders::open(running)?.keep_only(running.fixed.kept.values().copied().collect())
 }
 
 /// Takes over ports and names of a container that runs.

@@ -192,8 +192,8 @@ impl Traffic {
     /// from then on. Blocks.
     ///
     /// Written to `path` before the monitor lets go and after it has taken: a
-    /// process that is killed in between leaves sockets with the monitor that
-    /// the next call makes it let go.
+    /// process that is killed in between leaves sockets with the monitor that the
+    /// next supervisor makes it let go.
     ///
     /// # Errors
     /// [`HostError`] when the monitor does not answer or the record cannot be

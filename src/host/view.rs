@@ -213,6 +213,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         let ours = record.project == project.name;
         if ours || named.contains(&record.name.as_str()) {
             volumes.push(ObservedVolume {
+                awaits: record.holder.as_ref().and_then(|holder| holder.awaits.clone()),
                 container: users
                     .get(&record.name)
                     .cloned()

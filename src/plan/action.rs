@@ -151,6 +151,10 @@ pub enum Operation {
         container: Target,
         /// Its anonymous volumes too.
         volumes: bool,
+        /// Another one of its service and number is made in its place, and is to
+        /// have its anonymous volumes: also when this plan is cut off in between.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaced: bool,
     },
     /// Wait until a dependency holds. [`Condition::ServiceStarted`] is met by
     /// what the action comes after; see [`WAIT`] for its meaning to `up --wait`.

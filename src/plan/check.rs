@@ -577,6 +577,7 @@ mod tests {
                 Operation::RemoveContainer {
                     container: old(),
                     volumes: false,
+                    replaced: false,
                 },
                 vec![0],
             ),

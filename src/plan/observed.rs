@@ -168,6 +168,10 @@ pub struct ObservedVolume {
     /// What is mounted for it ([`crate::project::Volume::driver_opts`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// For an anonymous one of a container that was removed to be replaced, and
+    /// was not: the service and number of the one that is to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<(String, u32)>,
 }
 
 /// Who made a resource.

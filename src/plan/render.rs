@@ -243,12 +243,14 @@ pub fn operation(operation: &Operation) -> String {
         Operation::RemoveContainer {
             container,
             volumes: false,
+            ..
         } => {
             format!("remove container {}", container.name)
         }
         Operation::RemoveContainer {
             container,
             volumes: true,
+            ..
         } => {
             format!("remove container {} with its anonymous volumes", container.name)
         }

@@ -14,6 +14,8 @@
 //!   begun, and what has begun comes to its end.
 //! * A change of the stack file is a request too, asked by nobody; when the
 //!   file does not load, the stack is left as it is and the sessions are told.
+//! * When nothing has happened for a while, it gives the pages of its executable
+//!   back that it has run through, once: they come back as they are needed.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
 //!
 //! What happens to containers is noted in the stack's [`journal`], for `events`,
@@ -34,15 +36,14 @@
 //!
 //! Known to be weak: when a supervisor is killed
 //! while not one container runs (all wait for their restart), only the next
-//! command brings it back. A replacement that is cut short between removing the
-//! old container and making the new one leaves the old one's anonymous volumes
-//! to nobody, until `down --volumes`. One stack's supervisor knows nothing of
+//! command brings it back. One stack's supervisor knows nothing of
 //! another's, so two stacks that publish the same port find out when the second
 //! one starts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -83,6 +84,9 @@ use supervised::Supervised;
 /// The hidden first argument that makes a process a supervisor; the project's
 /// name and the state root follow.
 pub const ROLE: &str = "__supervisor";
+
+/// After so much time without anything to do, memory is given back.
+const REST: Duration = Duration::from_secs(2);
 
 /// Room for descriptors that is made at the start: some ten a container.
 const DESCRIPTORS: usize = 4096;
@@ -340,12 +344,21 @@ impl Supervisor {
     async fn run(&mut self) -> Result<(), SupervisorError> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(io("listen for SIGTERM"))?;
+        let mut resting = false;
         loop {
             self.advance();
             if self.is_idle() {
                 break;
             }
+            let may_rest = !resting && self.walk.is_none();
+            resting = false;
             tokio::select! {
+                () = tokio::time::sleep(REST), if may_rest => {
+                    // What it ran through to get here would stay in its memory.
+                    crate::sys::process::give_back_memory();
+                    crate::sys::memory::drop_clean_pages();
+                    resting = true;
+                }
                 accepted = self.listener.accept() => if let Ok((stream, _)) = accepted {
                     self.greet(stream);
                 },
@@ -414,6 +427,7 @@ impl Supervisor {
                 name: record.name,
             },
             volumes: true,
+            replaced: false,
         };
         let host = self.host.clone();
         self.sweeping.spawn(async move {

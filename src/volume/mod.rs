@@ -130,6 +130,10 @@ pub struct Holder {
     pub container: String,
     /// Where it is mounted there.
     pub target: String,
+    /// The container was removed to be replaced: service key and number of the
+    /// one that is to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<(String, u32)>,
 }
 
 /// The volumes of one world. Cheap to make; opens nothing.
@@ -185,6 +189,22 @@ impl Volumes {
             write_record(&self.root.join(name).join("record.json"), &volume)?;
         }
         Ok(volume)
+    }
+
+    /// Notes that the container that has an anonymous volume is being replaced, and
+    /// by which one. Fine when there is no such volume.
+    ///
+    /// # Errors
+    /// [`VolumeError::Name`], [`VolumeError::Store`].
+    pub fn await_successor(&self, name: &str, service: &str, number: u32) -> Result<(), VolumeError> {
+        let Some(mut volume) = self.get(name)? else {
+            return Ok(());
+        };
+        if let Some(holder) = &mut volume.holder {
+            holder.awaits = Some((service.to_owned(), number));
+            write_record(&self.root.join(name).join("record.json"), &volume)?;
+        }
+        Ok(())
     }
 
     /// The anonymous volumes that a container has or had, by where it mounts
@@ -461,6 +481,7 @@ mod tests {
         let holder = |container: &str| Holder {
             container: container.into(),
             target: "/data".into(),
+            awaits: None,
         };
         make(&volumes, "named");
         volumes.give("v1", "shop", holder("a"), BTreeMap::new()).unwrap();

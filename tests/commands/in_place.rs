@@ -383,7 +383,7 @@ services:
     say("1199");
     write(
         &world,
-        &file("logging: {driver: json-file, options: {max-size: 3k, max-file: '9'}}"),
+        &file("logging: {driver: json-file, options: {max-size: 3k, max-file: '30'}}"),
     );
     update(&world);
     say("2199");

@@ -169,7 +169,11 @@ impl World {
             }
             Operation::PauseContainer { container } => self.freeze(container, true),
             Operation::UnpauseContainer { container } => self.freeze(container, false),
-            Operation::RemoveContainer { container, volumes } => {
+            Operation::RemoveContainer {
+                container,
+                volumes,
+                replaced,
+            } => {
                 let found = self.find(container).clone();
                 assert!(
                     !found.state.is_running(),
@@ -177,6 +181,11 @@ impl World {
                     found.name
                 );
                 self.observed.containers.retain(|other| other.id != found.id);
+                for volume in &mut self.observed.volumes {
+                    if *replaced && volume.container.as_ref() == Some(&found.id) {
+                        volume.awaits = Some((found.service.clone(), found.number));
+                    }
+                }
                 if *volumes {
                     self.observed
                         .volumes
@@ -288,6 +297,7 @@ impl World {
         for volume in &mut self.observed.volumes {
             if inherit.is_some() && volume.container.as_deref() == inherit && anonymous > 0 {
                 volume.container = Some(id.clone());
+                volume.awaits = None;
                 anonymous -= 1;
             }
         }

@@ -42,9 +42,6 @@
 //!
 //! * A fixed address on a network where a container stays is not changed in
 //!   place, nor is the order of its interfaces.
-//! * A crash between the removal of a container and the creation of its
-//!   successor loses the way to its anonymous volumes (not the volumes), and
-//!   with several replicas the successor gets a new number.
 //! * A reload that has to replace a container because its network changed
 //!   starts it, also when it had ended or been stopped by hand.
 //! * A stopped dependent that was to be started again by a plan that was cut
@@ -161,6 +158,8 @@ struct Slot<'a> {
     hold: String,
     /// It is made beside the replicas of its service.
     one_off: Option<&'a OneOff>,
+    /// A container that is no more, whose anonymous volumes it is to have.
+    inherits: Option<&'a str>,
     /// The number of the container that takes its place, having been started
     /// before it is stopped.
     successor: Option<u32>,
@@ -180,6 +179,7 @@ impl<'a> Slot<'a> {
             update: None,
             hold: hold.into(),
             one_off: None,
+            inherits: None,
             successor: None,
         }
     }
@@ -197,6 +197,7 @@ impl<'a> Slot<'a> {
             update: None,
             hold: String::new(),
             one_off: Some(&run.one_off),
+            inherits: None,
             successor: None,
         }
     }

@@ -175,6 +175,7 @@ fn operation(container: &ObservedContainer, verb: &Verb) -> Result<Operation, St
             Ok(Operation::RemoveContainer {
                 container: container_of(),
                 volumes: *volumes,
+                replaced: false,
             })
         }
         Verb::Remove { .. } => Err("running".to_owned()),

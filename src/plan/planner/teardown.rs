@@ -100,6 +100,7 @@ pub(super) fn remove(
             let operation = Operation::RemoveContainer {
                 container: target(container),
                 volumes,
+                replaced: false,
             };
             let remove = draft.add(operation, Cause::Requested);
             draft.after(remove, stopped);
@@ -145,6 +146,7 @@ pub(super) fn down(project: &Project, observed: &Observed, down: &Down) -> Resul
             let operation = Operation::RemoveContainer {
                 container: target(container),
                 volumes: down.volumes,
+                replaced: false,
             };
             let remove = draft.add(operation, cause);
             draft.after(remove, stop);

@@ -48,6 +48,9 @@ struct Decider<'a> {
     /// Where the slots of a service are in `slots`.
     ranges: BTreeMap<&'a str, std::ops::Range<usize>>,
     warnings: Vec<String>,
+    /// Containers that were removed to be replaced and were not: their ids, by
+    /// service and number.
+    awaited: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
     /// Made when it is first asked for.
     holders: OnceCell<HashMap<u16, Vec<Holder<'a>>>>,
 }
@@ -153,8 +156,15 @@ fn decide<'a>(
         slots: Vec::new(),
         ranges: BTreeMap::new(),
         warnings: Vec::new(),
+        awaited: BTreeMap::new(),
         holders: OnceCell::new(),
     };
+    for volume in &observed.volumes {
+        if let (Some((service, number)), Some(id)) = (&volume.awaits, &volume.container) {
+            let of_service = decider.awaited.entry(service).or_default();
+            of_service.insert(*number, id);
+        }
+    }
     decider.decide_networks()?;
     decider.decide_containers()?;
     let mut schedule = Schedule::new(
@@ -422,7 +432,16 @@ impl<'a> Decider<'a> {
         remove_surplus(&mut slots, replicas);
         let there = slots.iter().filter(|slot| slot.survives()).count();
         let missing = replicas.saturating_sub(u32::try_from(there).unwrap_or(u32::MAX));
-        for number in (1..=missing).map(|more| highest.saturating_add(more)) {
+        // Those first that a plan which was cut off has removed to replace them.
+        let mut awaited = self.awaited.remove(service.name.as_str()).unwrap_or_default();
+        awaited.retain(|number, _| !slots.iter().any(|slot| slot.number == *number));
+        let highest = awaited.keys().copied().max().unwrap_or(0).max(highest);
+        let fresh = (1..).map(|more| (highest.saturating_add(more), None));
+        let numbers = awaited
+            .into_iter()
+            .map(|(number, id)| (number, Some(id)))
+            .chain(fresh);
+        for (number, inherits) in numbers.take(usize::try_from(missing).unwrap_or(usize::MAX)) {
             slots.push(Slot {
                 service: &service.name,
                 number,
@@ -433,6 +452,7 @@ impl<'a> Decider<'a> {
                 start: true,
                 update: None,
                 hold: String::new(),
+                inherits,
                 one_off: None,
                 successor: None,
             });

@@ -66,6 +66,7 @@ impl<'a> Schedule<'a> {
             let operation = Operation::RemoveContainer {
                 container: container.clone(),
                 volumes: renew && slot.fate == Fate::Recreate,
+                replaced: !renew && slot.fate == Fate::Recreate,
             };
             steps.remove = Some(self.draft.add(operation, slot.cause.clone()));
         }
@@ -74,7 +75,12 @@ impl<'a> Schedule<'a> {
                 service: slot.service.to_owned(),
                 number: slot.number,
                 name: slot.name.clone(),
-                inherit: slot.old.map(|old| old.id.clone()).filter(|_| !renew),
+                inherit: slot
+                    .old
+                    .map(|old| old.id.as_str())
+                    .or(slot.inherits)
+                    .filter(|_| !renew)
+                    .map(str::to_owned),
                 one_off: slot.one_off.cloned(),
             };
             steps.create = Some(self.draft.add(operation, slot.cause.clone()));
