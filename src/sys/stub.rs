@@ -269,7 +269,8 @@ fn code() -> &'static [u8] {
     &[]
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::{clone, fd};

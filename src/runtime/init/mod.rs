@@ -126,8 +126,11 @@ pub(super) struct Cloned<'a> {
     pub(super) passed: &'a [usize],
     /// Joins the cgroups, where that is still to be done when we have been told
     /// our number. Then a network namespace is to be made, too.
-    pub(super) join: Option<&'a dyn Fn() -> Result<(), Failure>>,
+    pub(super) join: Option<Join<'a>>,
 }
+
+/// What joins the cgroups.
+type Join<'a> = &'a dyn Fn() -> Result<(), Failure>;
 
 /// The stage in a process that was cloned and goes on without executing our
 /// file. Nothing of its parent's may be dropped in it. Returns only on failure.
@@ -197,7 +200,7 @@ fn run(
     mut fds: fd::Inherited,
     filter: Option<Vec<Instruction>>,
     network: Option<OwnedFd>,
-    (stub, join): (Option<Stub>, Option<&dyn Fn() -> Result<(), Failure>>),
+    (stub, join): (Option<Stub>, Option<Join<'_>>),
     reporter: &Reporter,
 ) -> Result<i32, Failure> {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
