@@ -167,6 +167,7 @@ fn start_in(
         id: request.id.clone(),
         boot: boot(),
         cgroup: cgroup.clone(),
+        unit: None,
         kept: numbers,
         namespaces: blueprint.namespaces.all(connections.network.is_some()),
         process: blueprint.process.clone(),

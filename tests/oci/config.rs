@@ -550,13 +550,6 @@ fn what_is_not_understood_or_not_done_is_refused() {
         let error = bundle.refused();
         assert!(error.contains(text), "{pointer}: {error}");
     }
-    bundle.config = good;
-    bundle.save();
-    let said = bundle.call(&["--systemd-cgroup", "create", &bundle.id]);
-    assert!(
-        said.code == 1 && said.err.contains("--systemd-cgroup"),
-        "{said:?}"
-    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod layout;
 mod limits;
 mod processes;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 mod wishes;
@@ -68,6 +69,9 @@ pub enum CgroupError {
     /// Somebody else's processes are in it.
     #[error("container's cgroup is not empty: processes are in {}", .0.display())]
     NotEmpty(PathBuf),
+    /// What systemd did not do.
+    #[error("systemd: {0}")]
+    Systemd(String),
     /// Something was asked of a controller that no hierarchy has.
     #[error("cgroup: no hierarchy has the controller {0}")]
     NoController(String),
@@ -207,8 +211,8 @@ impl Cgroup {
     }
 
     /// As [`Self::create`], in every hierarchy, for a path that somebody else
-    /// has chosen: a folder that exists is used when no process is in it, and
-    /// what is above it is not ours to remove. A limit that the machine cannot
+    /// has chosen: a folder that exists is used when no process is in it but
+    /// `known`, and what is above it is not ours to remove. A limit that the machine cannot
     /// enforce for want of a controller is an error.
     ///
     /// # Errors
@@ -217,12 +221,14 @@ impl Cgroup {
         layout: &Layout,
         path: &Path,
         resources: Option<&LinuxResources>,
+        known: Option<u32>,
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
+        let known = known.map(|pid| pid.to_string()).unwrap_or_default();
         let cgroup = Self::locate(layout, path)?;
         for folder in &cgroup.folders {
             fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?;
             let inside = fs::read_to_string(folder.path.join("cgroup.procs")).unwrap_or_default();
-            if !inside.trim().is_empty() {
+            if inside.lines().any(|pid| pid != known) {
                 return Err(CgroupError::NotEmpty(folder.path.clone()));
             }
         }
