@@ -30,7 +30,7 @@
 //! by `launch`.
 //!
 //! Weak: Linux 5.12 or newer. In stacks no user namespaces and no idmapped
-//! mounts yet; no checkpoint; no cgroups made by systemd. The orders between our
+//! mounts yet, nor cgroups made by systemd; no checkpoint. The orders between our
 //! processes are JSON in memory files: some 50 µs a start.
 
 mod blueprint;

@@ -18,6 +18,8 @@
 //! `cgroup.procs` waits for a grace period of RCU (7 to 14 ms measured); on
 //! version 2 clone3(2) makes the process inside (`CLONE_INTO_CGROUP`).
 //!
+//! On request systemd makes the folder: [`systemd`].
+//!
 //! Weak: on version 2 device rules cannot be changed later.
 
 mod devices;

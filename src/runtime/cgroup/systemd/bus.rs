@@ -182,7 +182,9 @@ impl Connection {
         stream.set_write_timeout(Some(PATIENCE))?;
         let own = rustix::process::geteuid().as_raw().to_string();
         let own: String = own.bytes().map(|digit| format!("{digit:02x}")).collect();
-        stream.write_all(format!("\0AUTH EXTERNAL {own}\r\n").as_bytes())?;
+        // All at once, and the first call only when this is answered: what comes
+        // in the same packet as BEGIN would lie unread until the next packet.
+        stream.write_all(format!("\0AUTH EXTERNAL {own}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && line.len() < 1024 {
             let mut byte = [0];
@@ -193,7 +195,6 @@ impl Connection {
             let said = String::from_utf8_lossy(&line).trim().to_owned();
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
         }
-        stream.write_all(b"BEGIN\r\n")?;
         Ok(Self {
             stream,
             serial: 0,
