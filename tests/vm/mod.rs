@@ -88,6 +88,10 @@ pub(crate) fn run(layout: Layout, filters: &[&str]) {
             return;
         }
     };
+    if matches!(layout, Layout::Systemd) && !kernel.join("systemd.cpio").exists() {
+        eprintln!("skipped: no systemd to boot");
+        return;
+    }
     // One at a time, with one processor: what is emulated is slow, and much
     // slower when processors of the same machine wait for each other.
     let turn = fs::File::create(kernel.join("turn")).unwrap();
