@@ -25,6 +25,8 @@ mod lifecycle;
 mod limits;
 #[path = "oci/support.rs"]
 mod support;
+#[path = "oci/systemd.rs"]
+mod systemd;
 #[path = "oci/users.rs"]
 mod users;
 #[path = "vm/mod.rs"]

@@ -95,6 +95,8 @@ const UPDATE: &[Known] = &[
     ("memory-swap", NONE, true),
     ("kernel-memory", NONE, true),
     ("kernel-memory-tcp", NONE, true),
+    ("l3-cache-schema", NONE, true),
+    ("mem-bw-schema", NONE, true),
     ("pids-limit", NONE, true),
     HELP,
 ];
@@ -157,6 +159,11 @@ impl Invocation {
                 .filter(|name| !plain && !name.is_empty());
             let Some(option) = option else {
                 if !in_command {
+                    if matches!(argument.as_str(), "checkpoint" | "restore") {
+                        return Err(OciError::Usage(format!(
+                            "{argument} is not supported: processes are not kept in files"
+                        )));
+                    }
                     let (name, options, _) = COMMANDS
                         .iter()
                         .find(|(name, _, _)| *name == argument)
@@ -328,6 +335,11 @@ mod tests {
         assert!(parse("create --nosuch x").unwrap_err().contains("--nosuch"));
         assert!(parse("create x --bundle").unwrap_err().contains("needs a value"));
         assert!(parse("nosuch").unwrap_err().contains("unknown command"));
+        assert!(
+            parse("restore --bundle x y")
+                .unwrap_err()
+                .contains("not supported")
+        );
         assert!(parse("state").unwrap().id().is_err());
         assert!(parse("state a b").unwrap().id().is_err());
         assert!(

@@ -155,9 +155,10 @@ fn make(
     ))?;
     let config = invocation.value("config").unwrap_or("config.json");
     let mut spec = read_spec(&place.join(config))?;
-    if invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd") {
+    let systemd = invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd");
+    if systemd && !rustix::process::geteuid().is_root() {
         return Err(OciError::Usage(
-            "--systemd-cgroup is not supported: cgroups are made directly (cgroupfs)".into(),
+            "--systemd-cgroup is supported for root only: the systemd of other users is not asked".into(),
         ));
     }
     if let Some(process) = spec.process_mut() {
@@ -189,6 +190,7 @@ fn make(
         keep_keyring: invocation.has("no-new-keyring"),
         preserved,
         outlives: wait || invocation.has("detach"),
+        systemd,
     };
     // All that can be wrong with the configuration, before anything is made.
     let (plan, fixed) = bundle::check(&request)?;

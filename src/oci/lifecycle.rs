@@ -7,6 +7,7 @@ use super::container::{Container, Folder, Record, Status};
 use super::error::OciError;
 use super::log::Log;
 use crate::runtime::bundle;
+use crate::runtime::cgroup::systemd;
 use crate::sys::signal;
 
 /// How long processes may take to die of SIGKILL.
@@ -110,6 +111,9 @@ fn end(container: &Container, log: &Log) -> Result<(), OciError> {
             process.ends_within(Some(PATIENCE));
             // Ours to reap when we have made it.
             process.reap();
+        }
+        if let Some(unit) = &container.record.fixed.unit {
+            systemd::stop(unit)?;
         }
         if !idle {
             container.cgroup.remove_own()?;

@@ -27,12 +27,12 @@
 //! Which test shows which section of the OCI runtime spec, and which attack is a
 //! test, is in `docs/runtime.md`.
 //!
-//! Weak: cgroups made by systemd (`--systemd-cgroup`) and checkpoints are
-//! refused. A terminal in the foreground is relayed by polling, good enough for
-//! people; callers pass `--console-socket`. A container in the host's mount
-//! namespace and `linux.intelRdt` are refused. The state a
+//! Weak: checkpoints and `linux.intelRdt` are refused. `--systemd-cgroup` is
+//! root's, and wants version 2. A terminal in the foreground is relayed by
+//! polling, good enough for people; callers pass `--console-socket`. The state a
 //! notification listener gets for a process made by `exec` names the
-//! container's process 1.
+//! container's process 1. With a listener, what the init stage does between
+//! `create` and `start` is under the filter.
 
 mod arguments;
 mod container;

@@ -11,6 +11,7 @@ use super::container::{Container, Status};
 use super::error::OciError;
 use super::log::Log;
 use super::print;
+use crate::runtime::cgroup::systemd;
 
 /// `update`.
 pub(super) fn update(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
@@ -22,6 +23,9 @@ pub(super) fn update(invocation: &Invocation, log: &Log) -> Result<i32, OciError
         Some(path) => read(path)?,
         None => of_options(invocation)?,
     };
+    if let Some(unit) = &container.record.fixed.unit {
+        systemd::update(unit, &resources)?;
+    }
     for warning in container.cgroup.update(Some(&resources), false)? {
         if warning.reason.starts_with("no ") {
             return Err(crate::runtime::cgroup::CgroupError::Unenforced(warning).into());
@@ -74,6 +78,13 @@ fn of_options(invocation: &Invocation) -> Result<LinuxResources, OciError> {
         if invocation.has(name) {
             return Err(OciError::Usage(format!(
                 "option --{name} is not supported: the kernel has no such limit any more"
+            )));
+        }
+    }
+    for name in ["l3-cache-schema", "mem-bw-schema"] {
+        if invocation.has(name) {
+            return Err(OciError::Usage(format!(
+                "option --{name} is not supported: nothing is asked of Intel's resource director"
             )));
         }
     }

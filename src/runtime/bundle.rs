@@ -18,7 +18,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::blueprint::{Blueprint, BundlePlan, DeviceNode, ProcessPlan, process_plan};
-use super::cgroup::{Below, Cgroup, Warning};
+use super::cgroup::systemd::{self, Scope, Unit};
+use super::cgroup::{Below, Cgroup, CgroupError, Version, Warning};
 use super::error::{Failure, RuntimeError, Step};
 use super::exec::{DirectExec, exec_directly};
 use super::executable;
@@ -61,6 +62,8 @@ pub struct BundleRequest<'a> {
     pub preserved: u32,
     /// It outlives us.
     pub outlives: bool,
+    /// systemd makes the cgroup.
+    pub systemd: bool,
 }
 
 /// A container that was made.
@@ -138,11 +141,23 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         preserved: request.preserved,
         monitored: false,
     });
-    let path = cgroup_path(linux.cgroups_path().as_deref(), request.id)?;
+    let path = linux.cgroups_path().as_deref();
+    let unit = request
+        .systemd
+        .then(|| Unit::of_path(path, request.id).map_err(CgroupError::Systemd))
+        .transpose()?;
+    let path = match &unit {
+        Some(unit) => unit.path(),
+        None => cgroup_path(path, request.id)?,
+    };
+    if unit.is_some() && layout()?.hierarchies.iter().all(|one| one.version == Version::V1) {
+        return Err(CgroupError::Systemd("its cgroups are used in version 2 only".into()).into());
+    }
     let fixed = Fixed {
         id: request.id.to_owned(),
         boot: boot().to_owned(),
         cgroup: Cgroup::locate(layout()?, &path)?,
+        unit,
         kept: BTreeMap::new(),
         foreign: None,
         takes_orders: false,
@@ -222,6 +237,9 @@ pub fn create(
     let created = create_in(request, plan, fixed, made);
     if created.is_err() {
         let _ = fixed.cgroup.kill(super::recover::PATIENCE);
+        if let Some(unit) = &fixed.unit {
+            let _ = systemd::stop(unit);
+        }
         let _ = fixed.cgroup.remove_own();
     }
     created
@@ -241,6 +259,18 @@ fn create_in(
         hooks,
         links,
     } = plan;
+    let scope = match &fixed.unit {
+        Some(unit) => match Scope::start(unit, resources.as_ref()) {
+            Ok(scope) => Some(scope),
+            Err(error) => {
+                // Perhaps another's of this name.
+                (fixed.unit, fixed.cgroup) = (None, Cgroup::default());
+                return Err(error.into());
+            }
+        },
+        None => None,
+    };
+    let known = scope.as_ref().map(Scope::process);
     // Its folders are known before they are made.
     blueprint.cgroups = if blueprint.namespaces.cgroup {
         fixed.cgroup.view()
@@ -302,7 +332,7 @@ fn create_in(
         outlives: request.outlives,
     };
     let mut launched = None;
-    let made_cgroup = Cgroup::create_at(layout()?, &cgroup, resources.as_ref(), |_| {
+    let made_cgroup = Cgroup::create_at(layout()?, &cgroup, resources.as_ref(), known, |_| {
         launched = early.then(|| launch.make());
     });
     let (cgroup, warnings) = match made_cgroup {
@@ -315,7 +345,7 @@ fn create_in(
                     rustix::process::WaitIdOptions::EXITED,
                 );
             }
-            if matches!(error, super::cgroup::CgroupError::NotEmpty(_)) {
+            if matches!(error, CgroupError::NotEmpty(_)) {
                 // Not ours: it must not be killed with what we clear up.
                 fixed.cgroup = Cgroup::default();
             }
@@ -329,6 +359,7 @@ fn create_in(
         None => launch.make()?,
     };
     drop(launch);
+    drop(scope);
     drop(inner);
     drop(held);
     let id = ProcessId::of(child.pid).map_err(failed("open process of"))?;
@@ -650,7 +681,7 @@ fn cgroup_path(path: Option<&Path>, id: &str) -> Result<PathBuf, SpecError> {
     let text = path.to_string_lossy();
     if text.contains(':') && !text.contains('/') {
         return Err(SpecError::Unsupported(format!(
-            "linux.cgroupsPath {text} (a path for systemd)"
+            "linux.cgroupsPath {text} (a path for systemd, which is asked for with --systemd-cgroup)"
         )));
     }
     if plain.as_os_str().is_empty() {

@@ -33,7 +33,7 @@
 //! makes the process, and all around it stays.
 //!
 //! Weak: Linux 5.12 or newer. In stacks no user namespaces and no idmapped
-//! mounts yet; no checkpoint; no cgroups made by systemd. The orders between our
+//! mounts yet, nor cgroups made by systemd; no checkpoint. The orders between our
 //! processes are JSON in memory files: some 50 µs a start. The monitor is an
 //! execution of our file: some 0.7 ms in a virtual machine, most of which is what
 //! glibc asks the processor (see [`crate::sys::stub`]).

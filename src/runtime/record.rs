@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blueprint::ProcessPlan;
 use super::cgroup::Cgroup;
+use super::cgroup::systemd::Unit;
 use super::foreign::Foreign;
 use super::process::ProcessId;
 use super::seccomp::SeccompPolicy;
@@ -35,6 +36,9 @@ pub struct Fixed {
     pub boot: String,
     /// The cgroup.
     pub cgroup: Cgroup,
+    /// The scope whose cgroup it is, when systemd has made it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
     /// Descriptors the monitor keeps for supervisors: name to number.
     pub kept: BTreeMap<String, i32>,
     /// Whether the monitor takes [`Orders`](super::Orders).

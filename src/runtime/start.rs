@@ -172,6 +172,7 @@ fn start_in(
         id: request.id.clone(),
         boot: boot().to_owned(),
         cgroup: cgroup.clone(),
+        unit: None,
         kept: numbers,
         takes_orders: true,
         namespaces: blueprint.namespaces.all(connections.network.is_some()),

@@ -11,7 +11,8 @@ use super::support::{Bundle, Elsewhere, bundle};
 #[test]
 fn the_process_is_what_is_written() {
     let Some(mut bundle) = bundle() else { return };
-    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 6, "additionalGids": [7, 8], "umask": 0o77});
+    bundle.config["process"]["user"] =
+        json!({"uid": 5, "gid": 6, "additionalGids": [7, 8, 7], "umask": 0o77});
     bundle.config["process"]["cwd"] = "/data/made".into();
     bundle.config["process"]["env"] = json!(["PATH=/bin", "A=b c"]);
     bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
@@ -550,13 +551,6 @@ fn what_is_not_understood_or_not_done_is_refused() {
         let error = bundle.refused();
         assert!(error.contains(text), "{pointer}: {error}");
     }
-    bundle.config = good;
-    bundle.save();
-    let said = bundle.call(&["--systemd-cgroup", "create", &bundle.id]);
-    assert!(
-        said.code == 1 && said.err.contains("--systemd-cgroup"),
-        "{said:?}"
-    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A virtual machine with one version of control groups and no other, in which
+//! A virtual machine with one version of control groups and no other, on request
+//! with systemd as process 1, in which
 //! tests of this very binary are run: software emulation, Debian's kernel and an
 //! initial root of our own. Up in a few seconds.
 
@@ -24,6 +25,9 @@ pub(crate) enum Layout {
     One,
     /// Version 2 and no other.
     Two,
+    /// The same, and systemd is process 1.
+    #[allow(dead_code, reason = "not every test binary asks for it")]
+    Systemd,
 }
 
 /// What there is to boot, or why there is nothing.
@@ -84,6 +88,10 @@ pub(crate) fn run(layout: Layout, filters: &[&str]) {
             return;
         }
     };
+    if matches!(layout, Layout::Systemd) && !kernel.join("systemd.cpio").exists() {
+        eprintln!("skipped: no systemd to boot");
+        return;
+    }
     // One at a time, with one processor: what is emulated is slow, and much
     // slower when processors of the same machine wait for each other.
     let turn = fs::File::create(kernel.join("turn")).unwrap();
@@ -167,9 +175,14 @@ fn write_initial_root(path: &Path, kernel: &Path, layout: Layout, filters: &[&st
         "export {INSIDE}=1 RCOMPOSE_TEST_EXECUTABLE=/files/rcompose CARGO_TARGET_TMPDIR={}\n",
         env!("CARGO_TARGET_TMPDIR")
     );
+    let further = match layout {
+        Layout::Systemd => fs::read(kernel.join("systemd.cpio")).unwrap(),
+        _ => Vec::new(),
+    };
     let layout = match layout {
         Layout::One => "1",
         Layout::Two => "2",
+        Layout::Systemd => "systemd",
     };
     let own = std::env::current_exe().unwrap();
     let program = fs::read(busybox).unwrap();
@@ -221,6 +234,8 @@ fn write_initial_root(path: &Path, kernel: &Path, layout: Layout, filters: &[&st
         put(&named, 0);
         put(content, 0);
     }
+    // The kernel takes several archives one behind the other.
+    archive.write_all(&further).unwrap();
     archive.flush().unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

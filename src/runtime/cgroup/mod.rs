@@ -18,6 +18,8 @@
 //! `cgroup.procs` waits for a grace period of RCU (7 to 14 ms measured); on
 //! version 2 clone3(2) makes the process inside (`CLONE_INTO_CGROUP`).
 //!
+//! On request systemd makes the folder: [`systemd`].
+//!
 //! Weak: on version 2 device rules cannot be changed later.
 
 mod devices;
@@ -25,6 +27,7 @@ mod layout;
 mod limits;
 mod processes;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 mod wishes;
@@ -69,6 +72,9 @@ pub enum CgroupError {
     /// Somebody else's processes are in it.
     #[error("container's cgroup is not empty: processes are in {}", .0.display())]
     NotEmpty(PathBuf),
+    /// What systemd did not do.
+    #[error("systemd: {0}")]
+    Systemd(String),
     /// Something was asked of a controller that no hierarchy has.
     #[error("cgroup: no hierarchy has the controller {0}")]
     NoController(String),
@@ -208,8 +214,8 @@ impl Cgroup {
     }
 
     /// As [`Self::create`], in every hierarchy, for a path that somebody else
-    /// has chosen: a folder that exists is used when no process is in it, and
-    /// what is above it is not ours to remove. A limit that the machine cannot
+    /// has chosen: a folder that exists is used when no process is in it but
+    /// `known`, and what is above it is not ours to remove. A limit that the machine cannot
     /// enforce for want of a controller is an error.
     ///
     /// Where there are version 1 hierarchies, `begun` is called as soon as a
@@ -222,6 +228,7 @@ impl Cgroup {
         layout: &Layout,
         path: &Path,
         resources: Option<&LinuxResources>,
+        known: Option<u32>,
         begun: impl FnOnce(&Self),
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
         let mut cgroup = Self::locate(layout, path)?;
@@ -231,11 +238,12 @@ impl Cgroup {
                 .iter()
                 .filter(move |folder| folder.version == version)
         };
-        of(Version::V2).try_for_each(claim_folder)?;
+        let claim = |folder| claim_folder(folder, known);
+        of(Version::V2).try_for_each(claim)?;
         if cgroup.tasks().next().is_some() {
             begun(&cgroup);
         }
-        of(Version::V1).try_for_each(claim_folder)?;
+        of(Version::V1).try_for_each(claim)?;
         let mut warnings = cgroup.set_up(layout, resources)?;
         let missing =
             |warning: &Warning| warning.reason.starts_with("no ") && !warning.reason.contains("version 1");
@@ -477,8 +485,9 @@ fn write(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     })
 }
 
-/// Makes a folder, and those above it, or takes one in which nobody is.
-fn claim_folder(folder: &Folder) -> Result<(), CgroupError> {
+/// Makes a folder, and those above it, or takes one in which nobody is but
+/// `known`.
+fn claim_folder(folder: &Folder, known: Option<u32>) -> Result<(), CgroupError> {
     match fs::create_dir(&folder.path) {
         // Nobody can be in a fresh one.
         Ok(()) => return Ok(()),
@@ -486,7 +495,8 @@ fn claim_folder(folder: &Folder) -> Result<(), CgroupError> {
         Err(_) => fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?,
     }
     let inside = kernel_file::read(folder.path.join("cgroup.procs")).unwrap_or_default();
-    if inside.trim().is_empty() {
+    let known = known.map(|pid| pid.to_string()).unwrap_or_default();
+    if inside.lines().all(|pid| pid == known) {
         Ok(())
     } else {
         Err(CgroupError::NotEmpty(folder.path.clone()))

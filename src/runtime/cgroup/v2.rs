@@ -197,7 +197,7 @@ fn bytes(limit: i64) -> String {
 
 /// Shares of version 1 (2 to 262144, 1024 by default) as a weight (1 to 10000,
 /// 100 by default), by the formula runtimes and Kubernetes use.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -299,7 +299,7 @@ impl Entry<'_> {
     pub(super) fn execute(&self, environment: &[CString]) -> Failure {
         // A listener hears of the container while that is made: who made it may
         // want to hear of that before it starts it.
-        let early = self.wait.is_some() && self.listener.is_some() && !self.plan.no_new_privileges;
+        let early = self.wait.is_some() && self.listener.is_some();
         if early && let Err(failure) = self.confine() {
             return failure;
         }
