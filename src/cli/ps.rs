@@ -341,7 +341,13 @@ fn shorten(text: &str, width: usize) -> String {
 }
 
 pub(super) fn command(arguments: &[String], whole: bool) -> String {
-    let text = arguments.join(" ");
+    // As Docker has it: a word with a space in it stands in quotes, the program does not.
+    let mut words = arguments.iter();
+    let mut text = words.next().cloned().unwrap_or_default();
+    for word in words {
+        let quote = if word.contains(' ') { "'" } else { "" };
+        text.extend([" ", quote, word, quote]);
+    }
     let shown = if whole {
         text
     } else {
@@ -456,5 +462,7 @@ mod tests {
             r#""say \"a\nb\"""#
         );
         assert_eq!(command(&long, true), "\"/docker-entrypoint.sh nginx -g\"");
+        let script = ["sh".to_owned(), "-c".into(), "echo hi".into()];
+        assert_eq!(command(&script, true), "\"sh -c 'echo hi'\"");
     }
 }

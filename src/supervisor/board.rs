@@ -6,9 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::lifecycle::Health;
 use crate::plan::Target;
 use crate::project::Condition;
+
+/// What has no check counts as running, for `up --wait`, when it has run for
+/// so long: many a program that cannot go on ends at once.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Where each container stands, by id.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +31,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// What it is doing.
     pub(super) run: Run,
+    /// Since when it is known to do that.
+    pub(super) since: Instant,
 }
 
 /// What a container is doing.
@@ -173,6 +183,15 @@ impl Board {
         (open, failures)
     }
 
+    /// When all of these that run without a check have done so for a moment;
+    /// `None` when none does.
+    pub(super) fn proven(&self, containers: &[Target]) -> Option<Instant> {
+        let unchecked = self
+            .among(containers)
+            .filter(|entry| entry.run == Run::Running { health: None });
+        unchecked.map(|entry| entry.since + MOMENT).max()
+    }
+
     /// Whether containers are as `up --wait` wants them: each runs, is
     /// healthy if it has a check, or ended with status 0 for good.
     ///
@@ -227,6 +246,7 @@ mod tests {
                     service: "db".into(),
                     name,
                     run: *run,
+                    since: Instant::now(),
                 },
             );
         }

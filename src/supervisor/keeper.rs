@@ -318,5 +318,6 @@ fn entry(started: &Started, run: Run) -> Entry {
         service: started.service.clone(),
         name: started.name.clone(),
         run,
+        since: Instant::now().into(),
     }
 }

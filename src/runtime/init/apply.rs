@@ -384,13 +384,18 @@ impl Entry<'_> {
         Ok(())
     }
 
-    /// Enters the working directory, making it when it is missing, as Docker does.
+    /// Enters the working directory. As Docker does, one that the container
+    /// names is made when it is missing, one that an exec names is not.
     fn enter_working_directory(&self) -> Result<(), Failure> {
         let path = &self.plan.cwd;
         let enter = || -> io::Result<()> {
             // Not through `/proc/self/fd`: what we hold there is not for the
             // program.
-            let folder = place::make(self.root, path, place::Kind::Folder, true)?;
+            let folder = if self.plan.cwd_exists {
+                place::open(self.root, path, OFlags::PATH | OFlags::DIRECTORY, true)?
+            } else {
+                place::make(self.root, path, place::Kind::Folder, true)?
+            };
             rustix::process::fchdir(&folder)?;
             // "(unreachable)": a folder that is not below the root.
             let here = rustix::process::getcwd(Vec::new())?;
