@@ -582,6 +582,10 @@ services:
     assert_eq!(world.run(&["up", "--abort-on-container-exit"]).code, 7);
     // All have ended: so does `up`, well.
     assert_eq!(world.run(&["up", "job"]).code, 0);
+    // Also while others run, which it does not touch.
+    world.run(&["up", "-d", "side"]).ok();
+    assert_eq!(world.run(&["up", "--no-deps", "job"]).code, 0);
+    assert_eq!(field(&world, "e-side-1", "State"), "running");
     down(&world);
 }
 

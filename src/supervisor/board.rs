@@ -74,9 +74,11 @@ impl Board {
         self.0.remove(id);
     }
 
-    /// Whether anything runs or will run again.
-    pub(super) fn is_busy(&self) -> bool {
-        self.0.values().any(|entry| {
+    /// Whether anything of these services, of all when none is named, runs or
+    /// will run again.
+    pub(super) fn runs_any(&self, services: &[String]) -> bool {
+        let meant = |entry: &&Entry| services.is_empty() || services.contains(&entry.service);
+        self.0.values().filter(meant).any(|entry| {
             matches!(
                 entry.run,
                 Run::Running { .. } | Run::Exited { restarting: true, .. }
