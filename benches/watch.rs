@@ -75,7 +75,6 @@ fn main() -> Result<()> {
                 .unwrap_or_else(|_| env!("CARGO_BIN_EXE_rcompose").to_owned()),
         ],
         image,
-        more: "",
     };
     ours.measure(folder.path(), rounds)?;
     let works = Command::new("docker").arg("info").output();
@@ -85,8 +84,6 @@ fn main() -> Result<()> {
             name: "docker compose",
             command: vec!["docker".to_owned(), "compose".to_owned()],
             image: "sleeper".to_owned(),
-            // It follows only what it could build.
-            more: "    build: .\n",
         };
         peer.measure(folder.path(), rounds)?;
     }
@@ -97,8 +94,6 @@ struct Tool {
     name: &'static str,
     command: Vec<String>,
     image: String,
-    /// More of the service's definition.
-    more: &'static str,
 }
 
 /// A command that is ended with this.
@@ -120,9 +115,9 @@ impl Tool {
         fs::write(
             &file,
             format!(
-                "name: benchwatch\nservices:\n  web:\n    image: \"{}\"\n    command: [/bin/sleeper]\n{}    develop:\n      \
+                "name: benchwatch\nservices:\n  web:\n    image: \"{}\"\n    command: [/bin/sleeper]\n    develop:\n      \
                  watch:\n        - {{path: ./src, action: sync, target: /app}}\n",
-                self.image, self.more
+                self.image
             ),
         )?;
         let command = |arguments: &[&str]| {

@@ -16,6 +16,8 @@ mod in_place;
 mod live;
 #[path = "commands/named.rs"]
 mod named;
+#[path = "commands/reload.rs"]
+mod reload;
 #[path = "commands/run.rs"]
 mod run;
 mod support;
@@ -958,4 +960,44 @@ services:
     write(&world, file);
     world.run(&["--profile", "f", "down", "-t", "0"]).ok();
     world.assert_nothing_left();
+}
+
+#[test]
+fn an_exec_makes_no_folder_to_run_in() {
+    let Some(world) =
+        stack("name: w\nservices:\n  web: {image: BUSYBOX, command: SERVE, working_dir: /made}\n")
+    else {
+        return;
+    };
+    world.run(&["up", "-d"]).ok();
+    assert_eq!(out(&world, &["exec", "-T", "web", "pwd"]), "/made\n");
+    let refused = world.run(&["exec", "-T", "-w", "/nothing", "web", "pwd"]);
+    assert!(
+        refused.code == 127 && refused.stderr.contains("change to working directory /nothing"),
+        "{refused:?}"
+    );
+    assert_eq!(
+        world.run(&["exec", "-T", "web", "test", "-e", "/nothing"]).code,
+        1
+    );
+    down(&world);
+}
+
+#[test]
+fn a_wait_fails_for_what_ends_at_once_and_does_not_wait_again() {
+    let file = "name: w
+services:
+  web: {image: BUSYBOX, command: SERVE}
+  done: {image: BUSYBOX, command: 'true'}
+  job: {image: BUSYBOX, command: [sh, -c, 'sleep 0.05; exit 3']}
+";
+    let Some(world) = stack(file) else { return };
+    let failed = world.run(&["up", "-d", "--wait"]);
+    assert!(
+        failed.code == 1 && failed.stderr.contains("container w-job-1 exited (3)"),
+        "{failed:?}"
+    );
+    write(&world, &file.replace("exit 3", "exit 0"));
+    world.run(&["up", "-d", "--wait"]).ok();
+    down(&world);
 }

@@ -200,9 +200,17 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             println!("{} rounds only: this machine is slow or busy", round - 1);
             break;
         }
-        let command: &[&str] = match random.below(12) {
+        // Another greeting is saved while the supervisor follows the file.
+        let mut saves = false;
+        let command: &[&str] = match random.below(15) {
             10 => &["run", "--rm", "-T", "once", "sleep", "0.1"],
             11 => &["run", "--rm", "-T", "worker", "true"],
+            12 => &["scale", "worker=3"],
+            13 => &["scale", "worker=1"],
+            14 => {
+                saves = true;
+                &["up", "-d", "--watch"]
+            }
             0..3 => &["up", "-d"],
             3..6 => {
                 greeting = if greeting == "one" { "two" } else { "one" };
@@ -227,6 +235,10 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             .collect();
         for _ in 0..=random.below(4) {
             spin(Duration::from_micros(random.below(250_000)));
+            if saves {
+                greeting = if greeting == "one" { "two" } else { "one" };
+                world.write("compose.yaml", stack(&world.busybox(), greeting));
+            }
             for victim in victims(&world, &mut random) {
                 if victim.kill() {
                     kills += 1;

@@ -303,3 +303,134 @@ services:
     );
     world.assert_nothing_left();
 }
+
+#[test]
+fn every_way_of_saving_a_source_reaches_the_container_and_nothing_else_does() {
+    let Some(world) = stack(
+        "name: w
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    develop: {watch: [{path: ./src, action: sync, target: /app, initial_sync: true}]}
+",
+    ) else {
+        return;
+    };
+    let src = world.work().join("src");
+    let save = |name: &str, text: &str| fs::write(src.join(name), text).unwrap();
+    save("f", "one");
+    world.run(&["up", "-d", "--watch"]).ok();
+    shows(&world, "web", "cat /app/f", "one");
+    inside(&world, "web", "chown 7:8 /app; chown 9:9 /app/f");
+    // Renamed over it; the file in the container keeps its owner.
+    save(".f.fresh", "two");
+    fs::rename(src.join(".f.fresh"), src.join("f")).unwrap();
+    shows(&world, "web", "cat /app/f; stat -c ' %u:%g' /app/f", "two 9:9\n");
+    // Truncated, and written with a pause in it.
+    {
+        use std::io::Write as _;
+        let mut file = fs::File::create(src.join("g")).unwrap();
+        file.write_all(b"half").unwrap();
+        shows(&world, "web", "cat /app/g", "half");
+        file.write_all(b" and half").unwrap();
+    }
+    shows(
+        &world,
+        "web",
+        "cat /app/g; stat -c ' %u:%g' /app/g",
+        "half and half 7:8\n",
+    );
+    // As vim does it.
+    save("4913", "");
+    fs::remove_file(src.join("4913")).unwrap();
+    save(".f.swp", "b0VIM");
+    fs::rename(src.join("f"), src.join("f~")).unwrap();
+    save("f", "three");
+    shows(&world, "web", "cat /app/f", "three");
+    fs::remove_file(src.join(".f.swp")).unwrap();
+    // Of the same size, with the same time, under the same inode number: as two
+    // saves within a tick of the clock are.
+    let file = fs::File::options().write(true).open(src.join("f")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    for text in ["TEHRE", "there"] {
+        std::os::unix::fs::FileExt::write_all_at(&file, text.as_bytes(), 0).unwrap();
+        file.set_modified(time).unwrap();
+        shows(&world, "web", "cat /app/f", text);
+    }
+    drop(file);
+    // Removed, and made again.
+    fs::remove_file(src.join("f")).unwrap();
+    shows(&world, "web", "test -e /app/f || echo gone", "gone\n");
+    save("f", "five");
+    shows(&world, "web", "cat /app/f", "five");
+    // All of it moved away, changed there, and moved back.
+    fs::create_dir(src.join("d")).unwrap();
+    save("d/x", "1");
+    shows(&world, "web", "cat /app/d/x", "1");
+    let away = world.work().join("away");
+    fs::rename(&src, &away).unwrap();
+    shows(&world, "web", "ls /app", "");
+    fs::write(away.join("d/x"), "2").unwrap();
+    fs::rename(&away, &src).unwrap();
+    shows(&world, "web", "cat /app/d/x /app/f", "2five");
+    save("d/x", "3");
+    shows(&world, "web", "cat /app/d/x", "3");
+    shows(
+        &world,
+        "web",
+        "cd /app; find . -type f | sort",
+        "./d/x\n./f\n./g\n",
+    );
+    down(&world);
+}
+
+#[test]
+fn several_rules_on_one_path_each_take_what_is_theirs() {
+    let Some(world) = stack(
+        "name: w
+services:
+  web:
+    image: BUSYBOX
+    command: SERVE
+    develop:
+      watch:
+        - {path: ./src, action: sync, target: /js, include: ['**/*.js'], initial_sync: true}
+        - {path: ./src, action: sync, target: /all, initial_sync: true}
+        - {path: ./src, action: sync+restart, target: /conf, include: ['*.conf', '!own.conf']}
+",
+    ) else {
+        return;
+    };
+    let src = world.work().join("src");
+    let save = |name: &str, text: &str| fs::write(src.join(name), text).unwrap();
+    fs::create_dir(src.join("lib")).unwrap();
+    save("lib/a.js", "1");
+    save("b.css", "1");
+    save("kept", "1");
+    // Everything but what is taken back.
+    save(".dockerignore", "# none\n*.css\n!kept\n");
+    let mut watch = Foreground::start(&mut world.rcompose(&["watch", "--explain"]));
+    watch.wait_for("Watch enabled");
+    let list = "cd /$1; find . -type f ! -name .dockerignore | sort | tr '\\n' ' '";
+    let of = |folder: &str| list.replace("$1", folder);
+    shows(&world, "web", &of("js"), "./lib/a.js ");
+    shows(&world, "web", &of("all"), "./kept ./lib/a.js ");
+    save("lib/c.js", "2");
+    shows(&world, "web", &of("js"), "./lib/a.js ./lib/c.js ");
+    shows(&world, "web", &of("all"), "./kept ./lib/a.js ./lib/c.js ");
+    save("own.conf", "2");
+    watch.wait_for("own.conf -> /all/own.conf");
+    shows(&world, "web", "wc -l < /starts", "1\n");
+    save("web.conf", "2");
+    watch.wait_for("web: restarted");
+    shows(&world, "web", "cat /conf/web.conf; wc -l < /starts", "22\n");
+    // What is ignored changes while it is followed.
+    save(".dockerignore", "*\n!lib\n");
+    save("d.css", "3");
+    save("lib/e.css", "3");
+    shows(&world, "web", "cat /all/lib/e.css", "3");
+    shows(&world, "web", "test -e /all/d.css || echo ignored", "ignored\n");
+    drop(watch);
+    down(&world);
+}

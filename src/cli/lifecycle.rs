@@ -151,7 +151,9 @@ pub(super) fn kill(context: &Context, typed: &Kill) -> Outcome {
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
     if !context.global.dry_run && super::request::plan(context, &loaded.project, &intent)?.is_empty() {
-        return Err(Failure::new("no container to kill"));
+        // As docker compose has it: it is said, and is no failure.
+        context.terminal.err("no container to kill\n");
+        return Ok(ExitCode::SUCCESS);
     }
     apply(context, loaded, intent, None)?;
     Ok(ExitCode::SUCCESS)
@@ -189,7 +191,9 @@ pub(super) fn rm(context: &Context, typed: &Rm) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let question = format!("Going to remove {}", names.join(", "));
-    if !typed.force && !context.global.dry_run && !context.terminal.confirm(&question)? {
+    if typed.force {
+        context.terminal.out(&format!("{question}\n"));
+    } else if !context.global.dry_run && !context.terminal.confirm(&question)? {
         return Ok(ExitCode::SUCCESS);
     }
     apply(context, loaded, intent, None)?;

@@ -57,6 +57,15 @@ pub(super) fn logs(context: &Context, typed: &Logs) -> Outcome {
     };
     let loaded = context.load_or_recall(&typed.services)?;
     known_services(&loaded.project, &typed.services)?;
+    if let (Some(index), [service]) = (typed.index.filter(|index| *index > 0), &typed.services[..])
+        && !replicas(&context.world, &loaded.project.name)?
+            .iter()
+            .any(|view| wanted(typed, view))
+    {
+        return Err(Failure::new(format!(
+            "service \"{service}\" has no container #{index}"
+        )));
+    }
     let from = match typed.tail.as_str() {
         "all" | "-1" => span.since.map_or(From::Start, From::Since),
         number => number.parse().map(From::Last).map_err(|_| {

@@ -343,14 +343,11 @@ fn shorten(text: &str, width: usize) -> String {
 /// A command as docker shows it: arguments with spaces between single quotes,
 /// all of it quoted, and cut unless the `whole` is wanted.
 pub(super) fn command(arguments: &[String], whole: bool) -> String {
-    let mut text = String::new();
-    for (at, argument) in arguments.iter().enumerate() {
-        text.push_str(if at > 0 { " " } else { "" });
-        if at > 0 && argument.contains(' ') {
-            text.extend(["'", argument, "'"]);
-        } else {
-            text.push_str(argument);
-        }
+    let mut words = arguments.iter();
+    let mut text = words.next().cloned().unwrap_or_default();
+    for word in words {
+        let quote = if word.contains(' ') { "'" } else { "" };
+        text.extend([" ", quote, word, quote]);
     }
     let shown = if whole {
         text

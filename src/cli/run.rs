@@ -160,7 +160,7 @@ pub(super) fn run(context: &Context, typed: &Run) -> Outcome {
     if typed.detach || context.global.dry_run {
         apply(context, loaded, intent, None)?;
         if !context.global.dry_run {
-            context.terminal.out(&format!("{name}\n"));
+            context.terminal.out(&format!("{id}\n"));
         }
         return Ok(ExitCode::SUCCESS);
     }

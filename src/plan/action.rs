@@ -209,8 +209,9 @@ pub struct OneOff {
 
 /// Who waits when the user does: the `by` of each [`Operation::Await`] that
 /// `up --wait` asks for. There [`Condition::ServiceStarted`] means that every
-/// container of the service runs, is healthy if it has a check (the image's
-/// included), or ended with status 0 under `restart: no`.
+/// container of the service is healthy if it has a check (the image's
+/// included), has run for a moment if it has none, or ended with status 0
+/// under `restart: no`.
 pub const WAIT: &str = "--wait";
 
 /// A container that an action is about.

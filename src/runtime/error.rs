@@ -73,7 +73,7 @@ impl RuntimeError {
 /// What a failure means for the status of a command, as Docker counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The program was not found.
+    /// The program was not found, or the folder to run it in.
     NotFound,
     /// The program is there and cannot be executed.
     PermissionDenied,
@@ -130,7 +130,7 @@ impl Failure {
     /// What it means for the status of a command.
     pub fn kind(&self) -> FailureKind {
         match (self.step, self.errno) {
-            (Step::Exec, Some(libc::ENOENT)) => FailureKind::NotFound,
+            (Step::Exec | Step::WorkingDirectory, Some(libc::ENOENT)) => FailureKind::NotFound,
             (Step::Exec, _) => FailureKind::PermissionDenied,
             _ => FailureKind::Other,
         }

@@ -238,6 +238,7 @@ fn process_plan(running: &RunningRecord, request: &ExecRequest) -> ProcessPlan {
     }
     if let Some(cwd) = &request.cwd {
         plan.cwd = cwd.into();
+        plan.cwd_exists = true;
     }
     if let Some(user) = &request.user {
         // Another user's home is not the container user's.

@@ -6,9 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::lifecycle::Health;
 use crate::plan::Target;
 use crate::project::Condition;
+
+/// What has no check counts as running, for `up --wait`, when it has run for
+/// so long: many a program that cannot go on ends at once.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Where each container stands, by id.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +31,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// What it is doing.
     pub(super) run: Run,
+    /// Since when it is known to do that.
+    pub(super) since: Instant,
 }
 
 /// What a container is doing.
@@ -64,9 +74,11 @@ impl Board {
         self.0.remove(id);
     }
 
-    /// Whether anything runs or will run again.
-    pub(super) fn is_busy(&self) -> bool {
-        self.0.values().any(|entry| {
+    /// Whether anything of these services, of all when none is named, runs or
+    /// will run again.
+    pub(super) fn runs_any(&self, services: &[String]) -> bool {
+        let meant = |entry: &&Entry| services.is_empty() || services.contains(&entry.service);
+        self.0.values().filter(meant).any(|entry| {
             matches!(
                 entry.run,
                 Run::Running { .. } | Run::Exited { restarting: true, .. }
@@ -173,6 +185,15 @@ impl Board {
         (open, failures)
     }
 
+    /// When all of these that run without a check have done so for a moment;
+    /// `None` when none does.
+    pub(super) fn proven(&self, containers: &[Target]) -> Option<Instant> {
+        let unchecked = self
+            .among(containers)
+            .filter(|entry| entry.run == Run::Running { health: None });
+        unchecked.map(|entry| entry.since + MOMENT).max()
+    }
+
     /// Whether containers are as `up --wait` wants them: each runs, is
     /// healthy if it has a check, or ended with status 0 for good.
     ///
@@ -227,6 +248,7 @@ mod tests {
                     service: "db".into(),
                     name,
                     run: *run,
+                    since: Instant::now(),
                 },
             );
         }

@@ -134,7 +134,12 @@ impl Keeper {
 
     /// Whether anything runs or will run again.
     pub(super) fn is_busy(&self) -> bool {
-        self.board.borrow().is_busy()
+        self.runs_any(&[])
+    }
+
+    /// The same of these services; of all when none is named.
+    pub(super) fn runs_any(&self, services: &[String]) -> bool {
+        self.board.borrow().runs_any(services)
     }
 
     /// Takes in what happened on the machine.
@@ -324,5 +329,6 @@ fn entry(started: &Started, run: Run) -> Entry {
         service: started.service.clone(),
         name: started.name.clone(),
         run,
+        since: Instant::now().into(),
     }
 }

@@ -237,6 +237,8 @@ struct Walk {
 struct Peer {
     sender: Sender,
     session: bool,
+    /// The services that its session is about; none named: all.
+    services: Vec<String>,
     /// It follows sources.
     follow: Option<Follow>,
 }
@@ -447,6 +449,7 @@ impl Supervisor {
                 Peer {
                     sender,
                     session: false,
+                    services: Vec::new(),
                     follow: None,
                 },
             );
@@ -500,6 +503,9 @@ impl Supervisor {
             Request::Apply(wanted) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;
+                    if let (true, Intent::Up(up)) = (wanted.session, &wanted.intent) {
+                        peer.services.clone_from(&up.services);
+                    }
                     let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
                     if others.is_some() {
                         peer.sender.tell(&Reply::Queued);
@@ -841,9 +847,15 @@ impl Supervisor {
         }
     }
 
+    /// Tells sessions of whose services nothing runs any more.
     fn tell_if_idle(&self) {
-        if self.walk.is_none() && self.queue.is_empty() && !self.keeper.is_busy() {
-            self.tell_sessions(&Reply::Idle);
+        if self.walk.is_some() || !self.queue.is_empty() {
+            return;
+        }
+        for peer in self.peers.values().filter(|peer| peer.session) {
+            if !self.keeper.runs_any(&peer.services) {
+                peer.sender.tell(&Reply::Idle);
+            }
         }
     }
 

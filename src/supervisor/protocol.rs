@@ -161,7 +161,8 @@ pub enum Reply {
         /// The verdict.
         health: crate::lifecycle::Health,
     },
-    /// Nothing runs any more, nor will (sessions only).
+    /// Nothing of the services that the session named, of all when it named
+    /// none, runs any more, nor will (sessions only).
     Idle,
     /// The stack file changed and is being applied (sessions only).
     Reloading {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::board::Board;
 use super::journal::Journal;
@@ -186,7 +187,7 @@ impl Supervised {
                 return Err(failures.join(", "));
             }
             if open == 0 && watched.is_none() {
-                watched = Some(tokio::time::Instant::now() + monitor);
+                watched = Some(Instant::now() + monitor);
             }
             let end = async {
                 match watched {
@@ -212,19 +213,30 @@ impl Supervised {
     ) -> Result<(), String> {
         let mut board = self.board.clone();
         loop {
-            let verdict = {
+            let (verdict, proven) = {
                 let board = board.borrow_and_update();
                 if settled && condition == Condition::ServiceStarted {
-                    board.settled(containers)
+                    (board.settled(containers), board.proven(containers))
                 } else {
-                    board.verdict(service, containers, condition)
+                    (board.verdict(service, containers, condition), None)
                 }
             };
-            if let Some(verdict) = verdict {
+            // A failure is one at once; success has to last.
+            let lasts = proven.filter(|proven| verdict == Some(Ok(())) && *proven > Instant::now());
+            if let (Some(verdict), None) = (verdict, lasts) {
                 return verdict;
             }
-            if board.changed().await.is_err() {
-                return Err("the supervisor is ending".to_owned());
+            let proven = async {
+                match lasts {
+                    Some(proven) => tokio::time::sleep_until(proven).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = board.changed() => if changed.is_err() {
+                    return Err("the supervisor is ending".to_owned());
+                },
+                () = proven => {}
             }
         }
     }

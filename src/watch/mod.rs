@@ -163,6 +163,9 @@ impl Watch {
                 event = self.events.recv() => match event {
                     None => std::future::pending().await,
                     Some(path) if self.concerns(&path) => {
+                        // A folder that was moved is no longer watched, even
+                        // when it has come back since.
+                        self.folders.retain(|folder, _| !folder.starts_with(&path));
                         let now = Instant::now();
                         let first = self.gathering.map_or(now, |(first, _)| first);
                         self.gathering = Some((first, now));
@@ -352,6 +355,13 @@ mod tests {
         assert!(watch.files(&files).unwrap());
         std::fs::write(at("env/a.env"), "3").unwrap();
         assert!(change(&mut watch).await, "written after that");
+        // Away and back at once.
+        std::fs::rename(at("env"), at("away")).unwrap();
+        std::fs::rename(at("away"), at("env")).unwrap();
+        assert!(change(&mut watch).await);
+        assert!(watch.files(&files).unwrap());
+        std::fs::write(at("env/a.env"), "3").unwrap();
+        assert!(change(&mut watch).await, "written after it was away for a moment");
         // Made anew, with nothing between.
         std::fs::rename(at("env"), at("away")).unwrap();
         std::fs::create_dir(at("env")).unwrap();

@@ -86,9 +86,12 @@ fn a_one_off_has_our_streams_its_own_definition_and_its_status() {
     let listed = out(&world, &["run", "--rm", "web", "nslookup", "db"]);
     assert!(listed.contains("Address"), "{listed}");
     let id = out(&world, &["run", "-d", "--name", "other", "web", "sleep", "100"]);
-    assert_eq!(id, "other\n");
     let ps = world.ps();
     let other = ps.iter().find(|one| one["Name"] == "other").unwrap();
+    assert!(
+        id.len() == 65 && id.starts_with(other["ID"].as_str().unwrap()),
+        "{id}"
+    );
     assert_eq!(other["Publishers"], serde_json::json!([]));
     assert!(
         other["Labels"]
@@ -107,7 +110,10 @@ fn a_one_off_has_our_streams_its_own_definition_and_its_status() {
         &["run", "-d", "-p", "127.0.0.1:18091:80", "web", "sleep", "100"],
     );
     let ps = world.ps();
-    let one = ps.iter().find(|one| one["Name"] == published.trim()).unwrap();
+    let one = ps
+        .iter()
+        .find(|one| published.starts_with(one["ID"].as_str().unwrap()))
+        .unwrap();
     assert_eq!(one["Publishers"][0]["PublishedPort"], 18091);
 
     // The stack file may come from standard input, and paths from where they are typed.

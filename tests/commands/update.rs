@@ -29,7 +29,11 @@ const NEW: &str = "[sh, -c, 'sleep 1000; new']";
 /// Each container by name with the last word of its command, and whether it runs.
 fn state(world: &World) -> Vec<String> {
     let word = |one: &Value| {
-        let command = one["Command"].as_str().unwrap().trim_matches('"').to_owned();
+        let command = one["Command"]
+            .as_str()
+            .unwrap()
+            .trim_matches(['"', '\''])
+            .to_owned();
         let word = command.split(' ').next_back().unwrap().to_owned();
         format!(
             "{} {word} {}",

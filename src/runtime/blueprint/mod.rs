@@ -249,6 +249,8 @@ pub struct ProcessPlan {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) cwd: PathBuf,
+    /// It has to be there: it is not made.
+    pub(crate) cwd_exists: bool,
     /// `user[:group]`, looked up in the container; the numbers below otherwise.
     pub(crate) user: Option<String>,
     pub(crate) group_add: Vec<String>,

@@ -46,6 +46,7 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         args,
         env,
         cwd: process.cwd().clone(),
+        cwd_exists: false,
         user: None,
         group_add: Vec::new(),
         uid: user.uid(),

@@ -422,14 +422,15 @@ impl Entry<'_> {
         Ok(())
     }
 
-    /// Enters the working directory, making it when it is missing, as Docker does.
+    /// Enters the working directory. As Docker does, one that the container
+    /// names is made when it is missing, one that an exec names is not.
     fn enter_working_directory(&self) -> Result<(), Failure> {
         let path = &self.plan.cwd;
         let enter = || -> io::Result<()> {
             // Not through `/proc/self/fd`: what we hold there is not for the
             // program.
             let folder = match place::open(self.root, path, OFlags::PATH | OFlags::DIRECTORY, true) {
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound && !self.plan.cwd_exists => {
                     place::make(self.root, path, place::Kind::Folder, true).map_err(|error| {
                         // That it cannot be made is not what is wrong with it.
                         match error.kind() {

@@ -1,0 +1,157 @@
+//! Live reload: whichever file of the stack is saved, in whichever way.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use super::support::stack::Foreground;
+use super::support::{World, wait_for};
+use super::{down, stack};
+
+const FILE: &str = "name: r
+include: [parts/more.yaml]
+services:
+  web:
+    extends: {file: base/base.yaml, service: base}
+    image: BUSYBOX
+    command: SERVE
+    environment: {FROM_ENV: '${WORD}'}
+    env_file: [own.env]
+    label_file: [labels]
+    configs: [settings]
+    secrets: [password]
+configs:
+  settings: {file: ./mounted/settings}
+secrets:
+  password: {file: ./hidden/password}
+";
+
+/// Everything but the stack file itself.
+fn world() -> Option<World> {
+    let world = stack(FILE)?;
+    for folder in ["parts", "base", "hidden", "mounted/..1"] {
+        fs::create_dir_all(world.work().join(folder)).unwrap();
+    }
+    world.write(".env", "WORD=one\n");
+    world.write("own.env", "OWN=one\n");
+    world.write("labels", "l=one\n");
+    world.write("base/base.yaml", "services: {base: {environment: {BASE: one}}}\n");
+    let more = "services: {more: {image: BUSYBOX, command: SERVE, environment: {MORE: one}}}\n";
+    world.write(
+        "parts/more.yaml",
+        more.replace("BUSYBOX", &world.busybox())
+            .replace("SERVE", super::SERVE),
+    );
+    world.write("hidden/password", "one");
+    world.write("mounted/..1/settings", "one");
+    symlink("..1", world.work().join("mounted/..data")).unwrap();
+    symlink("..data/settings", world.work().join("mounted/settings")).unwrap();
+    Some(world)
+}
+
+#[track_caller]
+fn shows(world: &World, service: &str, script: &str, expected: &str) {
+    let mut last = String::new();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        // By name: the stack file may have errors.
+        let output = world.run(&["-p", "r", "exec", "-T", service, "sh", "-c", script]);
+        last = output.stdout;
+        if last.trim() == expected {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{script} printed {last:?}, not {expected:?}");
+}
+
+#[test]
+fn every_file_of_the_stack_is_followed_however_it_is_saved() {
+    let Some(world) = world() else { return };
+    let at = |name: &str| world.work().join(name);
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container r-web-1  Started");
+    shows(&world, "web", "echo $FROM_ENV $OWN $BASE", "one one one");
+
+    // Renamed over.
+    world.write("fresh", "WORD=two\n");
+    fs::rename(at("fresh"), at(".env")).unwrap();
+    shows(&world, "web", "echo $FROM_ENV $OWN $BASE", "two one one");
+    // Truncated and written.
+    world.write("own.env", "OWN=two\n");
+    shows(&world, "web", "echo $FROM_ENV $OWN $BASE", "two two one");
+    // As vim does it: can the folder be written, the old one kept as a backup.
+    world.write("base/4913", "");
+    fs::remove_file(at("base/4913")).unwrap();
+    world.write("base/.base.yaml.swp", "b0VIM");
+    fs::rename(at("base/base.yaml"), at("base/base.yaml~")).unwrap();
+    world.write("base/base.yaml", "services: {base: {environment: {BASE: two}}}\n");
+    fs::remove_file(at("base/base.yaml~")).unwrap();
+    fs::remove_file(at("base/.base.yaml.swp")).unwrap();
+    shows(&world, "web", "echo $FROM_ENV $OWN $BASE", "two two two");
+    // Removed, and made again.
+    fs::remove_file(at("labels")).unwrap();
+    up.wait_for("the stack file has errors; the running stack is left as it was");
+    world.write("labels", "l=two\n");
+    wait_for("the label", || {
+        let list = world.ps();
+        let web = list.iter().find(|one| one["Service"] == "web")?;
+        web["Labels"].as_str()?.contains("l=two").then_some(())
+    });
+    // Swapped under it, as configuration maps are.
+    let web = world.id_of("r-web-1");
+    for (folder, word) in [("..2", "two"), ("..3", "three")] {
+        fs::create_dir(at("mounted").join(folder)).unwrap();
+        fs::write(at("mounted").join(folder).join("settings"), word).unwrap();
+        symlink(folder, at("mounted/..fresh")).unwrap();
+        fs::rename(at("mounted/..fresh"), at("mounted/..data")).unwrap();
+        shows(&world, "web", "cat /settings", word);
+    }
+    // Its folder moved away, changed there, and moved back.
+    fs::rename(at("hidden"), at("away")).unwrap();
+    world.write("away/password", "two");
+    fs::rename(at("away"), at("hidden")).unwrap();
+    shows(&world, "web", "cat /run/secrets/password", "two");
+    world.write("hidden/password", "three");
+    shows(&world, "web", "cat /run/secrets/password", "three");
+    assert_eq!(world.id_of("r-web-1"), web, "both change in place");
+    // An included file that goes, and appears.
+    let more = fs::read_to_string(at("parts/more.yaml")).unwrap();
+    fs::remove_file(at("parts/more.yaml")).unwrap();
+    up.wait_for("parts/more.yaml");
+    up.wait_for("the stack file has errors; the running stack is left as it was");
+    world.write("parts/more.yaml", more.replace("MORE: one", "MORE: two"));
+    shows(&world, "more", "echo $MORE", "two");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    down(&world);
+}
+
+#[test]
+fn a_save_with_a_pause_in_it_and_two_at_once_end_as_the_last_one() {
+    let Some(world) = world() else { return };
+    let file = fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container r-web-1  Started");
+    let more = world.id_of("r-more-1");
+    // Truncated, and half of it written: what is there has errors, and nothing happens.
+    let text = file.replace("'${WORD}'", "late");
+    let (first, second) = text.split_at(text.find("image: ").unwrap());
+    let mut saved = fs::File::create(world.work().join("compose.yaml")).unwrap();
+    saved.write_all(first.as_bytes()).unwrap();
+    up.wait_for("the stack file has errors; the running stack is left as it was");
+    shows(&world, "more", "echo $MORE", "one");
+    saved.write_all(second.as_bytes()).unwrap();
+    drop(saved);
+    shows(&world, "web", "echo $FROM_ENV", "late");
+    // At once.
+    for number in 0..20 {
+        let text = file.replace("'${WORD}'", &format!("n{number}"));
+        world.write("compose.yaml", &text);
+    }
+    shows(&world, "web", "echo $FROM_ENV", "n19");
+    assert_eq!(world.id_of("r-more-1"), more, "the other one is not touched");
+    drop(up);
+    down(&world);
+}
