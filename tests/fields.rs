@@ -121,6 +121,11 @@ services:
   db:
     image: BUSYBOX
     command: SERVE
+  side:
+    image: BUSYBOX
+    command: [sh, -c, \"trap 'exit 0' TERM; while :; do sleep 1 & wait; done\"]
+    network_mode: service:db
+    extra_hosts: [\"fixed=192.0.2.9\"]
   lone:
     image: BUSYBOX
     command: SERVE
@@ -148,6 +153,10 @@ networks:
         "nameserver 192.0.2.53"
     );
     assert_eq!(inside(&world, "lone", "grep -c fixed /etc/hosts"), "1");
+    // On the network of another service it has that one's name, and its hosts.
+    let names = "hostname; cat /etc/hostname; grep $(hostname) /etc/hosts";
+    assert_eq!(inside(&world, "side", names), inside(&world, "db", names));
+    assert_eq!(inside(&world, "side", "grep -c fixed /etc/hosts"), "1");
     // On the host's network it has the host's name.
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(

@@ -110,22 +110,35 @@ pub(super) fn missing(world: &World, project: &Project, service: &Service, plan:
     problems
 }
 
-/// Whether the network namespace of a container is one of ours with a name
-/// service in it, its own or that of whom it shares it with.
-pub(super) fn has_names(world: &World, name: &str) -> Result<bool, HostError> {
-    let mut name = name.to_owned();
+/// The container whose network namespace a container is put into, and whose
+/// names it so shares (as with Docker): of those of a service, the first that
+/// runs; when that one shares another's, the other. `None` for one that shares
+/// nobody's.
+///
+/// # Errors
+/// [`HostError`] when records cannot be read.
+pub(super) fn network_owner(
+    world: &World,
+    record: &ContainerRecord,
+) -> Result<Option<ContainerRecord>, HostError> {
+    let mut owner: Option<ContainerRecord> = None;
     let mut seen = BTreeSet::new();
-    while seen.insert(name.clone()) {
-        let Some(record) = find(world, &name)? else {
-            break;
+    loop {
+        let last = owner.as_ref().unwrap_or(record);
+        let next = match &last.config.network_mode {
+            NetworkMode::Service(service) => containers(world, &last.project)?.into_iter().find(|other| {
+                other.config.name == *service
+                    && other.one_off.is_none()
+                    && runs(world, other).unwrap_or(false)
+            }),
+            NetworkMode::Container(name) => find(world, name)?,
+            _ => None,
         };
-        match record.config.network_mode {
-            NetworkMode::Networks | NetworkMode::Service(_) => return Ok(true),
-            NetworkMode::Container(next) => name = next,
-            _ => break,
+        match next {
+            Some(next) if seen.insert(next.id.clone()) => owner = Some(next),
+            _ => return Ok(owner),
         }
     }
-    Ok(false)
 }
 
 /// The addresses that containers of other projects have on a network under a

@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 
 use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
-use super::start::Shared;
+use super::start::{Shared, hostname};
 use super::{HostError, cdi, given, others, runtimes, selinux};
 use crate::image::Image;
 use crate::project::{
@@ -102,7 +102,7 @@ pub(super) fn request(
             .working_dir
             .clone()
             .unwrap_or_else(|| image.config.working_dir.clone()),
-        hostname: (!on_host).then(|| record.hostname().into_owned()),
+        hostname: (!on_host).then(|| hostname(world, record)).transpose()?,
         domainname: service.domainname.clone().filter(|_| !on_host),
         tty: service.tty,
         ulimits: ulimits(service),

@@ -413,23 +413,31 @@ pub(super) fn write_hosts(world: &World, record: &ContainerRecord) -> Result<(),
     }
     let path = paths.run.join("hosts");
     // Not another file: this one is mounted.
-    std::fs::write(&path, hosts(record, &addresses, gateway)?).map_err(HostError::io("write", &path))
+    std::fs::write(&path, hosts(world, record, &addresses, gateway)?).map_err(HostError::io("write", &path))
+}
+
+/// The host name inside a container: that of the one whose network it is on,
+/// unless it has been given one.
+pub(super) fn hostname(world: &World, record: &ContainerRecord) -> Result<String, HostError> {
+    let owner = match &record.config.hostname {
+        Some(_) => None,
+        None => others::network_owner(world, record)?,
+    };
+    let of = owner.as_ref().unwrap_or(record);
+    Ok(of.hostname().into_owned())
 }
 
 /// The content of a container's `/etc/hosts`.
 fn hosts(
+    world: &World,
     record: &ContainerRecord,
     addresses: &[IpAddr],
     gateway: Option<IpAddr>,
 ) -> Result<String, HostError> {
-    let mut own = vec![record.hostname().into_owned()];
-    own.extend(
-        record
-            .config
-            .domainname
-            .as_ref()
-            .map(|domain| format!("{}.{domain}", record.hostname())),
-    );
+    let name = hostname(world, record)?;
+    let domain = record.config.domainname.as_ref();
+    let with_domain = domain.map(|domain| format!("{name}.{domain}"));
+    let own: Vec<String> = std::iter::once(name).chain(with_domain).collect();
     let mut extra = Vec::new();
     for (name, targets) in &record.config.extra_hosts {
         for target in targets {
@@ -440,22 +448,25 @@ fn hosts(
             extra.push((name.clone(), address));
         }
     }
-    let on_host = record.config.network_mode == NetworkMode::Host;
-    if on_host {
-        // The machine's own names are in the machine's file.
-        own.clear();
-    }
-    let mut hosts = hosts_file(&own, addresses, &extra).map_err(|error| HostError::Interrupted {
+    // Where the network is another's, so are the names: the machine's are in the
+    // machine's file, those of a container in that one's.
+    let others = match others::network_owner(world, record)? {
+        Some(owner) => Some(world.container(&owner.project, &owner.id).run.join("hosts")),
+        None => (record.config.network_mode == NetworkMode::Host).then(|| "/etc/hosts".into()),
+    };
+    let given = others.and_then(|path| std::fs::read_to_string(path).ok());
+    let own = if given.is_some() { vec![] } else { own };
+    let made = hosts_file(&own, addresses, &extra).map_err(|error| HostError::Interrupted {
         reason: error.to_string(),
     })?;
-    if on_host && let Ok(machine) = std::fs::read_to_string("/etc/hosts") {
-        hosts = machine;
-        if !hosts.is_empty() && !hosts.ends_with('\n') {
-            hosts.push('\n');
-        }
-        for (name, address) in &extra {
-            hosts.push_str(&format!("{address}\t{name}\n"));
-        }
+    let Some(mut hosts) = given else {
+        return Ok(made);
+    };
+    if !hosts.is_empty() && !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    for (name, address) in &extra {
+        hosts.push_str(&format!("{address}\t{name}\n"));
     }
     Ok(hosts)
 }
@@ -480,8 +491,8 @@ fn write_files(
         .unwrap_or_default()
         .iter()
         .find_map(|endpoint| endpoint.gateway);
-    write("hosts", &hosts(record, &addresses, gateway)?)?;
-    write("hostname", &format!("{}\n", record.hostname()))?;
+    write("hosts", &hosts(world, record, &addresses, gateway)?)?;
+    write("hostname", &format!("{}\n", hostname(world, record)?))?;
     write("resolv.conf", &resolver(world, record)?)
 }
 
@@ -490,10 +501,9 @@ fn resolver(world: &World, record: &ContainerRecord) -> Result<String, HostError
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let own = own_resolv_conf(&record.config);
     // There, somebody answers at our name service's address.
-    let named = match &record.config.network_mode {
-        NetworkMode::Container(name) => others::has_names(world, name)?,
-        mode => matches!(mode, NetworkMode::Networks | NetworkMode::Service(_)),
-    };
+    let owner = others::network_owner(world, record)?;
+    let mode = &owner.as_ref().unwrap_or(record).config.network_mode;
+    let named = *mode == NetworkMode::Networks;
     Ok(if named {
         resolv_conf(&ResolvConf::parse(&host), &own)
     } else {

@@ -174,6 +174,7 @@ services:
     world.write("src/a", "1");
     let keys = "w Enable Watch   d Detach";
     let mut up = OnTerminal::start(&world, &["up"]);
+    up.read_until("begun");
     up.read_until("Enable");
     up.press("w");
     up.read_until("Disable");

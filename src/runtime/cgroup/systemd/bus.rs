@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(message.body[at..at + 8], 9_u64.to_le_bytes());
         assert_eq!(at + 8, end);
         // The empty array has its length and what aligns its first element.
-        assert_eq!(message.body[end..], [0; 4][..]);
+        assert_eq!(message.body[end..], [0; 8][..]);
     }
 
     #[test]
