@@ -14,6 +14,14 @@ pub enum HostError {
         /// What stopped it.
         reason: String,
     },
+    /// A container of another stack has a volume that was to be removed.
+    #[error("volume {name} is still used by container {user}")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The container.
+        user: String,
+    },
     /// A dependency's condition will not hold.
     #[error("{reason}")]
     Dependency {

@@ -953,7 +953,12 @@ impl Host for Machine {
             Operation::CreateVolume { volume, .. } => create::volume(self, project, volume).await,
             Operation::RemoveVolume { name } => {
                 let (world, name) = (self.world.clone(), name.clone());
-                blocking(move || Ok(Volumes::new(&world).remove(&name)?)).await?;
+                let project = self.project.clone();
+                blocking(move || match others::user_of_volume(&world, &project, &name)? {
+                    Some(user) => Err(HostError::VolumeInUse { name, user }),
+                    None => Ok(Volumes::new(&world).remove(&name)?),
+                })
+                .await?;
                 Ok(vec![])
             }
             Operation::CreateContainer {

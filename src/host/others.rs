@@ -141,6 +141,26 @@ pub(super) fn network_owner(
     }
 }
 
+/// A container of another project that has a volume.
+///
+/// # Errors
+/// [`HostError`] when records cannot be read.
+pub(super) fn user_of_volume(world: &World, project: &str, name: &str) -> Result<Option<String>, HostError> {
+    for other in folders(&world.stacks()) {
+        if other == project {
+            continue;
+        }
+        let has = |record: &ContainerRecord| {
+            let mut own = record.volumes.values().chain(record.anonymous.values());
+            own.any(|volume| volume == name)
+        };
+        if let Some(user) = containers(world, &other)?.into_iter().find(has) {
+            return Ok(Some(user.name));
+        }
+    }
+    Ok(None)
+}
+
 /// The addresses that containers of other projects have on a network under a
 /// lower-case name: their own, their service's, or an alias there.
 ///

@@ -136,3 +136,37 @@ services:
     assert_eq!(inside(&world, "user", line), inside(&world, "vpn", line));
     down(&world);
 }
+
+#[test]
+fn a_volume_that_another_stack_uses_is_not_removed() {
+    let Some(world) = World::new() else { return };
+    other(
+        &world,
+        "owner",
+        "services:
+  web: {image: BUSYBOX, command: SERVE, volumes: [\"data:/data\"]}
+volumes: {data: {}}
+",
+    );
+    write(
+        &world,
+        "name: user
+services:
+  web: {image: BUSYBOX, command: SERVE, volumes: [\"data:/data\"]}
+volumes: {data: {external: true, name: owner_data}}
+",
+    );
+    world.run(&["-f", "owner.yaml", "up", "-d"]).ok();
+    world.run(&["up", "-d"]).ok();
+    inside(&world, "web", "echo kept > /data/file");
+    let refused = world.run(&["-f", "owner.yaml", "down", "-v", "-t", "1"]);
+    assert_eq!(refused.code, 1);
+    let reason = "volume owner_data is still used by container user-web-1";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+    assert_eq!(inside(&world, "web", "cat /data/file"), "kept");
+    world.run(&["down", "-t", "1"]).ok();
+    world.run(&["-f", "owner.yaml", "down", "-v", "-t", "1"]).ok();
+    let volumes = world.run(&["volume", "ls", "-q"]).ok().stdout;
+    assert_eq!(volumes, "");
+    world.assert_nothing_left();
+}
