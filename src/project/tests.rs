@@ -417,7 +417,7 @@ fn network_modes() {
         service("network_mode: 'container:x'").network_mode,
         NetworkMode::Container("x".into())
     );
-    assert!(complaint("network_mode: bridge").contains("is not supported"));
+    assert!(complaint("network_mode: elsewhere").contains("is not supported"));
     assert!(complaint("network_mode: 'service:a'").contains("dependency cycle detected: a -> a"));
     assert!(complaint("network_mode: 'service:c'").contains("depends on undefined service \"c\""));
     assert!(complaint("network_mode: host\nports: ['80:80']").contains("cannot be published"));

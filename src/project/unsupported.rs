@@ -157,7 +157,7 @@ pub static TABLE: &[Unsupported] = &[
     no(
         "services.*.network_mode",
         Text(foreign_network),
-        "use `none`, `host`, `service:NAME`, `container:NAME`, or `networks`",
+        "use `bridge`, `none`, `host`, `service:NAME`, `container:NAME`, or `networks`",
     ),
     no(
         "services.*.ports.*.protocol",
@@ -347,9 +347,10 @@ fn foreign_platform(text: &str) -> bool {
     !super::decode::is_this_platform(text)
 }
 
-/// Whether a network mode is of networks of an engine.
+/// Whether a network mode is of networks of an engine, but for its bridge.
 fn foreign_network(text: &str) -> bool {
-    !matches!(text, "none" | "host") && !text.starts_with("service:") && !text.starts_with("container:")
+    let known = matches!(text, "none" | "host") || super::decode::is_bridge(text);
+    !known && !text.starts_with("service:") && !text.starts_with("container:")
 }
 
 fn foreign_security(text: &str) -> bool {

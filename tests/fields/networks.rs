@@ -8,6 +8,48 @@ use crate::support::stack::Role;
 use crate::support::{finish, wait_for};
 
 #[test]
+fn the_bridge_of_docker_is_a_network_apart() {
+    let Some(world) = World::new() else { return };
+    write(
+        &world,
+        "name: br
+services:
+  one: {image: BUSYBOX, command: SERVE, network_mode: bridge, ports: ['127.0.0.1:18099:80']}
+  two: {image: BUSYBOX, command: SERVE, network_mode: bridge}
+  other: {image: BUSYBOX, command: SERVE}
+",
+    );
+    world.run(&["up", "-d"]).ok();
+    let networks = world.run(&["network", "ls", "--format", "{{.Name}}"]).ok().stdout;
+    assert!(
+        networks.contains("br_bridge") && networks.contains("br_default"),
+        "{networks}"
+    );
+    assert_eq!(
+        inside(&world, "one", "nslookup two >/dev/null && echo found"),
+        "found"
+    );
+    assert_eq!(
+        inside(
+            &world,
+            "one",
+            "nslookup other >/dev/null 2>&1 || echo out of reach"
+        ),
+        "out of reach"
+    );
+    assert_eq!(world.run(&["port", "one", "80"]).ok().stdout, "127.0.0.1:18099\n");
+    assert!(
+        world
+            .run(&["up", "-d"])
+            .ok()
+            .stderr
+            .lines()
+            .all(|line| !line.contains("Recreate"))
+    );
+    down(&world);
+}
+
+#[test]
 fn the_address_of_a_service_is_that_of_its_main_network() {
     let Some(world) = World::new() else { return };
     write(

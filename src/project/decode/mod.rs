@@ -28,7 +28,7 @@ use service::service;
 use super::check;
 use super::driver::BridgeOptions;
 use super::load::{Model, origins};
-use super::model::{Network, NetworkMode, Project, Service};
+use super::model::{Attachment, Network, NetworkMode, Project, Service};
 use crate::stack::{Code, Node, Place, Report};
 
 /// External networks called `host` and `none` are the modes of these names, as
@@ -71,6 +71,36 @@ fn engine_network(
     }
     service.network_mode = mode;
     service.networks.clear();
+}
+
+/// What Docker calls its own bridge (`network_mode: bridge`, or `default`): a
+/// network of the stack for the services that ask for it, apart from the others.
+/// They find each other by name there, which Docker's do not.
+fn bridge_of_engine(
+    services: &mut BTreeMap<String, Service>,
+    networks: &mut BTreeMap<String, Network>,
+    project: &str,
+) {
+    let asks =
+        |service: &&mut Service| matches!(&service.network_mode, NetworkMode::Other(name) if is_bridge(name));
+    let mut key = "bridge".to_owned();
+    while networks.contains_key(&key) {
+        // The stack's own network of that name is another one.
+        key.push('_');
+    }
+    for service in services.values_mut().filter(asks) {
+        service.network_mode = NetworkMode::Networks;
+        service.networks.insert(key.clone(), Attachment::default());
+        networks.entry(key.clone()).or_insert_with(|| Network {
+            name: format!("{project}_{key}"),
+            ..Network::default()
+        });
+    }
+}
+
+/// Whether a network mode is Docker's own bridge.
+pub(super) fn is_bridge(mode: &str) -> bool {
+    matches!(mode, "bridge" | "default")
 }
 
 /// Ports that name no address of the host are published on the one that the
@@ -119,6 +149,7 @@ pub(super) fn project(model: &Model, report: &mut Report) -> Project {
         let mut reader = Reader::new(format!("networks.{key}"), node, report);
         networks.insert(key.to_owned(), resource::network(&mut reader));
     }
+    bridge_of_engine(&mut services, &mut networks, &model.name);
     for service in services.values_mut() {
         engine_network(service, &networks, document, report);
         bind_by_network(service, &networks);
