@@ -187,6 +187,12 @@ impl Drop for World {
         }
         drop(self.namespace.stdin.take());
         let _ = self.namespace.wait();
+        // What is mounted for volumes stays when everything was killed.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+        for point in points.filter(|point| Path::new(point).starts_with(self.folder.path())) {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
 
