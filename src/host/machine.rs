@@ -115,6 +115,8 @@ pub struct Machine {
     holders: Mutex<Holders>,
     /// Stops that a former supervisor had begun.
     stopping: Mutex<Vec<JoinHandle<()>>>,
+    /// Held for reading while the container of a `pre_start` hook is made.
+    pub(super) preparing: Arc<tokio::sync::RwLock<()>>,
     /// One operation at a time on each container.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -206,6 +208,7 @@ impl Machine {
             resting: Mutex::default(),
             holders: Mutex::default(),
             stopping: Mutex::default(),
+            preparing: Arc::default(),
             locks: Mutex::default(),
         }))
     }

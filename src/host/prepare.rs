@@ -85,30 +85,17 @@ async fn run_one(
     let id = create::random_id()?;
     let short = id.get(..12).unwrap_or(&id).to_owned();
     let name = format!("{}-{}-pre-start-{short}", project.name, service.name);
-    let definition = definition(service, hook);
-    let one_off = OneOff {
-        id: id.clone(),
-        hook: true,
-        ..OneOff::default()
-    };
     let mut altered = project.clone();
-    altered.services.insert(service.name.clone(), definition);
-    let wanted = create::Wanted {
-        number: 1,
-        name: &name,
-        inherit: None,
-        one_off: Some(&one_off),
-    };
-    let mut warnings = create::container(machine, &altered, &service.name, &wanted).await?;
-    let ended = async {
-        warnings.extend(start::start(machine, &id, false).await?);
+    altered
+        .services
+        .insert(service.name.clone(), definition(service, hook));
+    let begun = begin(machine, altered, &service.name, &id, &name).await;
+    if begun.is_ok() {
         let live = machine.live().get(&id).map(Live::clone_of);
         if let Some((_, mut ended)) = live {
             let _ = ended.wait_for(|ended| *ended).await;
         }
-        Ok::<_, HostError>(())
     }
-    .await;
     let record = machine.record_by_id(&id);
     let code = record
         .as_ref()
@@ -119,14 +106,16 @@ async fn run_one(
     String::from_utf8_lossy(&printed)
         .lines()
         .for_each(|line| say(line.to_owned()));
-    let target = Target {
-        id: Some(id),
-        service: service.name.clone(),
-        number: 1,
-        name: name.clone(),
-    };
-    machine.remove(&target, true).await?;
-    ended?;
+    if record.is_some() {
+        let target = Target {
+            id: Some(id),
+            service: service.name.clone(),
+            number: 1,
+            name: name.clone(),
+        };
+        machine.remove(&target, true).await?;
+    }
+    let warnings = begun?;
     match code {
         Some(0) => Ok(warnings),
         other => Err(HostError::Hook {
@@ -140,6 +129,42 @@ async fn run_one(
             ),
         }),
     }
+}
+
+/// Makes the container of a hook and starts it, to its end even when nobody waits
+/// any more: [`clear`] waits for it, and removes what is whole.
+async fn begin(
+    machine: &Arc<Machine>,
+    project: Project,
+    service: &str,
+    id: &str,
+    name: &str,
+) -> Result<Vec<String>, HostError> {
+    let beginning = machine.preparing.clone().read_owned().await;
+    let (machine, service) = (machine.clone(), service.to_owned());
+    let (id, name) = (id.to_owned(), name.to_owned());
+    let task = tokio::spawn(async move {
+        let _beginning = beginning;
+        let one_off = OneOff {
+            id: id.clone(),
+            hook: true,
+            ..OneOff::default()
+        };
+        let wanted = create::Wanted {
+            number: 1,
+            name: &name,
+            inherit: None,
+            one_off: Some(&one_off),
+        };
+        let mut warnings = create::container(&machine, &project, &service, &wanted).await?;
+        warnings.extend(start::start(&machine, &id, false).await?);
+        Ok(warnings)
+    });
+    task.await.unwrap_or_else(|error| {
+        Err(HostError::Interrupted {
+            reason: error.to_string(),
+        })
+    })
 }
 
 /// How many of the last lines of a hook before the start are told when it has
@@ -204,11 +229,13 @@ fn definition(service: &Service, hook: &PreStartHook) -> Service {
     }
 }
 
-/// Removes the containers of hooks that nobody waits for any more.
+/// Removes the containers of hooks that nobody waits for any more, those too that
+/// are just being made.
 ///
 /// # Errors
 /// [`HostError`] when records cannot be read or one cannot be removed.
 pub(super) async fn clear(machine: &Arc<Machine>) -> Result<(), HostError> {
+    let _none_begins = machine.preparing.write().await;
     for record in containers(&machine.world, &machine.project)? {
         if record.one_off.as_ref().is_some_and(|one_off| one_off.hook) {
             let target = Target {
