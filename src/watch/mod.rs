@@ -16,11 +16,14 @@
 //!
 //! An event only says *look again*; what changed is found by loading the stack
 //! file again and planning. Events are gathered until nothing has come for
-//! [`QUIET`], or for [`BOUND`] in all when writing does not end.
+//! [`QUIET`], or for [`BOUND`] in all when writing does not end. Nothing is looked
+//! at while git holds its lock (`git`): a checkout is one change, however many
+//! files it writes.
 //!
 //! Known to be weak: when the folder that all files have in common is itself
 //! replaced, that is noticed only with the next change that is seen.
 
+mod git;
 pub mod pattern;
 mod place;
 mod rule;
@@ -38,6 +41,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use git::Locks;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -48,6 +52,15 @@ pub const QUIET: Duration = Duration::from_millis(40);
 
 /// A change is passed on at the latest this long after its first event.
 pub const BOUND: Duration = Duration::from_millis(400);
+
+/// A change that is being gathered.
+#[derive(Debug)]
+struct Gathering {
+    /// When it began.
+    first: Instant,
+    /// It is passed on now, unless more comes or git is at work.
+    due: Instant,
+}
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +87,9 @@ pub struct Watch {
     files: BTreeSet<PathBuf>,
     /// Watched folders, each as it was when that began.
     folders: BTreeMap<PathBuf, Identity>,
-    /// When the change that is being gathered began, and its last event.
-    gathering: Option<(Instant, Instant)>,
+    /// Of the repositories that they are in.
+    locks: Locks,
+    gathering: Option<Gathering>,
 }
 
 impl Watch {
@@ -106,6 +120,7 @@ impl Watch {
             events,
             files: BTreeSet::new(),
             folders: BTreeMap::new(),
+            locks: Locks::default(),
             gathering: None,
         })
     }
@@ -149,6 +164,7 @@ impl Watch {
             }
         }
         self.folders = folders;
+        self.locks = Locks::of(self.files.iter().map(PathBuf::as_path));
         Ok(fresh)
     }
 
@@ -156,9 +172,7 @@ impl Watch {
     /// moment. May be dropped at any await and called again; nothing is lost.
     pub async fn changed(&mut self) {
         loop {
-            let due = self
-                .gathering
-                .map(|(first, last)| (first + BOUND).min(last + QUIET));
+            let due = self.gathering.as_ref().map(|gathering| gathering.due);
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => std::future::pending().await,
@@ -166,9 +180,7 @@ impl Watch {
                         // A folder that was moved is no longer watched, even
                         // when it has come back since.
                         self.folders.retain(|folder, _| !folder.starts_with(&path));
-                        let now = Instant::now();
-                        let first = self.gathering.map_or(now, |(first, _)| first);
-                        self.gathering = Some((first, now));
+                        self.gather();
                     }
                     Some(_) => {}
                 },
@@ -178,11 +190,32 @@ impl Watch {
                         None => std::future::pending().await,
                     }
                 } => {
-                    self.gathering = None;
-                    return;
+                    if !self.holds_back() {
+                        self.gathering = None;
+                        return;
+                    }
                 }
             }
         }
+    }
+
+    /// Something more has changed.
+    fn gather(&mut self) {
+        let now = Instant::now();
+        let gathering = self.gathering.get_or_insert(Gathering { first: now, due: now });
+        gathering.due = (gathering.first + BOUND).min(now + QUIET);
+    }
+
+    /// Whether what was gathered is a part of a checkout that goes on; it is due
+    /// again in a moment then.
+    fn holds_back(&mut self) -> bool {
+        let Some(gathering) = &mut self.gathering else {
+            return false;
+        };
+        let now = Instant::now();
+        let held = now - gathering.first < git::PATIENCE && self.locks.are_held();
+        gathering.due = now + QUIET;
+        held
     }
 
     fn concerns(&self, path: &Path) -> bool {
@@ -275,6 +308,33 @@ mod tests {
 
         std::fs::remove_file(&file).unwrap();
         assert!(change(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_checkout_is_one_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at(".git")).unwrap();
+        let files: Vec<PathBuf> = (0..3).map(|number| at(&format!("{number}.env"))).collect();
+        let mut watch = Watch::new().unwrap();
+        watch.files(&files).unwrap();
+        std::fs::write(at(".git/index.lock"), "").unwrap();
+        // It takes longer than any other change may.
+        let checkout = async {
+            for file in &files {
+                std::fs::write(file, "2").unwrap();
+                tokio::time::sleep(BOUND / 2).await;
+            }
+            std::fs::remove_file(at(".git/index.lock")).unwrap();
+            Instant::now()
+        };
+        let seen = async {
+            assert!(change(&mut watch).await);
+            Instant::now()
+        };
+        let (done, seen) = tokio::join!(checkout, seen);
+        assert!(seen >= done);
+        assert!(watch.events.is_empty());
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+use super::git::{Locks, PATIENCE};
 use super::rule::{Rule, Verdict};
 use crate::sys::readiness::watch;
 
@@ -37,8 +38,6 @@ const OPEN: Duration = Duration::from_millis(40);
 const MANY: usize = 8;
 /// A batch is passed on at the latest this long after its first event.
 const BOUND: Duration = Duration::from_millis(400);
-/// How long git may hold its lock until a batch is passed on all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why sources cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ pub struct Tree {
     folders: HashMap<i32, PathBuf>,
     watches: BTreeMap<PathBuf, i32>,
     /// Locks that git holds while it changes files.
-    locks: BTreeSet<PathBuf>,
+    locks: Locks,
     batch: Batch,
     /// Files that are still being written.
     open: BTreeSet<PathBuf>,
@@ -106,7 +105,7 @@ impl Tree {
         let failed = |source| TreeError::Open { source };
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| failed(error.into()))?;
-        let locks = rules.iter().filter_map(|rule| git_lock(&rule.path)).collect();
+        let locks = Locks::of(rules.iter().map(|rule| rule.path.as_path()));
         let mut tree = Self {
             inotify: watch(inotify, Interest::READABLE).map_err(failed)?,
             rules,
@@ -301,11 +300,6 @@ impl Tree {
         Some((last + quiet).min(first + BOUND))
     }
 
-    /// Whether git is in the middle of something.
-    fn is_locked(&self) -> bool {
-        self.locks.iter().any(|lock| lock.exists())
-    }
-
     /// Resolves when something has changed and is whole. May be dropped at any
     /// await and called again; nothing is lost.
     ///
@@ -330,7 +324,7 @@ impl Tree {
             let Some(ready) = ready else {
                 let now = Instant::now();
                 let waited = self.since.map_or(Duration::ZERO, |(first, _)| now - first);
-                if self.batch.paths.len() > 1 && waited < PATIENCE && self.is_locked() {
+                if self.batch.paths.len() > 1 && waited < PATIENCE && self.locks.are_held() {
                     held = Some(now + BURST);
                     continue;
                 }
@@ -358,19 +352,6 @@ impl Tree {
             }
         }
     }
-}
-
-/// The lock of the repository that a path is in.
-fn git_lock(path: &Path) -> Option<PathBuf> {
-    let found = path.ancestors().map(|above| above.join(".git"));
-    let git = found.into_iter().find(|git| git.exists())?;
-    if git.is_dir() {
-        return Some(git.join("index.lock"));
-    }
-    // A further working tree: a file that says where its folder is.
-    let text = std::fs::read_to_string(&git).ok()?;
-    let folder = Path::new(text.strip_prefix("gitdir:")?.trim()).to_owned();
-    Some(git.parent()?.join(folder).join("index.lock"))
 }
 
 #[cfg(test)]

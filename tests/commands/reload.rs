@@ -155,3 +155,42 @@ fn a_save_with_a_pause_in_it_and_two_at_once_end_as_the_last_one() {
     drop(up);
     down(&world);
 }
+
+#[test]
+fn a_checkout_of_a_thousand_files_is_one_reload() {
+    const FILES: usize = 1000;
+    let list: String = (0..FILES)
+        .map(|number| format!("      - env/{number}\n"))
+        .collect();
+    let Some(world) = stack(&format!(
+        "name: r\nservices:\n  web:\n    image: BUSYBOX\n    command: SERVE\n    env_file:\n{list}"
+    )) else {
+        return;
+    };
+    fs::create_dir_all(world.work().join("env")).unwrap();
+    let check_out = |word: &str| {
+        let lock = world.write(".git/index.lock", "");
+        for number in 0..FILES {
+            // As git does it.
+            let path = world.work().join(format!("env/{number}"));
+            let _ = fs::remove_file(&path);
+            fs::write(path, format!("V{number}={word}\n")).unwrap();
+        }
+        fs::remove_file(lock).unwrap();
+    };
+    check_out("one");
+    let count = |word: &str| format!("env | grep -c '^V[0-9]*={word}$'");
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container r-web-1  Started");
+    shows(&world, "web", &count("one"), "1000");
+    check_out("two");
+    shows(&world, "web", &count("two"), "1000");
+    up.signal(rustix::process::Signal::INT);
+    let (code, said) = up.finish();
+    assert_eq!(code, 130);
+    let made = said
+        .iter()
+        .filter(|line| line.contains("Container r-web-1  Recreated"));
+    assert_eq!(made.count(), 1, "{said:?}");
+    down(&world);
+}
