@@ -23,6 +23,8 @@ mod run;
 mod support;
 #[path = "commands/update.rs"]
 mod update;
+#[path = "vm/mod.rs"]
+mod vm;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -1,10 +1,12 @@
 //! Stacks that come back after a boot.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use super::support::World;
 use super::support::stack::kill;
-use super::{down, out, stack, wait_for};
+use super::{down, out, stack, vm, wait_for};
 
 /// Takes away what a boot takes away: every process, the run folder, and all
 /// that the kernel had.
@@ -152,4 +154,67 @@ fn finish_user(world: &World, arguments: &[&str]) -> String {
     let mut command = world.rcompose(arguments);
     command.env("HOME", "/home/me").env_remove("XDG_CONFIG_HOME");
     super::support::finish(&mut command).ok().stdout
+}
+
+#[test]
+fn on_a_machine_with_systemd() {
+    vm::run(vm::Layout::Systemd, &["boot::the_unit_brings_stacks_back"]);
+}
+
+/// Inside of it, at the places where a user has everything.
+#[test]
+fn the_unit_brings_stacks_back() {
+    if !vm::is_inside() {
+        return;
+    }
+    let program = std::env::var("RCOMPOSE_TEST_EXECUTABLE").unwrap();
+    let work = Path::new("/root/shop");
+    fs::create_dir_all(work.join("image/bin")).unwrap();
+    let call = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        super::support::finish(command.args(arguments).current_dir(work))
+    };
+    let rcompose = |arguments: &[&str]| call(&program, arguments).ok().stdout;
+    let systemctl = |arguments: &[&str]| call("systemctl", arguments);
+    fs::copy("/bin/busybox", work.join("image/bin/busybox")).unwrap();
+    call("tar", &["-c", "-f", "image.tar", "-C", "image", "bin"]).ok();
+    rcompose(&["image", "import", "image.tar", "box"]);
+    let file = "services:
+  web: {image: box, command: [/bin/busybox, sleep, '1000000'], network_mode: none, restart: always}
+  stopped: {image: box, command: [/bin/busybox, sleep, '1000000'], network_mode: none}
+";
+    fs::write(work.join("compose.yaml"), file).unwrap();
+    rcompose(&["up", "-d"]);
+    let running = || rcompose(&["ps", "--services", "--status", "running"]);
+    assert_eq!(running(), "stopped\nweb\n");
+    rcompose(&["system", "install"]);
+    assert_eq!(systemctl(&["is-enabled", "rcompose.service"]).stdout, "enabled\n");
+
+    // What a shutdown does to it; what is mounted goes with the run folder.
+    wait_for("the end of every process", || {
+        let ours = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"rcompose\0") || line.starts_with(program.as_bytes())
+        });
+        let ours: Vec<u32> = ours
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        for pid in &ours {
+            kill(*pid);
+        }
+        ours.is_empty().then_some(())
+    });
+    assert_eq!(running(), "");
+    systemctl(&["start", "rcompose.service"]).ok();
+    assert_eq!(running(), "web\n");
+    // It stays when the unit is stopped, and the unit has done its work then.
+    assert_eq!(systemctl(&["is-active", "rcompose.service"]).stdout, "active\n");
+    let id = rcompose(&["ps", "-q"]);
+    systemctl(&["stop", "rcompose.service"]).ok();
+    assert_eq!(rcompose(&["ps", "-q"]), id);
+    rcompose(&["restart", "-t", "0", "web"]);
+    assert_eq!(running(), "web\n");
+    rcompose(&["system", "uninstall"]);
+    assert_ne!(systemctl(&["cat", "rcompose.service"]).code, 0);
+    rcompose(&["down", "-t", "0"]);
 }

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// Set inside.
 const INSIDE: &str = "RCOMPOSE_TEST_MACHINE";
 
-/// Which control groups a machine has.
+/// Which control groups a machine has. Not every test binary asks for each.
+#[allow(dead_code)]
 #[derive(Clone, Copy)]
 pub(crate) enum Layout {
     /// Version 1 and no other.
@@ -26,7 +27,6 @@ pub(crate) enum Layout {
     /// Version 2 and no other.
     Two,
     /// The same, and systemd is process 1.
-    #[allow(dead_code, reason = "not every test binary asks for it")]
     Systemd,
 }
 
