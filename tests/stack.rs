@@ -577,7 +577,10 @@ services:
         "side",
     ]);
     assert_eq!(output.code, 7, "{output:?}");
-    assert_eq!(output.stdout, "out\nerr\njob-1 exited with code 7\n");
+    assert_eq!(
+        output.stdout,
+        "Attaching to job-1\nout\nerr\njob-1 exited with code 7\n"
+    );
     assert_ne!(field(&world, "e-side-1", "State"), "running");
     assert_eq!(world.run(&["up", "--abort-on-container-exit"]).code, 7);
     // All have ended: so does `up`, well.

@@ -28,7 +28,7 @@ use super::terminal::{Style, Terminal};
 use crate::graph::Graph;
 use crate::host::replicas;
 use crate::monitor::log::From;
-use crate::plan::{self, Intent};
+use crate::plan::{self, Intent, Operation, Plan};
 use crate::supervisor::client::Client;
 use crate::supervisor::protocol::{Again, Apply, Reply, Request, Watching};
 
@@ -110,6 +110,8 @@ struct Session<'a> {
     open: usize,
     /// Exit status to end with, when a container decides it.
     decided: Option<i32>,
+    /// It was said whose output is shown.
+    announced: bool,
     /// The last save of the stack file did not load.
     broken: bool,
     /// Keys mean something now.
@@ -148,6 +150,7 @@ impl Session<'_> {
             doing: Doing::Starting,
             open: 0,
             decided: None,
+            announced: false,
             broken: false,
             keyboard: None,
             watching: typed.watch,
@@ -247,6 +250,10 @@ impl Session<'_> {
                 self.show_running()?;
                 self.print_logs();
                 self.take_keys()?;
+            }
+            Reply::Planned { plan } => {
+                show(&mut self.progress, reply);
+                self.announce(plan)?;
             }
             // Their own command shows them.
             Reply::Started { one_off: true, .. } | Reply::Exited { one_off: true, .. } => {}
@@ -400,6 +407,40 @@ impl Session<'_> {
         }
         self.watching = !self.watching;
         self.show_keys();
+        Ok(())
+    }
+
+    /// Says whose output is shown, as docker compose does before the first of it:
+    /// scripts wait for that line.
+    fn announce(&mut self, plan: &Plan) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.announced, true) {
+            return Ok(());
+        }
+        let chosen = self.chosen();
+        let mut names = BTreeSet::new();
+        for view in replicas(&self.context.world, &self.loaded.project.name)? {
+            if view.state.is_running() && chosen.contains(&view.record.config.name) {
+                names.insert(view.record.name);
+            }
+        }
+        let operations = || plan.actions.iter().map(|action| &action.operation);
+        for operation in operations() {
+            if let Operation::RemoveContainer { container, .. } = operation {
+                names.remove(&container.name);
+            }
+        }
+        for operation in operations() {
+            if let Operation::StartContainer { container } = operation
+                && chosen.contains(&container.service)
+            {
+                names.insert(container.name.clone());
+            }
+        }
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(|name| self.short(name)).collect();
+            let text = format!("Attaching to {}\n", names.join(", "));
+            self.progress.output(&text);
+        }
         Ok(())
     }
 
