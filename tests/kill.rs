@@ -143,8 +143,9 @@ impl Witnesses {
         notes
     }
 
-    /// Takes in whom this round has killed.
-    fn round(&mut self, world: &World, killed: &[Role]) {
+    /// Takes in whom this round has killed, and whether a supervisor has answered
+    /// all that it was asked.
+    fn round(&mut self, world: &World, killed: &[Role], answered: bool) {
         let supervisor = killed.contains(&Role::Supervisor);
         if killed.contains(&Role::Monitor) {
             if supervisor || self.alone {
@@ -154,7 +155,8 @@ impl Witnesses {
                 self.killed += 1;
             }
         }
-        self.alone |= supervisor;
+        // One that answers has taken over before.
+        self.alone = supervisor || (self.alone && !answered);
     }
 
     /// Everything runs, so a supervisor has taken over.
@@ -383,15 +385,17 @@ fn random_kills_leave_nothing_and_lose_nothing() {
                 }
             }
         }
+        let mut answered = false;
         for command in running {
             let (code, said) = command.finish();
+            answered |= code == 0;
             log += &format!(": {code}");
             for line in said.iter().filter(|line| line.contains("rror")) {
                 log += &format!("\n    {line}");
             }
         }
         println!("{log} at {:?}", begun.elapsed());
-        witnesses.round(&world, &killed);
+        witnesses.round(&world, &killed, answered);
         monitors |= killed.contains(&Role::Monitor);
         witnesses.look(&world, monitors);
         match random.below(6) {
