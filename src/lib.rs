@@ -40,7 +40,7 @@
 //! but the pure modules, which use nothing that has an effect.
 //!
 //! ```arrows
-//! main -> cli oci supervisor monitor runtime
+//! main -> cli oci supervisor monitor runtime sys
 //! oci -> runtime sys
 //! cli -> supervisor reconcile stack project graph plan host image runtime monitor lifecycle store sys
 //! supervisor -> reconcile host watch lifecycle network stack project graph plan runtime monitor store sys

@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use rcompose::sys::fd::Inherited;
 use rcompose::{cli, monitor, oci, runtime, supervisor};
 
 fn main() -> ExitCode {
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let status = match role.as_deref() {
         Some("oci") => oci::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::MONITOR_ROLE) => monitor::main(&arguments.collect::<Vec<_>>()),
+        Some(monitor::standin::ROLE) => monitor::standin::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::init::ROLE) => runtime::init::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::exec::ROLE) => runtime::exec::main(&arguments.collect::<Vec<_>>()),
         Some(supervisor::ROLE) => return supervise(&arguments.collect::<Vec<_>>()),
@@ -33,8 +35,14 @@ fn exit(status: i32) -> ExitCode {
 /// The supervisor of one stack; its standard error is the stack's
 /// `supervisor.log`.
 fn supervise(arguments: &[String]) -> ExitCode {
-    let [project, state] = arguments else {
-        return ExitCode::from(2);
+    let (project, state, link) = match arguments {
+        [project, state] => (project, state, None),
+        [project, state, last] if last == monitor::standin::RELIEF => {
+            let number = monitor::standin::LINK;
+            let link = Inherited::claim(number + 1).and_then(|mut fds| fds.take(number));
+            (project, state, link.ok())
+        }
+        _ => return ExitCode::from(2),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RCOMPOSE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
@@ -43,7 +51,7 @@ fn supervise(arguments: &[String]) -> ExitCode {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-    match supervisor::main(project, state.as_ref()) {
+    match supervisor::main(project, state.as_ref(), link.map(Into::into)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the supervisor cannot work");

@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use support::World;
@@ -74,6 +75,139 @@ volumes:
     )
 }
 
+/// Two more services for that stack. One prints numbered lines, and notes for each
+/// of its runs the last that was printed; the other ends with a status of its own.
+fn with_witnesses(world: &World, greeting: &str) -> String {
+    let image = world.busybox();
+    std::fs::create_dir_all(world.work().join("notes")).unwrap();
+    let witnesses = format!(
+        r#"
+  writer:
+    image: {image}
+    command:
+      - sh
+      - -c
+      - |
+        run=$$(cat /proc/sys/kernel/random/uuid)
+        notes=/notes/$$(hostname).$$run
+        i=0
+        while echo "out $$run $$i" && echo "err $$run $$i" >&2
+        do
+          echo $$i >> $$notes
+          i=$$((i + 1))
+          [ $$((i % 50)) -ne 0 ] || sleep 0.05
+        done
+    volumes: ["./notes:/notes"]
+    network_mode: none
+    restart: always
+    stop_signal: SIGKILL
+  seven:
+    image: {image}
+    command: [sh, -c, "exit 7"]
+    network_mode: none
+networks:
+  front:
+"#
+    );
+    stack(&image, greeting).replace("\nnetworks:\n  front:\n", &witnesses)
+}
+
+/// What containers that are there have printed and how they have ended, beside what
+/// they say themselves.
+#[derive(Debug, Default)]
+struct Witnesses {
+    /// Runs whose monitor was killed with nobody there who could go on for it.
+    excused: BTreeSet<String>,
+    /// The supervisor was killed, and may not have been followed by another yet.
+    alone: bool,
+    /// How many runs were looked at after their monitor was killed alone.
+    killed: usize,
+}
+
+impl Witnesses {
+    /// The runs there have been, by the beginning of the container's id: the last
+    /// number that each has noted.
+    fn notes(world: &World) -> Vec<(String, String, u64)> {
+        let folder = world.work().join("notes");
+        let mut notes = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let (id, run) = name.split_once('.').unwrap();
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            // Its last line may be half written.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if let Some(last) = whole.lines().last() {
+                notes.push((id.to_owned(), run.to_owned(), last.parse().unwrap()));
+            }
+        }
+        notes
+    }
+
+    /// Takes in whom this round has killed, and whether a supervisor has answered
+    /// all that it was asked.
+    fn round(&mut self, world: &World, killed: &[Role], answered: bool) {
+        let supervisor = killed.contains(&Role::Supervisor);
+        if killed.contains(&Role::Monitor) {
+            if supervisor || self.alone {
+                self.excused
+                    .extend(Self::notes(world).into_iter().map(|(_, run, _)| run));
+            } else {
+                self.killed += 1;
+            }
+        }
+        // One that answers has taken over before.
+        self.alone = supervisor || (self.alone && !answered);
+    }
+
+    /// Everything runs, so a supervisor has taken over.
+    fn settled(&mut self) {
+        self.alone = false;
+    }
+
+    /// Fails the test unless every line that a run has noted is in the log of its
+    /// container, once and in its place, in both streams.
+    #[track_caller]
+    fn look(&self, world: &World, monitors: bool) {
+        support::wait_for("every line that was printed to be in the log", || {
+            let notes = Self::notes(world);
+            let text = world.run(&["logs", "--no-log-prefix", "writer"]).stdout;
+            let mut next: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+            for line in text.lines() {
+                let words: Vec<&str> = line.split(' ').collect();
+                let [stream @ ("out" | "err"), run, number] = words[..] else {
+                    panic!("{line:?}")
+                };
+                let expected = next.entry((stream, run)).or_default();
+                let number: u64 = number.parse().unwrap();
+                assert!(
+                    number == *expected || self.excused.contains(run),
+                    "{line:?} where {expected} comes next"
+                );
+                *expected = number + 1;
+            }
+            let there: Vec<String> = world
+                .ps()
+                .iter()
+                .map(|one| one["ID"].as_str().unwrap().to_owned())
+                .collect();
+            let whole = notes.iter().all(|(id, run, last)| {
+                let has = |stream| next.get(&(stream, run.as_str())).is_some_and(|next| next > last);
+                self.excused.contains(run)
+                    || !there.iter().any(|one| one.starts_with(id) || id.starts_with(one))
+                    || (has("out") && has("err"))
+            });
+            whole.then_some(())
+        });
+        for container in world.ps() {
+            if container["Service"] == "seven" && container["State"] == "exited" {
+                let code = &container["ExitCode"];
+                // Its monitor may have taken it along before it came to its end.
+                assert!(*code == 7 || (monitors && *code == 137), "{container}");
+            }
+        }
+    }
+}
+
 /// Numbers that a seed repeats (xorshift64*).
 struct Random(u64);
 
@@ -131,7 +265,8 @@ fn spin(time: Duration) {
 fn assert_up(world: &World, greeting: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let list = world.ps();
+        let mut list = world.ps();
+        list.retain(|container| container["Service"] != "writer" && container["Service"] != "seven");
         // Numbers may have gaps: a new replica gets the next higher one.
         let running = |service: &str, health: &str| {
             let meant = list.iter().filter(|container| {
@@ -186,7 +321,8 @@ fn world(greeting: &str) -> Option<World> {
 
 #[test]
 fn random_kills_leave_nothing_and_lose_nothing() {
-    let Some(world) = world("one") else { return };
+    let Some(world) = World::new() else { return };
+    world.write("compose.yaml", with_witnesses(&world, "one"));
     let seed = number_from("RCOMPOSE_KILL_SEED")
         .unwrap_or_else(|| u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap());
     let chosen = number_from("RCOMPOSE_KILL_ROUNDS").map(|rounds| u32::try_from(rounds).unwrap());
@@ -194,7 +330,8 @@ fn random_kills_leave_nothing_and_lose_nothing() {
     println!("RCOMPOSE_KILL_SEED={seed}");
     let mut random = Random(seed | 1);
     let begun = Instant::now();
-    let (mut greeting, mut kills) = ("one", 0);
+    let (mut greeting, mut kills, mut monitors) = ("one", 0, false);
+    let mut witnesses = Witnesses::default();
     for round in 1..=rounds {
         if chosen.is_none() && begun.elapsed() > BUDGET {
             println!("{} rounds only: this machine is slow or busy", round - 1);
@@ -214,7 +351,7 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             0..3 => &["up", "-d"],
             3..6 => {
                 greeting = if greeting == "one" { "two" } else { "one" };
-                world.write("compose.yaml", stack(&world.busybox(), greeting));
+                world.write("compose.yaml", with_witnesses(&world, greeting));
                 &["up", "-d"]
             }
             6 => &["restart"],
@@ -229,6 +366,7 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             commands.push(second);
         }
         let mut log = format!("round {round}: {commands:?}");
+        let mut killed = Vec::new();
         let running: Vec<Foreground> = commands
             .iter()
             .map(|command| Foreground::start(&mut world.rcompose(command)))
@@ -237,39 +375,53 @@ fn random_kills_leave_nothing_and_lose_nothing() {
             spin(Duration::from_micros(random.below(250_000)));
             if saves {
                 greeting = if greeting == "one" { "two" } else { "one" };
-                world.write("compose.yaml", stack(&world.busybox(), greeting));
+                world.write("compose.yaml", with_witnesses(&world, greeting));
             }
             for victim in victims(&world, &mut random) {
                 if victim.kill() {
                     kills += 1;
+                    killed.push(victim.role);
                     log += &format!(", {:?} killed", victim.role);
                 }
             }
         }
+        let mut answered = false;
         for command in running {
             let (code, said) = command.finish();
+            answered |= code == 0;
             log += &format!(": {code}");
             for line in said.iter().filter(|line| line.contains("rror")) {
                 log += &format!("\n    {line}");
             }
         }
         println!("{log} at {:?}", begun.elapsed());
+        witnesses.round(&world, &killed, answered);
+        monitors |= killed.contains(&Role::Monitor);
+        witnesses.look(&world, monitors);
         match random.below(6) {
             0 => {
                 show_log(&world);
                 world.run(&["down"]).ok();
                 world.assert_nothing_left();
+                witnesses.settled();
+                monitors = false;
             }
             1 | 2 => {
                 world.run(&["up", "-d"]).ok();
                 assert_up(&world, greeting);
+                witnesses.settled();
+                witnesses.look(&world, monitors);
             }
             _ => {}
         }
     }
-    println!("{kills} processes killed");
+    println!(
+        "{kills} processes killed; in {} rounds a monitor that had to be gone on for",
+        witnesses.killed
+    );
     world.run(&["up", "-d"]).ok();
     assert_up(&world, greeting);
+    witnesses.look(&world, monitors);
     world.run(&["down", "-v"]).ok();
     world.assert_nothing_left();
     let volumes = world.state().join("volumes");
@@ -374,6 +526,155 @@ fn a_killed_monitor_takes_its_container_along_and_the_policy_brings_it_back() {
     });
     world.run(&["down"]).ok();
     world.assert_nothing_left();
+}
+
+/// Whether the kernel says how a process has ended that somebody else has reaped.
+fn statuses_outlive_parents() -> bool {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    child.wait().unwrap();
+    rcompose::sys::pidfd::exit_status(std::os::fd::AsFd::as_fd(&pidfd)).is_ok()
+}
+
+#[test]
+fn what_a_killed_monitor_had_not_written_is_not_lost() {
+    let Some(world) = World::new() else { return };
+    let notes = world.work().join("notes");
+    std::fs::create_dir_all(&notes).unwrap();
+    let text = format!(
+        r#"name: shop
+services:
+  says:
+    image: {}
+    command:
+      - sh
+      - -c
+      - |
+        echo begun
+        printf 'no end yet, '
+        while [ ! -e /notes/go ]; do sleep 0.05; done
+        i=0
+        while [ $$i -lt 500 ]; do echo out $$i; echo err $$i >&2; i=$$((i + 1)); done
+        printf 'no end'
+        exit 7
+    volumes: ["./notes:/notes"]
+    network_mode: none
+"#,
+        world.busybox()
+    );
+    world.write("compose.yaml", text);
+    world.run(&["up", "-d"]).ok();
+    let logs = || world.run(&["logs", "--no-log-prefix"]).ok().stdout;
+    support::wait_for("its first words", || {
+        logs().contains("no end yet, ").then_some(())
+    });
+    let id = world.id_of("shop-says-1");
+    let (monitor, init) = (monitor_of(&world, &id), init_of(&world, &id));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(monitor).unwrap()).unwrap();
+    // Nothing is read, and nobody is reaped, from now on.
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    std::fs::write(notes.join("go"), "").unwrap();
+    support::wait_for("the end of its process 1", || {
+        let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.starts_with('Z').then_some(())
+    });
+    assert!(kill(monitor));
+    let code = if statuses_outlive_parents() { 7 } else { 137 };
+    support::wait_for("its status", || {
+        let list = world.ps();
+        (list[0]["State"] == "exited" && list[0]["ExitCode"] == code).then_some(())
+    });
+    let said = logs();
+    let of = |stream: &str| -> Vec<&str> { said.lines().filter(|line| line.contains(stream)).collect() };
+    let expected = |stream: &str| -> Vec<String> { (0..500).map(|i| format!("{stream} {i}")).collect() };
+    // The unfinished line was written as a piece, and has found its end.
+    assert_eq!(of("err "), expected("err"), "{said}");
+    let out = of("out ");
+    assert_eq!(out[0], "no end yet, out 0");
+    assert_eq!(out[1..], expected("out")[1..]);
+    assert_eq!(said.lines().filter(|line| *line == "no end").count(), 1, "{said}");
+    assert_eq!(said.lines().count(), 1 + 1000 + 1, "{said}");
+    world.run(&["down"]).ok();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_supervisor_that_is_killed_while_nothing_runs_comes_back() {
+    let Some(world) = World::new() else { return };
+    let notes = world.work().join("notes");
+    std::fs::create_dir_all(&notes).unwrap();
+    let service = |attempts: &str| {
+        format!(
+            "name: shop\nservices:\n  fails:\n    image: {}\n    command: [sh, -c, \"echo >> /notes/runs; exit              3\"]\n    volumes: [\"./notes:/notes\"]\n    network_mode: none\n    deploy:\n                   restart_policy: {attempts}\n",
+            world.busybox()
+        )
+    };
+    let runs = || std::fs::read_to_string(notes.join("runs")).map_or(0, |text| text.len());
+    let waits = || {
+        support::wait_for("it to wait for its restart", || {
+            let list = world.ps();
+            (list.first()?["State"] == "restarting").then_some(())
+        });
+    };
+    let another = |old: u32| {
+        support::wait_for("another supervisor", || {
+            let mut all = world.of_role(Role::Supervisor).into_iter();
+            all.find(|pid| *pid != old)
+        })
+    };
+    // The time of the next run stays what it was, however often that happens.
+    world.write("compose.yaml", service("{condition: any, delay: 1h}"));
+    world.run(&["up", "-d"]).ok();
+    waits();
+    let due = || std::fs::read(path_in_run(&world, "restarting")).unwrap();
+    let before = due();
+    let mut supervisor = another(0);
+    for round in 0..4 {
+        if round == 2 {
+            // Whoever is to bring it back may be killed before.
+            for pid in [world.of_role(Role::StandIn), world.of_role(Role::Monitor)].concat() {
+                kill(pid);
+            }
+            support::wait_for("somebody to stand in", || {
+                (!world.of_role(Role::StandIn).is_empty()).then_some(())
+            });
+        }
+        assert!(kill(supervisor));
+        supervisor = another(supervisor);
+        waits();
+        assert_eq!(due(), before);
+    }
+    assert_eq!(runs(), 1);
+    world.run(&["down"]).ok();
+    world.assert_nothing_left();
+    // And so does the number of the runs that are left.
+    std::fs::remove_file(notes.join("runs")).unwrap();
+    world.write(
+        "compose.yaml",
+        service("{condition: on-failure, delay: 1s, max_attempts: 2}"),
+    );
+    world.run(&["up", "-d"]).ok();
+    for run in 1..=2 {
+        support::wait_for("the next run", || (runs() == run).then_some(()));
+        waits();
+        kill(another(0));
+    }
+    support::wait_for("its last end", || {
+        let list = world.ps();
+        (runs() == 3 && list[0]["State"] == "exited").then_some(())
+    });
+    support::wait_for("the supervisor's end", || world.ours().is_empty().then_some(()));
+    assert_eq!(runs(), 3);
+    world.run(&["down"]).ok();
+    world.assert_nothing_left();
+}
+
+/// A file of the only container, among those of this boot.
+fn path_in_run(world: &World, name: &str) -> std::path::PathBuf {
+    let folder = world.state().join("run/stacks/shop/containers");
+    let mut entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.next().unwrap().path().join(name)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `wait`: until the containers of services have ended.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::io::Interest;
@@ -94,9 +95,27 @@ pub(super) async fn ends(
         }
     }
     while let Some(view) = waits.join_next().await {
-        last = told(&view.map_err(Failure::new)?)?;
+        let view = view.map_err(Failure::new)?;
+        recorded(context, &view).await?;
+        last = told(&view)?;
     }
     Ok(last)
+}
+
+/// How long the record of an end is waited for whose monitor was killed.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Waits until it is written how a container ended: if its monitor was killed, the
+/// supervisor is about to.
+async fn recorded(context: &Context, view: &View) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    while last_exit(&context.world, &view.record)?.is_none()
+        && running(&context.world, &view.record)?.is_some()
+        && Instant::now() < deadline
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// How a container ended that has.

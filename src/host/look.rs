@@ -2,6 +2,9 @@
 //! look: the projects of a world, its volumes, the records of runs.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::record::{ContainerRecord, folders, lease_key};
 use super::start::stop_signal;
@@ -71,6 +74,27 @@ pub fn last_exit(world: &World, record: &ContainerRecord) -> Result<Option<ExitR
     Ok(read_record(&paths.exit())?)
 }
 
+/// A restart to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// After so long.
+    pub left: Duration,
+    /// How often it was restarted before.
+    pub tries: Tries,
+}
+
+/// A restart to come, as it is noted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    /// When, since 1970.
+    due: Duration,
+    tries: Tries,
+}
+
+fn now() -> Duration {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
 /// There while a container waits for its restart policy to start it again.
 fn restarting_path(world: &World, project: &str, id: &str) -> PathBuf {
     world.container(project, id).run.join("restarting")
@@ -88,13 +112,17 @@ pub fn is_restarting(world: &World, view: &View) -> bool {
 }
 
 impl Machine {
-    /// Notes, where `ps` finds it, whether a container waits for its restart policy.
-    pub fn note_restarting(&self, id: &str, restarting: bool) {
+    /// Notes, where `ps` finds it and for the supervisor after this one, that a
+    /// container waits for its restart policy, and for how long; or that it does
+    /// not.
+    pub fn note_restarting(&self, id: &str, waiting: Option<Waiting>) {
         let path = restarting_path(&self.world, &self.project, id);
-        let noted = if restarting {
-            write_record(&path, &true)
-        } else {
-            remove_record(&path)
+        let noted = match waiting {
+            Some(Waiting { left, tries }) => {
+                let due = now().saturating_add(left);
+                write_record(&path, &Noted { due, tries })
+            }
+            None => remove_record(&path),
         };
         if let Err(error) = noted {
             tracing::warn!(%error, "that a container waits for its restart was not noted");
@@ -112,6 +140,16 @@ impl Machine {
         if let Err(error) = noted {
             tracing::warn!(%error, "how often a container was restarted was not noted");
         }
+    }
+
+    /// For how long a container still waits for a restart, as the supervisor before
+    /// this one noted it; `None` when it had not come to that.
+    pub(super) fn waiting(&self, id: &str) -> Option<Waiting> {
+        let path = restarting_path(&self.world, &self.project, id);
+        let Noted { due, tries } = read_record(&path).ok()??;
+        // A clock that was set back is no reason to wait for longer.
+        let left = due.saturating_sub(now()).min(tries.pause());
+        Some(Waiting { left, tries })
     }
 
     /// How often a container was restarted, as the supervisor before this one noted it.

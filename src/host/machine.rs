@@ -1,13 +1,17 @@
 //! The real machine: performs operations on containers of one project.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::look::Waiting;
 use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
@@ -15,13 +19,14 @@ use super::{Host, HostError, create, given, hook, others, prepare, probe, runtim
 use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
+use crate::monitor::standin;
 use crate::network::endpoint::Ends;
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
 use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
-use crate::sys::signal;
+use crate::sys::{readiness, signal};
 use crate::volume::Volumes;
 
 /// Time between the first signal and SIGKILL when nobody says otherwise.
@@ -89,6 +94,8 @@ pub struct Started {
     pub restart: Rules,
     /// How often it was restarted before a former supervisor ended.
     pub tries: Option<Tries>,
+    /// The restart that it waits for, if a former supervisor has decided on one.
+    pub waiting: Option<Waiting>,
     /// Its health check.
     pub healthcheck: Option<Check>,
     /// What it prints goes here.
@@ -113,6 +120,8 @@ pub struct Machine {
     /// Containers that are stopped to be started again by the same plan.
     resting: Mutex<HashSet<String>>,
     holders: Mutex<Holders>,
+    /// Links to those who bring this supervisor back though no container runs.
+    stand_ins: Mutex<Vec<UnixStream>>,
     /// Stops that a former supervisor had begun.
     stopping: Mutex<Vec<JoinHandle<()>>>,
     /// Held for reading while the container of a `pre_start` hook is made.
@@ -172,7 +181,7 @@ pub(super) struct Live {
     pub(super) ended: watch::Receiver<bool>,
     /// Closed without a word when we are killed, which is how the monitor
     /// knows; a byte on it says that we end on purpose.
-    pub(super) link: Option<std::os::unix::net::UnixStream>,
+    pub(super) link: Option<UnixStream>,
 }
 
 impl Live {
@@ -207,6 +216,7 @@ impl Machine {
             paused: watch::Sender::default(),
             resting: Mutex::default(),
             holders: Mutex::default(),
+            stand_ins: Mutex::default(),
             stopping: Mutex::default(),
             preparing: Arc::default(),
             locks: Mutex::default(),
@@ -314,9 +324,60 @@ impl Machine {
     pub async fn close(&self) {
         for live in self.live().values_mut() {
             if let Some(link) = live.link.take() {
-                let _ = std::io::Write::write_all(&mut &link, b"\n");
+                goodbye(&link);
             }
         }
+        for link in self.stand_ins().drain(..) {
+            goodbye(&link);
+        }
+    }
+
+    /// Sees to it that somebody brings this supervisor back when it is killed
+    /// while it is `needed`: the monitor of a container that runs, or else one who
+    /// stays for nothing but that.
+    pub fn stand_in(&self, needed: bool) {
+        let needed = needed && self.live().is_empty();
+        let mut stand_ins = self.stand_ins();
+        if needed {
+            // Those that were killed.
+            stand_ins.retain(|link| standin::is_closed(link.as_fd()).is_err());
+            if stand_ins.is_empty() {
+                match standin::start(&self.revive) {
+                    Ok(link) => stand_ins.push(link),
+                    Err(error) => {
+                        tracing::warn!(%error, "nobody brings this supervisor back if it is killed")
+                    }
+                }
+            }
+        }
+        // One is enough.
+        for link in stand_ins.drain(usize::from(needed)..) {
+            goodbye(&link);
+        }
+    }
+
+    /// Resolves when the one who stands in is gone.
+    pub async fn abandoned(&self) {
+        let link = self
+            .stand_ins()
+            .first()
+            .map(|link| link.as_fd().try_clone_to_owned());
+        let watched = link.and_then(|link| readiness::watch(link.ok()?, Interest::READABLE).ok());
+        match watched {
+            Some(link) => drop(link.readable().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has the other end of this link bring the supervisor back, as long as it is
+    /// needed.
+    pub fn relieve(&self, link: UnixStream) {
+        self.stand_ins().push(link);
+    }
+
+    pub(super) fn stand_ins(&self) -> std::sync::MutexGuard<'_, Vec<UnixStream>> {
+        // Every change under the lock is one insertion or removal.
+        self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The world that it is in.
@@ -1016,6 +1077,12 @@ impl Host for Machine {
             Operation::Await { .. } | Operation::Settle { .. } => Ok(vec![]),
         }
     }
+}
+
+/// Tells who would bring this supervisor back that nobody needs to.
+fn goodbye(mut link: &UnixStream) {
+    // One that is gone needs not be told.
+    let _ = std::io::Write::write_all(&mut link, b"\n");
 }
 
 /// Runs system calls that may take a while on a thread for such.

@@ -41,7 +41,7 @@ mod view;
 pub use error::HostError;
 pub use files::{Files, files};
 pub use given::Given;
-pub use look::{is_restarting, last_exit, projects, running, stacks, volumes};
+pub use look::{Waiting, is_restarting, last_exit, projects, running, stacks, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};
 pub use start::{client_path, restart_policy};

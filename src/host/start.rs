@@ -21,6 +21,7 @@ use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
+use crate::monitor::{self, Estate};
 use crate::network::endpoint::{Endpoint, Namespace, change_namespace, create_namespace, loopback_only};
 use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
@@ -115,10 +116,11 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
     } = blocking(move || prepare(&world, &wanted, &image, revive, &mounted)).await?;
     let listeners = machine.traffic.listeners(&record.name);
     let client = first_client(&machine.world, &record);
+    let (estate, monitors) = Estate::new().map_err(HostError::io("make", Path::new("socket pair")))?;
     let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
     let offset = log_end(&machine.world, &record);
     let name = record.name.clone();
-    let (network, result) = blocking(move || {
+    let (network, estate, result) = blocking(move || {
         let netns = match &network {
             Net::Fresh(namespace) => Some(namespace.netns.as_fd()),
             Net::Given(netns) => Some(netns.as_fd()),
@@ -134,22 +136,30 @@ pub(super) async fn start(machine: &Arc<Machine>, id: &str, again: bool) -> Resu
         if let Some(client) = &client {
             kept.push((runtime::FIRST_CLIENT.to_owned(), client.as_fd()));
         }
+        kept.push((runtime::ESTATE.to_owned(), monitors.as_fd()));
+        kept.push((monitor::ESTATE_KEPT.to_owned(), estate.descriptor()));
         for hold in &holds {
             kept.extend(hold.descriptor().map(|fd| (format!("{HOLD}{}", hold.name()), fd)));
         }
         let result = runtime::start(&request, netns, &kept, Some(monitor_end.as_fd()));
         drop(shared);
-        Ok((network, result))
+        if result.is_ok() {
+            return Ok((network, Some(estate), result));
+        }
+        // It may have printed something before it was given up.
+        drop(kept);
+        estate.write();
+        Ok((network, None, result))
     })
     .await?;
     let begun = result.map_err(|source| HostError::Container { name, source })?;
     let of_it = |text: &dyn std::fmt::Display| format!("container {}: {text}", record.name);
     warnings.extend(begun.warnings.iter().map(|text| of_it(text)));
     match connect(machine, &record, network).await {
-        Ok(running) => take_in(machine, &record, running, begun.monitor, Some(link)),
+        Ok(running) => take_in(machine, &record, running, begun.monitor, Some(link), estate),
         Err(error) => {
             // Nobody would look after it: it must not go on.
-            abandon(machine, &record, begun.monitor).await;
+            abandon(machine, &record, begun.monitor, estate).await;
             return Err(error);
         }
     }
@@ -202,12 +212,12 @@ async fn connect(
 }
 
 /// Ends a container that was started and cannot be used.
-async fn abandon(machine: &Arc<Machine>, record: &ContainerRecord, monitor: Process) {
+async fn abandon(machine: &Arc<Machine>, record: &ContainerRecord, monitor: Process, estate: Option<Estate>) {
     // Its process 1 goes with it.
     let _ = monitor.signal(libc::SIGKILL);
     ended_process(&monitor).await;
     monitor.reap();
-    if let Err(error) = clear(machine, record).await {
+    if let Err(error) = clear(machine, record, estate).await {
         tracing::error!(container = record.name, %error, "its remains could not be cleared up");
     }
 }
@@ -676,7 +686,16 @@ pub(super) async fn adopt(
     if let Err(error) = reconnect(machine, record, &running).await {
         tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
     }
-    take_in(machine, record, running, monitor, linked.is_ok().then_some(link));
+    // So does this; then there is nothing to be had.
+    let estate = Estate::of(&running).ok();
+    take_in(
+        machine,
+        record,
+        running,
+        monitor,
+        linked.is_ok().then_some(link),
+        estate,
+    );
     machine.leave_sockets(record).await;
     machine.hear(News::Started(Started {
         tries: machine.tries(&record.id),
@@ -729,11 +748,12 @@ async fn settle_end(
         })
         .await;
     }
-    let exit = clear(machine, record).await?;
+    let exit = clear(machine, record, None).await?;
     let offset = log_end(&machine.world, record);
     machine.hear(News::Ended {
         container: Started {
             tries: machine.tries(&record.id),
+            waiting: machine.waiting(&record.id),
             ..started(&machine.world, record, false, offset)
         },
         code: exit.code,
@@ -749,6 +769,7 @@ fn take_in(
     running: RunningRecord,
     monitor: Process,
     link: Option<UnixStream>,
+    estate: Option<Estate>,
 ) {
     let (end, ended) = watch::channel(false);
     let live = Live { running, ended, link };
@@ -763,18 +784,21 @@ fn take_in(
         ended_process(&monitor).await;
         monitor.reap();
         let _guard = machine.lock(&record.id).await;
-        bury(&machine, &record).await;
+        bury(&machine, &record, estate).await;
         end.send_replace(true);
     });
 }
 
 /// Clears up after a run, and lets everybody know how it ended.
-async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
-    machine.live().remove(&record.id);
+async fn bury(machine: &Arc<Machine>, record: &ContainerRecord, estate: Option<Estate>) {
+    // At the other end somebody has stayed.
+    if let Some(link) = machine.live().remove(&record.id).and_then(|live| live.link) {
+        machine.stand_ins().push(link);
+    }
     machine.goes_on(&record.id);
     // Its networks and ports may have changed since it was started.
     let present = machine.record(&record.id).ok().flatten();
-    let code = match clear(machine, present.as_ref().unwrap_or(record)).await {
+    let code = match clear(machine, present.as_ref().unwrap_or(record), estate).await {
         Ok(exit) => exit.code,
         Err(error) => {
             tracing::error!(container = record.name, %error, "its remains could not be cleared up");
@@ -795,14 +819,19 @@ async fn bury(machine: &Arc<Machine>, record: &ContainerRecord) {
 
 /// Kills what is left of a run, records how it ended if its monitor could not,
 /// and removes what was made for it.
-async fn clear(machine: &Arc<Machine>, record: &ContainerRecord) -> Result<ExitRecord, HostError> {
+async fn clear(
+    machine: &Arc<Machine>,
+    record: &ContainerRecord,
+    estate: Option<Estate>,
+) -> Result<ExitRecord, HostError> {
     let unpublished = machine.traffic.unpublish(record).await;
     let paths = machine.world.container(&machine.project, &record.id);
     let cgroup = spec::cgroup_of(&machine.world, record);
     let volumes = Volumes::new(&machine.world);
     let exit = blocking(move || {
         let running: Option<RunningRecord> = read_record(&paths.running())?;
-        let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit())?;
+        let settle = || estate.and_then(Estate::settle);
+        let exit = runtime::reap_lost(running.as_ref(), &cgroup, &paths.exit(), settle)?;
         runtime::cleanup(&cgroup, &paths.running(), &paths.exit(), &paths.root())?;
         let kept = running.iter().flat_map(|running| running.fixed.kept.keys());
         for name in kept.filter_map(|name| name.strip_prefix(HOLD)) {
@@ -842,6 +871,7 @@ pub(super) fn started(world: &World, record: &ContainerRecord, again: bool, offs
         one_off: record.one_off.is_some(),
         restart: restart_rules(&record.config),
         tries: None,
+        waiting: None,
         healthcheck: record.check.clone(),
         offset,
         log,

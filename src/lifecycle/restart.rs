@@ -124,6 +124,13 @@ pub enum Reason {
     TriedEnough,
 }
 
+impl Tries {
+    /// The last pause.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+}
+
 impl RestartState {
     /// A container that runs, or has run until now, and was restarted so often by
     /// somebody before us.
@@ -133,6 +140,16 @@ impl RestartState {
             restarts: tries.restarts,
             pause: tries.pause,
             due: None,
+        }
+    }
+
+    /// A container that waits for a restart which somebody before us has decided on.
+    pub fn waiting(tries: Tries, due: Duration) -> Self {
+        Self {
+            started: None,
+            restarts: tries.restarts,
+            pause: tries.pause,
+            due: Some(due),
         }
     }
 
@@ -357,6 +374,24 @@ mod tests {
         assert_eq!(
             state.step(rules, exit(1), Duration::ZERO).1,
             Effect::Leave(Reason::TriedEnough)
+        );
+    }
+
+    #[test]
+    fn a_wait_outlives_who_has_begun_it() {
+        let rules = Rules::from(RestartPolicy::OnFailure { max_retries: Some(2) });
+        let now = Duration::from_secs(5);
+        let (state, _) = RestartState::default().step(rules, Input::StartedByCommand, now);
+        let (state, _) = state.step(rules, exit(1), now);
+        let state = RestartState::waiting(state.tries(), Duration::from_secs(1));
+        assert_eq!(state.due(), Some(Duration::from_secs(1)));
+        let (state, _) = state.step(rules, Input::Restarted, Duration::from_secs(1));
+        assert_eq!(state.restarts(), 1);
+        let (_, effect) = state.step(rules, exit(1), now);
+        assert_eq!(
+            effect,
+            Effect::RestartAt(now + 2 * FIRST_PAUSE),
+            "it goes on doubling"
         );
     }
 

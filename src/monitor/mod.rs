@@ -7,11 +7,14 @@
 //! poll(2) for:
 //!
 //! * output: appended to the [`log`], one write for what was read in one go. A
-//!   full disk costs lines (counted and noted), never the container;
+//!   full disk costs lines (counted and noted), never the container. What is read
+//!   and not written yet is in memory that outlives the monitor, and the supervisor
+//!   has the pipes too: it goes on where a killed monitor was ([`Estate`]);
 //! * the end of the container: the pipes are emptied, then the exit record takes
 //!   the room that was reserved for it at the start, and the monitor ends with
 //!   the same status. When process 1 is gone its pid namespace is, so all there
-//!   will ever be is in the pipes: the monitor never waits for their end;
+//!   will ever be is in the pipes: the monitor never waits for their end. Somebody
+//!   stays behind until the supervisor says goodbye ([`standin`]);
 //! * the end of the supervisor: a link that closes without a goodbye. One of the
 //!   stack's monitors starts a new supervisor, which takes the name service's and
 //!   other sockets over from the monitors that keep them, and links itself
@@ -35,14 +38,16 @@
 //! 270 KiB of the file's stay resident.
 //!
 //! Weak: killed with SIGKILL it takes the container with it (the kernel sends
-//! process 1 SIGKILL), and at most a twentieth of a second of an unfinished line
-//! is lost; and the `poststop` hooks of devices are not run. A terminal that all
-//! its users have closed is not read again until the container ends.
+//! process 1 SIGKILL), and the `poststop` hooks of devices are not run. A terminal
+//! that all its users have closed is not read again until the container ends.
 
 pub mod attach;
+mod estate;
 mod forward;
 pub mod log;
 mod output;
 mod run;
+pub mod standin;
 
+pub use self::estate::{Estate, KEPT as ESTATE_KEPT};
 pub use self::run::main;

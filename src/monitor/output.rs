@@ -8,17 +8,20 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::attach::{Clients, Input};
-use super::log::{Stream, Writer};
+use super::estate;
+use super::log::{LONGEST_READ, Stage, Stream, Writer};
 use crate::runtime::now;
 
 /// How much is read at once.
 const BUFFER: usize = 32 << 10;
 
-/// How much is read at once while a container prints faster than that is read,
-/// and how much the kernel holds for us then. A pipe of the usual 64 KiB makes
-/// the container and us wait for each other all the time.
-const FLOOD_BUFFER: usize = 128 << 10;
+/// How much the kernel holds for us while a container prints faster than that is
+/// read. A pipe of the usual 64 KiB makes the container and us wait for each other
+/// all the time.
 const FLOOD_PIPE: usize = 1 << 20;
+/// And how much the pipe in between takes: twice what is read at once, since not
+/// every page of it is full.
+const FLOOD_STAGE: usize = 2 * LONGEST_READ;
 
 /// What a pipe has from the kernel (pipe(7)).
 const USUAL_PIPE: usize = 64 << 10;
@@ -33,7 +36,10 @@ pub(super) struct Output {
     streams: Vec<(Stream, File)>,
     /// What keeps its input open, or the terminal.
     pub(super) input: Input,
-    buffer: Vec<u8>,
+    /// What pipes are emptied through; a terminal is read as it is.
+    stage: Option<Stage>,
+    /// It prints faster than is read.
+    flood: bool,
 }
 
 /// The container's side.
@@ -58,7 +64,8 @@ impl Output {
                 Self {
                     streams: Vec::new(),
                     input: Input::default(),
-                    buffer: Vec::new(),
+                    stage: None,
+                    flood: false,
                 },
                 inside,
             ));
@@ -77,6 +84,7 @@ impl Output {
         // Only our ends: the other's flags are the container's business.
         rustix::io::ioctl_fionbio(&stdout_read, true)?;
         rustix::io::ioctl_fionbio(&stderr_read, true)?;
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let streams = vec![
             (Stream::Stdout, stdout_read.into()),
             (Stream::Stderr, stderr_read.into()),
@@ -85,7 +93,8 @@ impl Output {
             Self {
                 streams,
                 input: Input::new(input),
-                buffer: Vec::new(),
+                stage: Some(Stage { read, write }),
+                flood: false,
             },
             Inside {
                 stdin,
@@ -102,7 +111,8 @@ impl Output {
         Ok(Self {
             streams: vec![(Stream::Stdout, master.into())],
             input: Input::new(Some(copy)),
-            buffer: Vec::new(),
+            stage: None,
+            flood: false,
         })
     }
 
@@ -117,20 +127,20 @@ impl Output {
         let Some((stream, file)) = self.streams.get_mut(number) else {
             return Progress::Ended;
         };
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; BUFFER];
-        }
+        let most = if self.flood { LONGEST_READ } else { BUFFER };
         for _ in 0..TURNS {
             if clients.are_full() {
                 return Progress::More;
             }
-            match file.read(&mut self.buffer) {
+            let taken = match &self.stage {
+                Some(stage) => log.take_from(*stream, most, now(), file.as_fd(), stage),
+                None => log.take(*stream, most, now(), |room| file.read(room)),
+            };
+            match taken {
                 Ok(0) => return Progress::Ended,
                 Ok(length) => {
-                    let bytes = self.buffer.get(..length).unwrap_or_default();
-                    log.feed(*stream, bytes, now());
-                    clients.tell(*stream, bytes);
-                    if length < self.buffer.len() {
+                    clients.tell(*stream, log.latest());
+                    if length < most {
                         return Progress::More;
                     }
                 }
@@ -140,23 +150,36 @@ impl Output {
                 Err(_) => return Progress::Ended,
             }
         }
-        // Every buffer was full.
-        if self.buffer.len() < FLOOD_BUFFER {
-            self.buffer = vec![0; FLOOD_BUFFER];
+        // There was as much as we could take each time.
+        if !self.flood {
+            self.flood = true;
             // A terminal is none, and one that many pipes have drained stays small.
             let _ = rustix::pipe::fcntl_setpipe_size(&*file, FLOOD_PIPE);
+            if let Some(stage) = &self.stage {
+                let _ = rustix::pipe::fcntl_setpipe_size(&stage.write, FLOOD_STAGE);
+            }
         }
         Progress::More
     }
 
-    /// Gives the memory back that output has taken, ours and the kernel's.
+    /// Gives the kernel's memory back that output has taken.
     pub(super) fn rest(&mut self) {
-        if self.buffer.len() > BUFFER {
-            for (_, file) in &self.streams {
-                let _ = rustix::pipe::fcntl_setpipe_size(file, USUAL_PIPE);
+        if std::mem::take(&mut self.flood) {
+            let stage = self.stage.iter().map(|stage| stage.write.as_fd());
+            for pipe in self.streams.iter().map(|(_, file)| file.as_fd()).chain(stage) {
+                let _ = rustix::pipe::fcntl_setpipe_size(pipe, USUAL_PIPE);
             }
         }
-        self.buffer = Vec::new();
+    }
+
+    /// What whoever goes on with it needs beside the log's memory, by name.
+    pub(super) fn left(&self) -> impl Iterator<Item = (&'static [u8], BorrowedFd<'_>)> {
+        let stage = self.stage.iter().map(|stage| (estate::STAGE, stage.read.as_fd()));
+        let streams = self.streams.iter().map(|(stream, file)| match stream {
+            Stream::Stdout => (estate::STDOUT, file.as_fd()),
+            Stream::Stderr => (estate::STDERR, file.as_fd()),
+        });
+        streams.chain(stage)
     }
 
     /// Closes the streams of these numbers.
@@ -173,7 +196,6 @@ impl Output {
         for number in 0..self.streams.len() {
             clients.wait_for_room();
             while self.read(number, log, clients) == Progress::More {
-                log.flush();
                 clients.wait_for_room();
             }
         }

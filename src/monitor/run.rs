@@ -1,6 +1,5 @@
 //! The life of a monitor.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -19,15 +18,16 @@ use serde_json::value::RawValue;
 use super::attach::{Clients, Heard};
 use super::log::Writer;
 use super::output::{Output, Progress};
+use super::{estate, standin};
 use crate::runtime::change::{ORDERS, Reply, Wish};
 use crate::runtime::hooks;
 use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
 use crate::runtime::{
-    Beginning, CLIENT, ExitRecord, Failure, Handed, Launch, ProcessId, Revive, Stage, Step, now, reserve,
+    Beginning, CLIENT, ExitRecord, ExitStatus, Failure, Handed, Launch, ProcessId, Revive, Stage, Step, now,
+    reserve,
 };
 use crate::store::{self, Lock};
-use crate::sys::clone::Child;
-use crate::sys::spawn::{Program, spawn};
+use crate::sys::clone::{Child, fork};
 use crate::sys::stub::Stub;
 use crate::sys::{fd, memory, process, signal};
 
@@ -125,11 +125,12 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
     let door = fds.take(order::DOOR).map_err(given)?;
     let mut optional =
         |number: Option<usize>| number.map(|number| fds.take(number)).transpose().map_err(given);
-    let (filter, network, link, client) = (
+    let (filter, network, link, client, estate) = (
         optional(order.filter)?,
         optional(order.network)?,
         optional(order.link)?,
         optional(order.client)?,
+        optional(order.estate)?,
     );
     process::become_subreaper().map_err(given)?;
     // No folder of whoever started us is kept busy.
@@ -138,6 +139,13 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         .map_err(|error| Failure::new(Step::Log, order.log.display().to_string(), &error))?;
     let record = reserve_room(&order).ok();
     let (mut output, inside) = Output::pipes(order.terminal, order.stdin_open).map_err(given)?;
+    if let Some(estate) = &estate {
+        // Before anything can be printed.
+        estate::leave(estate.as_fd(), estate::MEMORY, log.memory());
+        for (name, one) in output.left() {
+            estate::leave(estate.as_fd(), name, one);
+        }
+    }
     let (report, inner_report) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -188,6 +196,9 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
         }
         .make()?
     };
+    if let Some(estate) = estate {
+        estate::leave(estate.as_fd(), estate::INIT, child.pidfd.as_fd());
+    }
     let (init, own) = match (ProcessId::of(child.pid), ProcessId::of(std::process::id())) {
         (Ok(init), Ok(own)) => (init, own),
         (Err(error), _) | (_, Err(error)) => return Err(Failure::new(Step::Clone, "", &error)),
@@ -364,7 +375,6 @@ impl Monitor {
             if self.log.held_until().is_some() {
                 self.log.release_tails(Some(Instant::now()), now());
             }
-            self.log.flush();
             if ready.input {
                 self.output.input.flush();
             }
@@ -483,12 +493,7 @@ impl Monitor {
     fn end(mut self, status: WaitStatus) -> i32 {
         self.output.drain(&mut self.log, &mut self.clients);
         self.log.release_tails(None, now());
-        self.log.flush();
-        let signal = status.terminating_signal();
-        let code = status
-            .exit_status()
-            .or(signal.map(|signal| 128 + signal))
-            .unwrap_or(128);
+        let ExitStatus { code, signal } = ExitStatus::of_wait(status.as_raw());
         if let Some(order) = &mut self.order.hooks {
             order.state.set_status(ContainerState::Stopped);
             order.state.set_pid(None);
@@ -511,7 +516,41 @@ impl Monitor {
             foreign.delete(&self.order.id);
         }
         self.clients.tell_end(code);
+        self.stay_behind();
         code
+    }
+
+    /// Leaves somebody who brings the supervisor back while it may still have to
+    /// start the container again.
+    fn stay_behind(self) {
+        // After a goodbye nobody is to be brought back.
+        if self.link.is_none() && self.alone.is_none() {
+            return;
+        }
+        let Self {
+            order,
+            child,
+            output,
+            log,
+            clients,
+            record,
+            children,
+            door,
+            link,
+            orders,
+            inherited,
+            kept,
+            reviving,
+            ..
+        } = self;
+        let Some(revive) = order.revive else { return };
+        let _ = fork(move || {
+            // The next run needs some of it, and nothing is kept busy.
+            drop((child, output, log, clients, record, children, door, orders));
+            drop((inherited, kept, reviving));
+            standin::stand_in(&revive, link);
+            0
+        });
     }
 
     /// Writes the exit record into the room that was reserved, and gives it its name.
@@ -643,24 +682,7 @@ impl Monitor {
 /// lock is held until the new one has linked itself or has failed.
 fn bring_back(revive: &Revive) -> Option<(Lock, u32)> {
     let lock = Lock::try_take(&revive.lock).ok()??;
-    let argv: Vec<CString> = revive
-        .command
-        .iter()
-        .filter_map(|text| CString::new(text.as_str()).ok())
-        .collect();
-    let path = argv.first()?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let fds = [null.as_fd(), null.as_fd(), null.as_fd()];
-    let start = |path| {
-        spawn(&Program {
-            path,
-            argv: &argv,
-            fds: &fds,
-            new_session: true,
-        })
-    };
-    // The file may have been removed or is being replaced; we are a copy of it.
-    let pid = start(path).or_else(|_| start(c"/proc/self/exe")).ok()?;
+    let pid = standin::start_supervisor(revive, None).ok()?;
     Some((lock, pid))
 }
 

@@ -72,7 +72,7 @@ pub use self::executable::use_executable;
 pub use self::foreign::Foreign;
 pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
-pub use self::record::{ExitRecord, Fixed, RunningRecord};
+pub use self::record::{ExitRecord, ExitStatus, Fixed, RunningRecord};
 pub use self::recover::{Liveness, cleanup, kill_all, probe, reap_lost, signal, update};
 pub use self::request::{
     CgroupRequest, LogFormat, LogForward, LogPlan, Populate, Revive, Rootfs, RunRequest, SyslogAddress,
@@ -84,7 +84,7 @@ pub use self::spec::{
     default_spec, describe_device, seccomp_file, tmpfs_mount,
 };
 pub use self::start::{
-    FIRST_CLIENT, MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start,
+    ESTATE, FIRST_CLIENT, MONITOR_ROLE, Started, attach, check_machine, link, retrieve_kept, start,
 };
 pub use self::usage::Usage;
 

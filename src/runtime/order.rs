@@ -68,6 +68,9 @@ pub(crate) struct MonitorOrder {
     /// The client that is there from the beginning.
     #[serde(default)]
     pub(crate) client: Option<usize>,
+    /// Where it puts what it leaves when it is killed.
+    #[serde(default)]
+    pub(crate) estate: Option<usize>,
     /// The part of the running record that is known beforehand, as it is written.
     pub(crate) fixed: Box<RawValue>,
 }

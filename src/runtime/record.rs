@@ -82,6 +82,31 @@ pub struct ExitRecord {
     pub error: Option<String>,
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// As a shell counts: 128 and the number of the signal that killed it.
+    pub code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+}
+
+impl ExitStatus {
+    /// From a status as wait(2) has it.
+    pub fn of_wait(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self {
+                code: (status >> 8) & 0xff,
+                signal: None,
+            },
+            signal => Self {
+                code: 128 + signal,
+                signal: Some(signal),
+            },
+        }
+    }
+}
+
 /// The present boot (proc_sys_kernel(5), `random/boot_id`).
 pub(crate) fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();

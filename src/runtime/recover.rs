@@ -12,7 +12,7 @@ use super::cgroup::{Cgroup, CgroupError, Warning};
 use super::error::RuntimeError;
 use super::foreign::Foreign;
 use super::process::Process;
-use super::record::{ExitRecord, RunningRecord, boot, now};
+use super::record::{ExitRecord, ExitStatus, RunningRecord, boot, now};
 use super::start::layout;
 use crate::store;
 
@@ -112,9 +112,10 @@ pub fn kill_all(running: &RunningRecord) -> Result<(), RuntimeError> {
 }
 
 /// Ends what a killed monitor has left of its run, and writes the exit record it
-/// could not write: status 137 with the reason. Does nothing to a run that has
-/// its record. `cgroup` is the path given in the run's
-/// [`CgroupRequest`](super::CgroupRequest); `running` may never have been written.
+/// could not write: with the status that `settle` finds out when all of it has
+/// ended, or 137 and the reason. Does nothing to a run that has its record.
+/// `cgroup` is the path given in the run's [`CgroupRequest`](super::CgroupRequest);
+/// `running` may never have been written.
 ///
 /// # Errors
 /// [`RuntimeError`].
@@ -122,6 +123,7 @@ pub fn reap_lost(
     running: Option<&RunningRecord>,
     cgroup: &Path,
     exit_record: &Path,
+    settle: impl FnOnce() -> Option<ExitStatus>,
 ) -> Result<ExitRecord, RuntimeError> {
     if let Some(running) = running {
         kill_all(running)?;
@@ -133,13 +135,19 @@ pub fn reap_lost(
     if let Some(record) = store::read_record::<ExitRecord>(exit_record)? {
         return Ok(record);
     }
-    let record = ExitRecord {
+    let lost = ExitStatus {
         code: 137,
         signal: Some(libc::SIGKILL),
+    };
+    let status = settle().unwrap_or(lost);
+    let record = ExitRecord {
+        code: status.code,
+        signal: status.signal,
         oom_killed: place.oom_kills() > 0,
         started_at: running.map_or(0, |running| running.started_at),
         finished_at: now(),
-        error: Some("the monitor was killed".into()),
+        // Which may be why; else it had ended by itself.
+        error: (status == lost).then(|| "the monitor was killed".into()),
     };
     store::write_record(exit_record, &record)?;
     Ok(record)

@@ -35,6 +35,10 @@ pub(super) const DOOR: &str = "door";
 /// it, and the container waits for it when it is slow.
 pub const FIRST_CLIENT: &str = "client";
 
+/// The name among what a monitor is given of the packet socket into which it puts
+/// what it leaves when it is killed (`monitor::Estate`).
+pub const ESTATE: &str = "estate-in";
+
 /// What a client sends through the door with its socket; a supervisor sends
 /// something else.
 pub(crate) const CLIENT: &[u8] = b"attach";
@@ -57,7 +61,7 @@ pub struct Started {
 ///
 /// The container gets `network` as its network namespace (else one of its own,
 /// if the spec has one, with nothing but loopback). The monitor inherits
-/// `kept`, for [`retrieve_kept`] only ([`FIRST_CLIENT`] apart), and `supervisor`: when the other end of
+/// `kept`, for [`retrieve_kept`] only ([`FIRST_CLIENT`] and [`ESTATE`] apart), and `supervisor`: when the other end of
 /// that stream socket closes before a byte was written to it while the
 /// container runs, the monitor does what [`RunRequest::revive`] says.
 ///
@@ -152,11 +156,13 @@ fn start_in(
     let network_number = place(&mut further, connections.network);
     let link_number = place(&mut further, connections.supervisor);
     let mut numbers = BTreeMap::new();
-    let mut client = None;
+    let (mut client, mut estate) = (None, None);
     for (name, fd) in connections.kept {
         let number = place(&mut further, Some(*fd));
         if name == FIRST_CLIENT {
             client = number;
+        } else if name == ESTATE {
+            estate = number;
         } else if let Some(number) = number {
             numbers.insert(name.clone(), i32::try_from(number).unwrap_or(i32::MAX));
         }
@@ -216,6 +222,7 @@ fn start_in(
                 })
             }),
         client,
+        estate,
         fixed,
     };
     let order_file = order::write(&order).map_err(failed("write order of"))?;

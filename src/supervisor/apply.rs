@@ -362,6 +362,7 @@ async fn walk(
         // that cannot be had leaves no half of a stack behind.
         let part = if last { plan } else { pulls };
         *touched = true;
+        host.begin();
         let report = execute(host, project, &part, cancelled.clone(), |event| {
             tell(Step::Progress(event))
         })

@@ -16,7 +16,7 @@ use super::board::{Board, Entry, Run};
 use super::health;
 use super::journal::{Journal, now};
 use super::protocol::Again;
-use crate::host::{Machine, News, Started};
+use crate::host::{Machine, News, Started, Waiting};
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Effect, Input, RestartState};
 
@@ -156,8 +156,12 @@ impl Keeper {
             } => {
                 let id = container.id.clone();
                 let tries = container.tries.unwrap_or_default();
+                let waiting = container.waiting.filter(|_| !stopped);
                 let mut kept = Kept::new(container);
                 kept.restarts = RestartState::resumed(tries, self.now());
+                if let Some(waiting) = waiting {
+                    kept.restarts = RestartState::waiting(waiting.tries, self.now() + waiting.left);
+                }
                 self.kept().entry(id.clone()).or_insert(kept);
                 self.exited(&id, code, stopped);
             }
@@ -177,7 +181,7 @@ impl Keeper {
         self.board
             .send_modify(|board| board.set(&started.id, entry(&started, Run::Running { health })));
         if let Some(machine) = self.machine() {
-            machine.note_restarting(&started.id, false);
+            machine.note_restarting(&started.id, None);
         }
         let mut kept = self.kept();
         let slot = kept
@@ -266,12 +270,23 @@ impl Keeper {
         slot.still();
         let now = self.now();
         let failed = std::mem::take(&mut slot.unhealthy) && code == 0;
-        let input = Input::Exited {
-            code: if failed { 1 } else { code },
-            stopped,
+        let mut noted = false;
+        let effect = match slot.restarts.due() {
+            // Decided by a supervisor before us.
+            Some(due) if slot.started.waiting.take().is_some() => {
+                noted = true;
+                Effect::RestartAt(due)
+            }
+            _ => {
+                let input = Input::Exited {
+                    code: if failed { 1 } else { code },
+                    stopped,
+                };
+                let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
+                slot.restarts = restarts;
+                effect
+            }
         };
-        let (restarts, effect) = slot.restarts.clone().step(slot.started.restart, input, now);
-        slot.restarts = restarts;
         let again = match effect {
             Effect::RestartAt(due) => Some(Again {
                 restarts: slot.restarts.restarts(),
@@ -280,8 +295,12 @@ impl Keeper {
             _ => None,
         };
         let restarting = again.is_some();
-        if let Some(machine) = self.machine() {
-            machine.note_restarting(id, restarting);
+        if let Some(machine) = self.machine().filter(|_| !noted) {
+            let waiting = again.map(|again| Waiting {
+                left: again.after,
+                tries: slot.restarts.tries(),
+            });
+            machine.note_restarting(id, waiting);
         }
         if let (Effect::RestartAt(due), Some(machine)) = (effect, self.machine()) {
             let id = id.to_owned();

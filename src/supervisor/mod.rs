@@ -31,16 +31,19 @@
 //! Its socket stays behind, by which the next one knows. That one is started by
 //! a monitor (or the next command) and takes over ([`Machine::adopt`]): it links
 //! itself to the monitors that live, waits for those that are just beginning,
-//! clears up after those that are gone, goes on with stops that had begun, and
+//! clears up after those that are gone, writes to their logs what they could not
+//! ([`Estate`](crate::monitor::Estate)), goes on with stops that had begun, and
 //! asks the restart policies about whatever has ended meanwhile.
 //!
-//! Known to be weak: when a supervisor is killed
-//! while not one container runs (all wait for their restart), only the next
-//! command brings it back. One stack's supervisor knows nothing of
-//! another's, so two stacks that publish the same port find out when the second
-//! one starts.
+//! While not one container runs (all wait for their restart) somebody stands in
+//! for the monitors ([`standin`](crate::monitor::standin)); how often, and when
+//! next, is noted for the supervisor to come.
+//!
+//! Weak: one stack's supervisor knows nothing of another's, so two stacks that
+//! publish the same port find out when the second one starts.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,12 +158,13 @@ fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> SupervisorError
 
 /// The process: serves the stack `project` of the world at `state` until
 /// nothing is left to do. Standard input is the first client, when it is a
-/// socket.
+/// socket. `link` leads to who has started it and is to start it again when it is
+/// killed.
 ///
 /// # Errors
 /// [`SupervisorError`] when it cannot begin. Another supervisor at work is no
 /// error: this one ends at once.
-pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
+pub fn main(project: &str, state: &Path, link: Option<UnixStream>) -> Result<(), SupervisorError> {
     let world = World::new(Some(state));
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
     let _ = rustix::process::setsid();
@@ -168,6 +172,10 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
     crate::sys::process::spare_memory();
     let first = connection::from_stdin();
     let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
+        // That one sees to who brings it back itself.
+        if let Some(mut link) = link {
+            let _ = std::io::Write::write_all(&mut link, b"\n");
+        }
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -176,7 +184,7 @@ pub fn main(project: &str, state: &Path) -> Result<(), SupervisorError> {
         .build()
         .map_err(io("start the event loop"))?;
     runtime.block_on(async {
-        let mut supervisor = Supervisor::begin(world.clone(), project).await?;
+        let mut supervisor = Supervisor::begin(world.clone(), project, link).await?;
         if let Some(first) = first {
             supervisor.greet(tokio::net::UnixStream::from_std(first).map_err(io("serve the first client"))?);
         }
@@ -279,7 +287,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn begin(world: World, project: &str) -> Result<Self, SupervisorError> {
+    async fn begin(world: World, project: &str, link: Option<UnixStream>) -> Result<Self, SupervisorError> {
         let (sender, told) = mpsc::unbounded_channel();
         let keeper = Keeper::new(sender);
         let hear = {
@@ -292,6 +300,9 @@ impl Supervisor {
         };
         let machine = Machine::open(world.clone(), project, revive, hear).await?;
         keeper.bind(&machine);
+        if let Some(link) = link {
+            machine.relieve(link);
+        }
         let path = socket_path(&world, project);
         // Who ends on purpose removes it.
         let killed = path.exists();
@@ -299,11 +310,7 @@ impl Supervisor {
         let journal = Arc::new(Journal::new(&world, project));
         journal.mend(&views(&world, project)?, |record| machine.exit_of(record));
         keeper.write_to(journal.clone());
-        let host = Arc::new(Supervised {
-            machine: machine.clone(),
-            board: keeper.board(),
-            journal,
-        });
+        let host = Arc::new(Supervised::new(machine.clone(), keeper.board(), journal));
         let listener = listen(&path)?;
         let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();
         let sources = Sources::new(world.clone(), project, machine.clone());
@@ -352,6 +359,7 @@ impl Supervisor {
             if self.is_idle() {
                 break;
             }
+            self.machine.stand_in(self.keeper.is_busy());
             let may_rest = !resting && self.walk.is_none();
             resting = false;
             tokio::select! {
@@ -378,6 +386,7 @@ impl Supervisor {
                 () = changed(self.watch.as_mut()) => self.reload(),
                 Some(word) = self.sources.next() => self.attend(word),
                 Some(_) = self.sweeping.join_next() => {}
+                () = self.machine.abandoned() => {}
                 _ = terminate.recv() => break,
             }
         }

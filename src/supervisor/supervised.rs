@@ -1,6 +1,7 @@
 //! The machine as the executor sees it: with waits answered by the board.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,6 +20,24 @@ pub(super) struct Supervised {
     pub(super) machine: Arc<Machine>,
     pub(super) board: watch::Receiver<Board>,
     pub(super) journal: Arc<Journal>,
+    /// Ids of the containers that the present plan has made.
+    made: Mutex<Made>,
+}
+
+/// Ids of containers, by service and number.
+type Made = HashMap<(String, u32), String>;
+
+/// Those that are meant, with their ids: without one, a plan means a container that
+/// it makes. One that was not made is nobody's, though another has its name.
+fn identify(containers: &[Target], made: &Made) -> Vec<Target> {
+    let identify = |target: &Target| {
+        let made = || made.get(&(target.service.clone(), target.number)).cloned();
+        Target {
+            id: Some(target.id.clone().or_else(made).unwrap_or_default()),
+            ..target.clone()
+        }
+    };
+    containers.iter().map(identify).collect()
 }
 
 impl Host for Supervised {
@@ -51,7 +70,8 @@ impl Host for Supervised {
                 tolerated,
                 required,
             } => {
-                let settled = self.settle(containers, *monitor, *tolerated).await;
+                let containers = identify(containers, &self.made());
+                let settled = self.settle(&containers, *monitor, *tolerated).await;
                 let told = match settled {
                     Err(failures) if *required => {
                         return Err(HostError::Dependency {
@@ -79,6 +99,25 @@ impl Host for Supervised {
 }
 
 impl Supervised {
+    pub(super) fn new(machine: Arc<Machine>, board: watch::Receiver<Board>, journal: Arc<Journal>) -> Self {
+        Self {
+            machine,
+            board,
+            journal,
+            made: Mutex::default(),
+        }
+    }
+
+    /// Another plan is about to be walked.
+    pub(super) fn begin(&self) {
+        self.made().clear();
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, Made> {
+        // Every change under the lock is one insertion, or all are removed.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes what is about to be done; the id of a container that runs and is
     /// to be stopped.
     fn announce(&self, operation: &Operation) -> Option<String> {
@@ -134,6 +173,7 @@ impl Supervised {
                     None => self.machine.newest(service, *number),
                 };
                 if let Some(record) = record {
+                    self.made().insert((service.clone(), *number), record.id.clone());
                     self.journal.created(&record);
                 }
             }
@@ -239,5 +279,41 @@ impl Supervised {
                 () = proven => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::board::{Entry, Run};
+    use super::*;
+
+    #[test]
+    fn one_that_the_plan_has_not_made_is_not_taken_for_another_of_its_name() {
+        let target = Target {
+            id: None,
+            service: "web".into(),
+            number: 1,
+            name: "shop-web-1".into(),
+        };
+        let mut board = Board::default();
+        let runs = |service: &str| Entry {
+            service: service.into(),
+            name: target.name.clone(),
+            run: Run::Running { health: None },
+            since: Instant::now(),
+        };
+        // It could not be stopped, so its successor was not made.
+        board.set("old", runs("web"));
+        let mut made = Made::new();
+        let standing =
+            |board: &Board, made: &Made| board.standing(&identify(std::slice::from_ref(&target), made));
+        assert_eq!(
+            standing(&board, &made),
+            (0, vec!["container shop-web-1 was not started".to_owned()])
+        );
+        made.insert(("web".into(), 1), "new".into());
+        assert_eq!(standing(&board, &made).1.len(), 1, "made, and not started");
+        board.set("new", runs("web"));
+        assert_eq!(standing(&board, &made), (0, vec![]));
     }
 }

@@ -40,3 +40,74 @@ pub fn get_fd(process: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// PIDFD_GET_INFO of `linux/pidfd.h`, Linux 6.13: reads a [`PidfdInfo`].
+const GET_INFO: libc::c_ulong = 0xc040_ff0b;
+/// PIDFD_INFO_EXIT, Linux 6.15.
+const INFO_EXIT: u64 = 1 << 3;
+
+/// `struct pidfd_info` as it was first.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    users: [u32; 8],
+    exit_code: i32,
+}
+
+/// How a process ended that its parent has reaped, as wait(2) has it: the
+/// descriptor must have been there before that. `None` while it has not been
+/// reaped.
+///
+/// # Errors
+/// What ioctl_pidfd(2) returns; `ENOTTY` or `EINVAL` before Linux 6.15.
+pub fn exit_status(process: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let mut info = PidfdInfo {
+        mask: INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the request says how long the structure is, and it is so long.
+    let result = unsafe { libc::ioctl(process.as_raw_fd(), GET_INFO as _, &raw mut info) };
+    if result == 0 {
+        Ok((info.mask & INFO_EXIT != 0).then_some(info.exit_code))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn the_status_of_a_reaped_process_is_known() {
+        let child = |script: &str| {
+            let child = std::process::Command::new("sh")
+                .args(["-c", script])
+                .spawn()
+                .unwrap();
+            let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            (child, pidfd)
+        };
+        let (mut first, pidfd) = child("exit 7");
+        let before = exit_status(pidfd.as_fd());
+        first.wait().unwrap();
+        match exit_status(pidfd.as_fd()) {
+            Ok(status) => {
+                assert_eq!(before.unwrap(), None, "it is a zombie at most");
+                assert_eq!(status, Some(7 << 8));
+            }
+            // An older kernel.
+            Err(error) => return assert!(matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL))),
+        }
+        let (mut second, pidfd) = child("kill -9 $$");
+        second.wait().unwrap();
+        assert_eq!(exit_status(pidfd.as_fd()).unwrap(), Some(libc::SIGKILL));
+    }
+}

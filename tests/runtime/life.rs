@@ -70,8 +70,13 @@ fn a_killed_monitor_is_noticed_and_cleared_up_after() {
     started.monitor.signal(libc::SIGKILL).unwrap();
     assert!(started.monitor.ends_within(Some(crate::support::PATIENCE)));
     let _ = started.monitor.wait();
-    let record =
-        runtime::reap_lost(Some(&running), &container.cgroup(), &container.path("exit.json")).unwrap();
+    let record = runtime::reap_lost(
+        Some(&running),
+        &container.cgroup(),
+        &container.path("exit.json"),
+        || None,
+    )
+    .unwrap();
     assert_eq!((record.code, record.signal), (137, Some(9)));
     assert_eq!(record.error.as_deref(), Some("the monitor was killed"));
     assert_eq!(container.exit(), record);
@@ -80,7 +85,13 @@ fn a_killed_monitor_is_noticed_and_cleared_up_after() {
     container.clean();
     // Once more changes nothing.
     assert_eq!(
-        runtime::reap_lost(Some(&running), &container.cgroup(), &container.path("exit.json")).unwrap(),
+        runtime::reap_lost(
+            Some(&running),
+            &container.cgroup(),
+            &container.path("exit.json"),
+            || None
+        )
+        .unwrap(),
         record
     );
     container.clean();
@@ -114,7 +125,7 @@ fn a_monitor_killed_at_any_moment_of_the_start_leaves_nothing() {
         match starter.join().unwrap() {
             Ok(started) => {
                 started.monitor.reap();
-                runtime::reap_lost(None, &container.cgroup(), &container.path("exit.json")).unwrap();
+                runtime::reap_lost(None, &container.cgroup(), &container.path("exit.json"), || None).unwrap();
                 assert!(started.init.ends_within(Some(crate::support::PATIENCE)));
             }
             Err(error) => assert!(error.to_string().contains("ended before it answered"), "{error}"),

@@ -150,6 +150,8 @@ pub enum Role {
     Supervisor,
     /// The parent of a container.
     Monitor,
+    /// Brings the supervisor back while no container runs.
+    StandIn,
     /// Becomes process 1 of a container, or (with `init: true`) is it.
     Init,
     /// Becomes a further process of a container.
@@ -167,6 +169,7 @@ impl Role {
         Some(match words.next() {
             Some(b"__supervisor") => Self::Supervisor,
             Some(b"__monitor") => Self::Monitor,
+            Some(b"__standin") => Self::StandIn,
             Some(b"__init") => Self::Init,
             Some(b"__exec") => Self::Exec,
             _ => Self::Command,

@@ -55,12 +55,8 @@ pub fn write(folder: &Path, bytes: &[u8]) {
     let step = usize::from(dice / 4) + 1;
     for (number, chunk) in output.chunks(step).enumerate() {
         writer.feed(Stream::Stdout, chunk, u64::try_from(number).unwrap_or(0));
-        if number % 3 == 0 {
-            writer.flush();
-        }
     }
     writer.release_tails(None, 0);
-    writer.flush();
     let mut found = Vec::new();
     let Ok(Some(mut reader)) = Reader::open(&path, From::Start) else {
         assert!(output.is_empty(), "no log");

@@ -36,14 +36,16 @@
 
 #[doc(hidden)]
 pub mod fuzz;
+mod pending;
 mod reader;
 mod rotate;
 mod writer;
 
 use std::io::BufRead as _;
 
+pub(super) use self::pending::LONGEST_READ;
 pub use self::reader::{Entry, From, Reader};
-pub(super) use self::writer::Writer;
+pub(super) use self::writer::{Stage, Writer};
 
 /// The longest piece of a line in one record, in bytes.
 pub const LONGEST_PIECE: usize = 16 << 10;

@@ -437,7 +437,7 @@ mod tests {
         let path = folder.path().join("log");
         let mut writer = Writer::open(&path, LogPlan::default()).unwrap();
         feed(&mut writer);
-        writer.flush();
+
         (folder, path)
     }
 
@@ -503,7 +503,7 @@ mod tests {
             let mut seen = Vec::new();
             for number in 0..2000 {
                 writer.feed(Stream::Stdout, format!("line {number}\n").as_bytes(), number);
-                writer.flush();
+
                 if number % 7 == 0 {
                     seen.extend(all(&mut follower));
                 }
@@ -531,7 +531,7 @@ mod tests {
             drop(writer);
             let mut writer = Writer::open(&path, plan.clone()).unwrap();
             writer.feed(Stream::Stdout, b"again\n", 1);
-            writer.flush();
+
             assert_eq!(all(&mut follower), ["again"]);
         }
     }
@@ -579,7 +579,7 @@ mod tests {
             writer.feed(Stream::Stdout, chunk, 6);
         }
         writer.feed(Stream::Stdout, b"\xff\n", 7);
-        writer.flush();
+
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text.lines().next().unwrap(),
