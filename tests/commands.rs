@@ -1,6 +1,12 @@
 //! The commands that look at a stack and touch it, on real stacks.
 // Clippy takes only functions marked as tests for tests.
-#![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[path = "commands/boot.rs"]
 mod boot;
