@@ -660,10 +660,15 @@ fn a_supervisor_that_is_killed_while_nothing_runs_comes_back() {
         waits();
         kill(another(0));
     }
-    support::wait_for("its last end", || {
-        let list = world.ps();
-        (runs() == 3 && list[0]["State"] == "exited").then_some(())
-    });
+    let ended = || runs() == 3 && world.ps()[0]["State"] == "exited";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !ended() {
+        if Instant::now() > deadline {
+            show_log(&world);
+            panic!("{} runs, {:?}, {:?}", runs(), world.ps(), world.ours());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     support::wait_for("the supervisor's end", || world.ours().is_empty().then_some(()));
     assert_eq!(runs(), 3);
     world.run(&["down"]).ok();

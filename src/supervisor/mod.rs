@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -93,6 +93,11 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Room for descriptors that is made at the start: some ten a container.
 const DESCRIPTORS: usize = 4096;
+
+/// How long the kernel may take to clear away a supervisor that was killed.
+const GOING: Duration = Duration::from_secs(5);
+/// Between two looks at that.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The socket of a stack's supervisor.
 pub fn socket_path(world: &World, project: &str) -> PathBuf {
@@ -163,7 +168,8 @@ fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> SupervisorError
 ///
 /// # Errors
 /// [`SupervisorError`] when it cannot begin. Another supervisor at work is no
-/// error: this one ends at once.
+/// error: this one ends at once, or soon when it was to take the place of one that
+/// was killed.
 pub fn main(project: &str, state: &Path, link: Option<UnixStream>) -> Result<(), SupervisorError> {
     let world = World::new(Some(state));
     // Out of the terminal's reach: Ctrl-C is the client's to interpret.
@@ -171,7 +177,16 @@ pub fn main(project: &str, state: &Path, link: Option<UnixStream>) -> Result<(),
     crate::sys::fd::reserve(DESCRIPTORS);
     crate::sys::process::spare_memory();
     let first = connection::from_stdin();
-    let Some(lock) = Lock::try_take(&world.stack_run(project).join("supervisor.lock"))? else {
+    let place = world.stack_run(project).join("supervisor.lock");
+    let mut lock = Lock::try_take(&place)?;
+    // Whoever stood in for a supervisor that was killed hears of its end when its
+    // link is closed, which the kernel does in its own time before the lock goes.
+    let deadline = Instant::now() + GOING;
+    while lock.is_none() && link.is_some() && Instant::now() < deadline {
+        std::thread::sleep(PAUSE);
+        lock = Lock::try_take(&place)?;
+    }
+    let Some(lock) = lock else {
         // That one sees to who brings it back itself.
         if let Some(mut link) = link {
             let _ = std::io::Write::write_all(&mut link, b"\n");
