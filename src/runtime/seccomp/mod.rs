@@ -568,18 +568,21 @@ mod tests {
 
     #[test]
     fn a_call_newer_than_all_of_a_profile_does_not_exist() {
-        let rules = serde_json::json!([{"names": ["read", "clone3"], "action": "SCMP_ACT_ALLOW"}]);
+        let profile = |default: &str| -> LinuxSeccomp {
+            let rules = serde_json::json!([{"names": ["read", "clone3"], "action": "SCMP_ACT_ALLOW"}]);
+            serde_json::from_value(serde_json::json!({"defaultAction": default, "syscalls": rules})).unwrap()
+        };
         let newest = number(TABLE.iter().find(|row| row.0 == "clone3").unwrap(), native()[0]).unwrap();
         for (default, expected) in [
             ("SCMP_ACT_ERRNO", compile::ERRNO | 38),
             ("SCMP_ACT_ALLOW", compile::ALLOW),
         ] {
-            let profile = profile(default, rules.clone());
+            let profile = profile(default);
             let program = program(SeccompPolicy::Spec, Some(&profile), 0).unwrap().unwrap();
             assert_eq!(run(&program, native()[0], newest + 1, [0; 6]), expected);
             assert_eq!(run(&program, native()[0], newest, [0; 6]), compile::ALLOW);
         }
-        let banned = profile("SCMP_ACT_ERRNO", rules);
+        let banned = profile("SCMP_ACT_ERRNO");
         let program = program(SeccompPolicy::Spec, Some(&banned), 0).unwrap().unwrap();
         assert_eq!(run(&program, native()[0], newest - 1, [0; 6]), compile::ERRNO | 1);
     }
