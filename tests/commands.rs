@@ -1,6 +1,12 @@
 //! The commands that look at a stack and touch it, on real stacks.
 // Clippy takes only functions marked as tests for tests.
-#![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[path = "commands/boot.rs"]
 mod boot;
@@ -973,7 +979,7 @@ fn an_exec_makes_no_folder_to_run_in() {
     assert_eq!(out(&world, &["exec", "-T", "web", "pwd"]), "/made\n");
     let refused = world.run(&["exec", "-T", "-w", "/nothing", "web", "pwd"]);
     assert!(
-        refused.code == 127 && refused.stderr.contains("change to working directory /nothing"),
+        refused.code == 127 && refused.stderr.contains("chdir to /nothing"),
         "{refused:?}"
     );
     assert_eq!(

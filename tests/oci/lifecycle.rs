@@ -260,6 +260,12 @@ fn a_terminal_goes_to_the_console_socket() {
     let connection = rustix::net::accept(&listener).unwrap();
     let (_, master) = rcompose::sys::fd::receive(connection.as_fd(), &mut [0; 64]).unwrap();
     let master = master.unwrap();
+    // What waits keeps no way to it.
+    let waits = format!("/proc/{}/fd", bundle.state()["pid"]);
+    for entry in fs::read_dir(waits).unwrap() {
+        let open = fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        assert!(!open.to_string_lossy().contains("ptmx"), "{open:?}");
+    }
     bundle.ok(&["start", &bundle.id]);
     let mut text = Vec::new();
     let mut buffer = [0; 1024];
