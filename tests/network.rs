@@ -541,8 +541,10 @@ fn a_recreated_container_has_its_address_again_and_is_reached_at_once() {
         again.serve(80, "second");
         let began = Instant::now();
         assert!(web.reaches(address, 80).unwrap().starts_with("second"));
+        // Sooner than a neighbour is looked for anew; the first packet may be lost,
+        // and is sent again after a second.
         assert!(
-            began.elapsed() < Duration::from_millis(500),
+            began.elapsed() < Duration::from_millis(2500),
             "{:?}",
             began.elapsed()
         );

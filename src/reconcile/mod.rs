@@ -201,6 +201,8 @@ pub async fn execute<H: Host>(
         })
         .map(|(index, _)| index)
         .collect();
+    // What was abandoned may have come to its end before the button was seen.
+    report.cancelled |= cancelled.is_cancelled() && !report.skipped.is_empty();
     report
 }
 

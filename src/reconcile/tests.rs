@@ -137,6 +137,30 @@ async fn cancelling_abandons_waits_and_begins_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_walk_was_cancelled_also_when_what_it_abandoned_ends_first() {
+    // Who hears of it first is chance.
+    for _ in 0..300 {
+        let host = Arc::new(Recorder {
+            hang: ["await slow".to_owned()].into(),
+            ..Recorder::default()
+        });
+        let plan = plan(vec![wait("slow", &[])]);
+        let (canceller, cancelled) = cancellation();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let walk = tokio::spawn(async move {
+            let tell = |_| begun.send(()).unwrap();
+            execute(&host, &Arc::default(), &plan, cancelled, tell).await
+        });
+        begins.recv().await;
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+        canceller.cancel();
+        assert!(walk.await.unwrap().cancelled);
+    }
+}
+
+#[tokio::test]
 async fn an_index_that_points_nowhere_is_not_begun() {
     let host = Arc::new(Recorder::default());
     let plan = plan(vec![start("a", &[7])]);
