@@ -14,7 +14,7 @@ use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
 use super::start::{Shared, hostname};
 use super::{HostError, cdi, given, others, runtimes, selinux};
-use crate::image::Image;
+use crate::image::{Image, LAYERS_LIMIT};
 use crate::project::{
     BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
     IpcMode, Mount, MountSource, NetworkMode, PidMode, Service, UtsMode, VolumesOf,
@@ -180,7 +180,10 @@ fn rootfs(
     service: &Service,
 ) -> Result<Rootfs, HostError> {
     let mut layers = image.layers.clone();
-    layers.push(mark(world)?);
+    // The most that the kernel takes is more to an image.
+    if layers.len() < LAYERS_LIMIT {
+        layers.push(mark(world)?);
+    }
     Ok(Rootfs::Overlay {
         layers,
         upper: paths.state.join("upper"),

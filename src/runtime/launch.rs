@@ -18,7 +18,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
@@ -263,13 +262,6 @@ impl Launch<'_> {
             let make = || -> Result<(), Failure> {
                 process::die_with_parent().map_err(cloning)?;
                 self.join_cgroup(true)?;
-                // Some may be of users above it: those are entered while we may,
-                // the others by the init stage.
-                for (kind, path) in &self.namespaces.join {
-                    if early(*kind).is_some() {
-                        let _ = enter(*kind, path);
-                    }
-                }
                 enter(libc::CLONE_NEWUSER, path)?;
                 become_root().map_err(|error| Failure::new(Step::Credentials, "", &error))?;
                 if self.namespaces.time.is_some() {
@@ -407,23 +399,14 @@ fn early(kind: i32) -> Option<&'static str> {
         libc::CLONE_NEWNET => Some("net"),
         libc::CLONE_NEWIPC => Some("ipc"),
         libc::CLONE_NEWUTS => Some("uts"),
-        NEWTIME => Some("time"),
         _ => None,
     }
 }
 
-/// Enters a namespace by path, which must be of that kind; nothing is to be done
-/// in one where we are.
+/// Enters a namespace by path, which must be of that kind.
 pub(crate) fn enter(kind: i32, path: &std::path::Path) -> Result<(), Failure> {
     let enter = || -> io::Result<()> {
         let file = fs::File::open(path)?;
-        if let Some(name) = early(kind) {
-            let here = fs::metadata(format!("/proc/self/ns/{name}"))?;
-            let there = file.metadata()?;
-            if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
-                return Ok(());
-            }
-        }
         nix::sched::setns(file.as_fd(), nix::sched::CloneFlags::from_bits_retain(kind))?;
         Ok(())
     };

@@ -76,14 +76,6 @@ fn limits_are_set_changed_and_counted() {
     fs::write(bundle.path("new.json"), r#"{"pids": {"limit": 70}}"#).unwrap();
     bundle.ok(&["update", "-r", "new.json", &bundle.id]);
     assert_eq!(value(&bundle, &["pids.max"]).unwrap(), "70");
-    // Without a limit of memory there is none of memory and swap.
-    bundle.ok(&["update", "--memory", "64m", "--memory-swap", "64m", &bundle.id]);
-    bundle.ok(&["update", "--memory", "-1", &bundle.id]);
-    let unlimited = value(&bundle, &memory).unwrap();
-    assert!(
-        unlimited == "max" || unlimited.parse::<u64>().unwrap() > 1 << 60,
-        "{unlimited}"
-    );
     let stats: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", &bundle.id])).unwrap();
     assert_eq!(stats["type"], "stats");
     assert_eq!(stats["id"], bundle.id);
@@ -92,6 +84,14 @@ fn limits_are_set_changed_and_counted() {
     assert!(
         stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0,
         "{stats}"
+    );
+    // Without a limit of memory there is none of memory and swap.
+    bundle.ok(&["update", "--memory", "64m", "--memory-swap", "64m", &bundle.id]);
+    bundle.ok(&["update", "--memory", "-1", &bundle.id]);
+    let unlimited = value(&bundle, &memory).unwrap();
+    assert!(
+        unlimited == "max" || unlimited.parse::<u64>().unwrap() > 1 << 60,
+        "{unlimited}"
     );
     bundle.delete();
     assert!(bundle.cgroups().is_empty());

@@ -229,7 +229,10 @@ fn what_is_not_done_is_refused() {
             .set_hooks(Some(serde_json::from_value(hooks).unwrap()));
     });
     let error = container.start(&["true"]).unwrap_err();
-    assert!(error.to_string().contains("prestart #0 /bin/false"), "{error}");
+    assert!(
+        error.to_string().contains("prestart hook #0: /bin/false"),
+        "{error}"
+    );
     container.clean();
     container
         .settings
