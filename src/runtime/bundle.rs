@@ -650,6 +650,8 @@ pub fn exec(request: BundleExec<'_>) -> Result<Created, RuntimeError> {
     plan.listener.clone_from(&first.listener);
     plan.personality = first.personality;
     plan.keep_groups = first.keep_groups;
+    // Only a container makes the folder that it names.
+    plan.cwd_exists = true;
     plan.lines_as_written = request.relayed;
     plan.memory_policy.clone_from(&first.memory_policy);
     let (init, beginning) = exec_directly(DirectExec {

@@ -243,9 +243,9 @@ fn what_is_not_known_is_passed_over_and_told() {
         json!({"bounding": sets, "effective": sets, "permitted": sets});
     bundle.config["linux"]["seccomp"] = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["call_of_tomorrow", "uname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22}],
+        "syscalls": [{"names": ["call_of_tomorrow", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22}],
     });
-    bundle.sh("grep ^CapEff: /proc/self/status; uname 2> /dev/null || echo filtered");
+    bundle.sh("grep ^CapEff: /proc/self/status; mkdir /data/new 2> /dev/null || echo filtered");
     bundle.save();
     let said = bundle.call(&["--log", "log", "run", &bundle.id]);
     assert!(

@@ -51,7 +51,7 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         group_add: Vec::new(),
         uid: user.uid(),
         gid: user.gid(),
-        groups: user.additional_gids().as_deref().map(each_group_once),
+        groups: user.additional_gids().clone(),
         umask: user.umask(),
         capabilities: CapabilityPlan {
             bounding: set(|sets| sets.bounding()),
@@ -109,16 +109,6 @@ pub(crate) fn resource_limit(limit: &oci_spec::runtime::PosixRlimit) -> Resource
         soft: limit.soft(),
         hard: limit.hard(),
     }
-}
-
-/// Groups are a set, but the kernel would keep one that is named twice twice.
-fn each_group_once(groups: &[u32]) -> Vec<u32> {
-    let mut seen = std::collections::BTreeSet::new();
-    groups
-        .iter()
-        .copied()
-        .filter(|group| seen.insert(*group))
-        .collect()
 }
 
 /// A label of a security module, which must be there to be of any effect.
