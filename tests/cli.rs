@@ -311,7 +311,7 @@ fn what_a_container_cannot_begin_with_is_named() {
         ),
         (
             "command: sleep 99\n    working_dir: /etc/passwd",
-            "change to working directory /etc/passwd: not a directory",
+            "chdir to /etc/passwd: not a directory",
         ),
     ];
     for (lines, expected) in cases {

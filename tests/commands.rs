@@ -979,7 +979,7 @@ fn an_exec_makes_no_folder_to_run_in() {
     assert_eq!(out(&world, &["exec", "-T", "web", "pwd"]), "/made\n");
     let refused = world.run(&["exec", "-T", "-w", "/nothing", "web", "pwd"]);
     assert!(
-        refused.code == 127 && refused.stderr.contains("change to working directory /nothing"),
+        refused.code == 127 && refused.stderr.contains("chdir to /nothing"),
         "{refused:?}"
     );
     assert_eq!(

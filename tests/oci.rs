@@ -15,6 +15,8 @@
 mod attack;
 #[path = "oci/callers.rs"]
 mod callers;
+#[path = "oci/compatible.rs"]
+mod compatible;
 #[path = "oci/config.rs"]
 mod config;
 #[path = "oci/hooks.rs"]

@@ -109,12 +109,23 @@ fn failure(error: &RuntimeError) -> Failure {
 
 async fn wait(exec: Exec) -> Result<i32, Failure> {
     let Exec {
-        process, terminal, ..
+        process,
+        terminal,
+        hears_of_size,
+        ..
     } = exec;
     let io =
         |operation: &'static str| move |error: std::io::Error| Failure::new(format!("{operation}: {error}"));
     match terminal {
-        Some(master) => relay(master).await.map_err(io("relay the terminal"))?,
+        Some(master) => {
+            let resized = || {
+                if hears_of_size {
+                    let _ = process.signal(libc::SIGWINCH);
+                }
+            };
+            let relayed = relay(master, resized).await;
+            relayed.map_err(io("relay the terminal"))?;
+        }
         None => {
             let pidfd = process
                 .as_fd()

@@ -34,18 +34,19 @@ impl Drop for Raw<'_> {
 
 /// Relays between standard input and output, which are a terminal, and the
 /// master side of a pseudo-terminal, until that one hangs up. Keystrokes go
-/// through as they are, Ctrl-C included; the window's size follows.
+/// through as they are, Ctrl-C included; the window's size follows, of which
+/// `resized` is told.
 ///
 /// # Errors
 /// When the terminal cannot be put into raw mode, or writing to it fails.
-pub(super) async fn relay(master: OwnedFd) -> io::Result<()> {
+pub(super) async fn relay(master: OwnedFd, resized: impl Fn()) -> io::Result<()> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let fit = || match tcgetwinsize(stdout.as_fd()) {
-        Ok(size) => tcsetwinsize(&master, size),
+        Ok(size) => tcsetwinsize(&master, size).map(|()| resized()),
         Err(error) => Err(error),
     };
+    let mut changed = signal(SignalKind::window_change())?;
     let _ = fit();
-    let mut resized = signal(SignalKind::window_change())?;
     let _raw = Raw::new(stdin.as_fd())?;
     rustix::io::ioctl_fionbio(&master, true)?;
     let far = watch(master.try_clone()?, Interest::READABLE | Interest::WRITABLE)?;
@@ -75,7 +76,7 @@ pub(super) async fn relay(master: OwnedFd) -> io::Result<()> {
                     Err(_would_block) => {}
                 }
             }
-            _ = resized.recv() => { let _ = fit(); }
+            _ = changed.recv() => { let _ = fit(); }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Service and image to one run of the runtime.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -13,7 +14,7 @@ use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
 use super::start::{Shared, hostname};
 use super::{HostError, cdi, given, others, runtimes, selinux};
-use crate::image::Image;
+use crate::image::{Image, LAYERS_LIMIT};
 use crate::project::{
     BindRecursive, BlkioConfig, CgroupMode, Device, DeviceKind, DeviceRate, DeviceRule, DeviceWeight,
     IpcMode, Mount, MountSource, NetworkMode, PidMode, Service, UtsMode, VolumesOf,
@@ -144,7 +145,7 @@ pub(super) fn request(
     let request = RunRequest {
         id: record.id.clone(),
         spec,
-        rootfs: rootfs(&paths, image, service),
+        rootfs: rootfs(world, &paths, image, service)?,
         populate: mounts.populate,
         confined: mounts.confined,
         layered: mounts.layered,
@@ -172,14 +173,47 @@ pub(super) fn request(
     Ok((request, mounts.volumes))
 }
 
-fn rootfs(paths: &ContainerPaths, image: &Image, service: &Service) -> Rootfs {
-    Rootfs::Overlay {
-        layers: image.layers.clone(),
+fn rootfs(
+    world: &World,
+    paths: &ContainerPaths,
+    image: &Image,
+    service: &Service,
+) -> Result<Rootfs, HostError> {
+    let mut layers = image.layers.clone();
+    // The most that the kernel takes is more to an image.
+    if layers.len() < LAYERS_LIMIT {
+        layers.push(mark(world)?);
+    }
+    Ok(Rootfs::Overlay {
+        layers,
         upper: paths.state.join("upper"),
         work: paths.state.join("work"),
         mountpoint: paths.root(),
         readonly: service.read_only,
+    })
+}
+
+/// A layer with nothing but `/.dockerenv`, an empty file by which scripts know that
+/// they are in a container. Below all others it is no part of what a container has
+/// changed, nor of its image.
+fn mark(world: &World) -> Result<PathBuf, HostError> {
+    let folder = world.mark();
+    let file = folder.join(".dockerenv");
+    if !file.exists() {
+        // As Docker has it; whoever is first makes it.
+        let make = || -> std::io::Result<()> {
+            fs::create_dir_all(&folder)?;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+            fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&file)?
+                .set_permissions(fs::Permissions::from_mode(0o755))
+        };
+        make().map_err(HostError::io("make", &file))?;
     }
+    Ok(folder)
 }
 
 /// `NAME=value`: the image's, then the service's.

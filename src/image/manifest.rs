@@ -21,7 +21,7 @@ pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// Largest configuration.
 pub(super) const CONFIG_LIMIT: u64 = 8 << 20;
 /// Most layers of an image; the kernel takes 500 in one overlay.
-pub(super) const LAYERS_LIMIT: usize = 500;
+pub const LAYERS_LIMIT: usize = 500;
 /// The name that an OCI layout's index gives to an image.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 

@@ -84,6 +84,7 @@ pub use config::{ImageConfig, ImageHealthcheck};
 pub use digest::Digest;
 pub use error::ImageError;
 pub use load::{Authored, Input, LoadedImage};
+pub use manifest::LAYERS_LIMIT;
 pub use progress::Progress;
 pub use pull::PullOptions;
 pub use push::Pushed;

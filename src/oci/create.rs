@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
+use rustix::fs::{Mode, OFlags};
 use serde_json::value::RawValue;
 
 use super::arguments::Invocation;
@@ -15,8 +17,11 @@ use super::error::OciError;
 use super::log::Log;
 use super::{lifecycle, terminal, wait};
 use crate::runtime::bundle::{self, BundleRequest, Created};
-use crate::runtime::{Process, RuntimeError};
+use crate::runtime::{Process, RuntimeError, capability};
 use crate::sys::process;
+
+/// How long a process may take to end when it has nothing left to do.
+const GOING: Duration = Duration::from_secs(5);
 
 /// `create`: everything but the program.
 pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
@@ -90,7 +95,13 @@ pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError>
         }
         _ => return Err(container.wrong_status("start")),
     }
-    bundle::start(&container.folder.path)?;
+    if let Err(error) = bundle::start(&container.folder.path) {
+        // It has said so and ends: whoever hears of it deletes it next.
+        if let Some(process) = &container.process {
+            process.ends_within(Some(GOING));
+        }
+        return Err(error.into());
+    }
     if let Err(error) = poststart(&container) {
         drop(held);
         clear_up(Folder::named(invocation)?, log);
@@ -154,7 +165,10 @@ fn make(
         invocation.value("bundle").unwrap_or("."),
     ))?;
     let config = invocation.value("config").unwrap_or("config.json");
-    let mut spec = read_spec(&place.join(config))?;
+    let (mut spec, ignored) = read_spec(&place.join(config))?;
+    for warning in &ignored {
+        log.warn(warning);
+    }
     let systemd = invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd");
     if systemd && !rustix::process::geteuid().is_root() {
         return Err(OciError::Usage(
@@ -166,6 +180,10 @@ fn make(
         listening_descriptors(process);
     }
     for mount in spec.mounts_mut().iter_mut().flatten() {
+        if mount.destination().is_relative() {
+            // Below the root, as the runtimes before us take it.
+            mount.set_destination(Path::new("/").join(mount.destination()));
+        }
         let bind = mount.typ().as_deref() == Some("bind")
             || mount
                 .options()
@@ -188,6 +206,7 @@ fn make(
         wait,
         no_pivot: invocation.has("no-pivot"),
         keep_keyring: invocation.has("no-new-keyring"),
+        relayed: matches!(console, Console::Relay),
         preserved,
         outlives: wait || invocation.has("detach"),
         systemd,
@@ -236,7 +255,7 @@ fn make(
 }
 
 /// Reads a bundle's configuration.
-fn read_spec(path: &Path) -> Result<Spec, OciError> {
+fn read_spec(path: &Path) -> Result<(Spec, Vec<String>), OciError> {
     let wrong = |reason: String| OciError::Config {
         subject: path.display().to_string(),
         reason,
@@ -245,36 +264,63 @@ fn read_spec(path: &Path) -> Result<Spec, OciError> {
     parse_spec(&bytes).map_err(wrong)
 }
 
-/// A configuration from its text.
+/// A configuration from its text, and what of it is passed over.
 ///
 /// # Errors
 /// What is wrong, and where.
-pub(super) fn parse_spec(bytes: &[u8]) -> Result<Spec, String> {
+pub(super) fn parse_spec(bytes: &[u8]) -> Result<(Spec, Vec<String>), String> {
     // The crate fills in defaults for a container of its own; what a bundle
     // leaves out is not there.
     let fields: BTreeMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let odd = fields.get("process").is_some_and(|process| {
-        SCHEDULER_FLAGS
-            .iter()
-            .any(|(name, _)| process.get().contains(name))
-    });
     // From the text where that can be: then errors say in which line.
-    let spec: Spec = if odd {
-        serde_json::from_slice(bytes).and_then(|mut value: serde_json::Value| {
-            value.get_mut("process").map(rename_scheduler_flags);
-            serde_json::from_value(value)
-        })
-    } else {
-        serde_json::from_slice(bytes)
-    }
-    .map_err(|error| error.to_string())?;
+    let mut ignored = Vec::new();
+    let spec = serde_json::from_slice(bytes).or_else(|error| {
+        let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+        ignored = value
+            .get_mut("process")
+            .map(as_others_take_it)
+            .unwrap_or_default();
+        serde_json::from_value(value).map_err(|_| error)
+    });
+    let spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
     for field in ["ociVersion", "root"] {
         if !fields.contains_key(field) {
             return Err(format!("{field} is missing"));
         }
     }
-    Ok(spec)
+    Ok((spec, ignored))
+}
+
+/// Makes a process what the crate takes, where that is stricter than the runtimes
+/// before us: flags of the scheduler by the spec's names, no user (root then), and
+/// capabilities of other kernels, which are passed over. What is.
+pub(super) fn as_others_take_it(process: &mut serde_json::Value) -> Vec<String> {
+    rename_scheduler_flags(process);
+    let Some(object) = process.as_object_mut() else {
+        return Vec::new();
+    };
+    object
+        .entry("user")
+        .or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
+    let mut ignored = std::collections::BTreeSet::new();
+    let sets = object
+        .get_mut("capabilities")
+        .and_then(|sets| sets.as_object_mut());
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
+        let Some(list) = set.as_array_mut() else { continue };
+        list.retain(|name| {
+            // What is no text is an error of the whole.
+            let Some(name) = name.as_str() else { return true };
+            let known = capability::bit(name).is_some();
+            if !known {
+                ignored.insert(name.to_owned());
+            }
+            known
+        });
+    }
+    let warning = |name| format!("capability {name} is not known, so nobody can have it");
+    ignored.into_iter().map(warning).collect()
 }
 
 /// Flags of `process.scheduler` that the crate knows by other names than the
@@ -285,7 +331,7 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] = [
 ];
 
 /// Gives the flags of a process's scheduler the names that the crate knows.
-pub(super) fn rename_scheduler_flags(process: &mut serde_json::Value) {
+fn rename_scheduler_flags(process: &mut serde_json::Value) {
     let flags = process.pointer_mut("/scheduler/flags");
     let flags = flags.and_then(serde_json::Value::as_array_mut);
     for flag in flags.into_iter().flatten() {
@@ -296,8 +342,8 @@ pub(super) fn rename_scheduler_flags(process: &mut serde_json::Value) {
     }
 }
 
-/// How many descriptors from 3 on go to the program; they must be there, since
-/// otherwise their numbers would be taken by ours.
+/// How many descriptors from 3 on go to the program. Those that are not open are
+/// not for it either: nothing of ours may take such a number.
 pub(super) fn preserved(invocation: &Invocation) -> Result<u32, OciError> {
     let asked: u32 = invocation.number("preserve-fds")?.unwrap_or(0);
     let listening = std::env::var("LISTEN_FDS")
@@ -305,14 +351,18 @@ pub(super) fn preserved(invocation: &Invocation) -> Result<u32, OciError> {
         .and_then(|text| text.parse::<u32>().ok())
         .unwrap_or(0);
     let count = asked.saturating_add(listening).min(1 << 16);
-    for number in 3..3 + count {
-        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-            return Err(OciError::Usage(format!(
-                "descriptor {number}, one of {count} to be preserved, is not open"
-            )));
-        }
+    let is_open = |number: &u32| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    let Some(last) = (3..3 + count).rev().find(is_open) else {
+        return Ok(0);
+    };
+    while (3..last).any(|number| !is_open(&number)) {
+        // The lowest that is free. Closed when a program is executed.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let place = rustix::fs::open("/", flags, Mode::empty())
+            .map_err(|error| OciError::io("open", "/")(error.into()))?;
+        let _held = place.into_raw_fd();
     }
-    Ok(count)
+    Ok(last - 2)
 }
 
 /// Tells the program of the sockets it was started with, as systemd does.
@@ -374,7 +424,7 @@ mod tests {
                 r#"{{"ociVersion": "1.0.0", "root": {{"path": "rootfs"}}, "process": {{"cwd": "/", "user": {{"uid": 0,
                 "gid": 0}}, "scheduler": {{"policy": "SCHED_BATCH", "flags": {list}}}}}}}"#
             );
-            let spec = parse_spec(text.as_bytes())?;
+            let (spec, _) = parse_spec(text.as_bytes())?;
             let process = spec.process().clone().unwrap_or_default();
             let flags = process.scheduler().as_ref().and_then(|one| one.flags().clone());
             Ok::<_, String>(flags.unwrap_or_default().len())
@@ -384,5 +434,22 @@ mod tests {
             Ok(3)
         );
         assert!(flags(r#"["SCHED_FLAG_NOSUCH"]"#).is_err());
+    }
+
+    #[test]
+    fn a_process_may_have_no_user_and_capabilities_of_other_kernels() {
+        let text = br#"{"ociVersion": "1.0.0", "root": {"path": "rootfs"}, "process": {"cwd": "/",
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_TO_COME"], "effective": ["CAP_TO_COME"]}}}"#;
+        let (spec, ignored) = parse_spec(text).unwrap();
+        let process = spec.process().clone().unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        let sets = process.capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().map(|set| set.len()), Some(1));
+        assert_eq!(sets.effective().as_ref().map(|set| set.len()), Some(0));
+        assert_eq!(ignored.len(), 1);
+        assert!(ignored[0].contains("CAP_TO_COME"));
+        // What is wrong otherwise is still said with its line.
+        let wrong = br#"{"ociVersion": "1.0.0", "root": {"path": "rootfs"}, "process": {"cwd": 1}}"#;
+        assert!(parse_spec(wrong).unwrap_err().contains("line"));
     }
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use super::arguments::Invocation;
 use super::container::{Container, Status};
-use super::create::{hand_out, preserved, rename_scheduler_flags};
+use super::create::{as_others_take_it, hand_out, preserved};
 use super::error::OciError;
 use super::log::Log;
 use super::{terminal, wait};
@@ -35,7 +35,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     let Some(target) = &container.process else {
         return Err(OciError::NotRunning);
     };
-    let process = process(&container, invocation)?;
+    let process = process(&container, invocation, log)?;
     let detach = invocation.has("detach");
     let has_terminal = process.terminal() == Some(true);
     let socket = invocation.value("console-socket").filter(|path| !path.is_empty());
@@ -65,6 +65,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         process: &process,
         below: &below,
         preserved: preserved(invocation)?,
+        relayed: socket.is_none() && !detach,
         state: container.state(),
     })?;
     for warning in &made.warnings {
@@ -93,7 +94,9 @@ fn cgroup_below(text: &str) -> Result<Below, OciError> {
     let path = Path::new(path.trim_matches('/'));
     let plain = |part| matches!(part, std::path::Component::Normal(_));
     if !path.components().all(plain) {
-        return Err(OciError::Usage(format!("--cgroup {text}: not a plain path")));
+        return Err(OciError::Usage(format!(
+            "bad sub cgroup path {text:?}: not a plain one below the container's"
+        )));
     }
     let controllers = controllers.split(',').filter(|name| !name.is_empty());
     Ok(Below {
@@ -103,7 +106,7 @@ fn cgroup_below(text: &str) -> Result<Below, OciError> {
 }
 
 /// The process: a file's, or the container's with what the options change.
-fn process(container: &Container, invocation: &Invocation) -> Result<Process, OciError> {
+fn process(container: &Container, invocation: &Invocation, log: &Log) -> Result<Process, OciError> {
     if let Some(path) = invocation.value("process") {
         let wrong = |error: serde_json::Error| OciError::Config {
             subject: path.to_owned(),
@@ -111,7 +114,9 @@ fn process(container: &Container, invocation: &Invocation) -> Result<Process, Oc
         };
         let bytes = fs::read(path).map_err(OciError::io("open", path))?;
         let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
-        rename_scheduler_flags(&mut value);
+        for warning in as_others_take_it(&mut value) {
+            log.warn(&warning);
+        }
         return serde_json::from_value(value).map_err(wrong);
     }
     let args = invocation.positional.get(1..).unwrap_or_default();
@@ -185,6 +190,11 @@ fn process(container: &Container, invocation: &Invocation) -> Result<Process, Oc
             all.extend(added.iter().copied());
             Some(all)
         };
+        if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+            // What is not inheritable cannot be ambient.
+            let ambient = with(sets.ambient());
+            sets.set_ambient(ambient);
+        }
         let (bounding, effective) = (with(sets.bounding()), with(sets.effective()));
         let permitted = with(sets.permitted());
         sets.set_bounding(bounding);

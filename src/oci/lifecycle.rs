@@ -17,10 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
     let name = invocation.positional.get(1).map_or("SIGTERM", String::as_str);
     let container = Container::named(invocation)?;
-    let signal = signal::number(name).ok_or_else(|| OciError::Usage(format!("unknown signal {name:?}")))?;
+    // Zero asks whether there is somebody (kill(2)).
+    let known = if name == "0" {
+        Some(0)
+    } else {
+        signal::number(name)
+    };
+    let signal = known.ok_or_else(|| OciError::Usage(format!("unknown signal {name:?}")))?;
     // Without a pid namespace of its own its other processes do not end with
     // its first.
     let all = invocation.has("all") || (signal == libc::SIGKILL && !container.record.own_pids);
+    let others = all && !container.cgroup.processes().is_empty();
     if all {
         container.cgroup.signal(signal)?;
     }
@@ -30,7 +37,7 @@ pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
             other => other.map_err(OciError::io("signal", &container.folder.id))?,
         },
         Some(_) => {}
-        None if invocation.has("all") => {}
+        None if invocation.has("all") || others => {}
         None => return Err(OciError::NotRunning),
     }
     if container.status == Status::Paused && signal == libc::SIGKILL {

@@ -55,7 +55,8 @@ impl Log {
     /// An error that ends the command.
     pub(super) fn error(&self, error: &dyn std::fmt::Display) {
         self.write("error", &error.to_string());
-        let _ = writeln!(std::io::stderr(), "rcompose-oci: {error}");
+        // Who has no log to read looks for the word.
+        let _ = writeln!(std::io::stderr(), "rcompose-oci: error: {error}");
     }
 
     /// Something that did not work and is no error; only for the log, since

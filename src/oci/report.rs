@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::arguments::Invocation;
-use super::container::{Container, all, root};
+use super::container::{Container, Status, all, root};
 use super::error::OciError;
 use super::print;
 use crate::runtime::{Settings, capability, default_spec, seccomp};
@@ -55,13 +55,24 @@ fn pretty(value: &Value) -> String {
 
 /// `state`.
 pub(super) fn state(invocation: &Invocation) -> Result<i32, OciError> {
-    print(&pretty(&describe(&Container::named(invocation)?)))?;
+    let container = Container::named(invocation)?;
+    if container.status == Status::Creating {
+        // As with the runtimes before us it is there once it has a process: who asks
+        // again and again waits for that.
+        return Err(OciError::Missing(container.folder.id));
+    }
+    print(&pretty(&describe(&container)))?;
     Ok(0)
 }
 
 /// `list`.
 pub(super) fn list(invocation: &Invocation) -> Result<i32, OciError> {
-    let containers = all(&root(invocation));
+    let root = root(invocation);
+    if invocation.value("root").is_some() {
+        // A folder that was named is there, or named wrongly.
+        fs::metadata(&root).map_err(OciError::io("open", root.display().to_string()))?;
+    }
+    let containers = all(&root);
     if invocation.has("quiet") {
         print(
             &containers
@@ -125,7 +136,8 @@ pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
                     "the option {option} of ps is not supported"
                 )));
             }
-            let mut rows = vec![["UID", "PID", "PPID", "TIME", "CMD"].map(str::to_owned)];
+            let head = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+            let mut rows = vec![head.map(str::to_owned)];
             rows.extend(processes.into_iter().filter_map(row));
             print(&table(&rows))?;
         }
@@ -134,8 +146,8 @@ pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
     Ok(0)
 }
 
-/// A process as ps(1) shows it; read from the host's side.
-fn row(pid: u32) -> Option<[String; 5]> {
+/// A process as `ps -ef` shows it; read from the host's side.
+fn row(pid: u32) -> Option<[String; 8]> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
     let stat = read("stat")?;
     let (head, fields) = stat.rsplit_once(") ")?;
@@ -148,6 +160,16 @@ fn row(pid: u32) -> Option<[String; 5]> {
     };
     // USER_HZ is 100 wherever Linux runs.
     let seconds = (ticks(11) + ticks(12)) / 100;
+    let (begun, usage) = since(ticks(19) / 100, seconds);
+    // Minor numbers are in two parts (proc(5)).
+    let terminal = ticks(4);
+    let minor = (terminal & 0xff) | ((terminal >> 12) & 0xf_ff00);
+    let terminal = match (terminal >> 8) & 0xfff {
+        major @ 136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
+        4 if minor < 64 => format!("tty{minor}"),
+        4 => format!("ttyS{}", minor - 64),
+        _ => "?".to_owned(),
+    };
     let status = read("status")?;
     let uid = status
         .lines()
@@ -167,9 +189,30 @@ fn row(pid: u32) -> Option<[String; 5]> {
         owner(uid),
         pid.to_string(),
         (*fields.get(1)?).to_owned(),
+        usage.to_string(),
+        begun,
+        terminal,
         format!("{hours:02}:{:02}:{:02}", minutes % 60, seconds % 60),
         command,
     ])
+}
+
+/// When a process began that did so some seconds after the machine, and how much
+/// of a processor it has used since, in hundredths.
+fn since(after_boot: u64, used: u64) -> (String, u64) {
+    let up = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let up = up.split('.').next().and_then(|text| text.parse::<u64>().ok());
+    let age = up.unwrap_or(after_boot).saturating_sub(after_boot);
+    let usage = (used * 100).checked_div(age).unwrap_or(0).min(99);
+    let now = jiff::Zoned::now();
+    let age = jiff::Span::new().try_seconds(i64::try_from(age).unwrap_or(0));
+    let begun = age.and_then(|age| now.checked_sub(age)).unwrap_or(now.clone());
+    let form = if begun.date() == now.date() {
+        "%H:%M"
+    } else {
+        "%b%d"
+    };
+    (begun.strftime(form).to_string(), usage)
 }
 
 /// `version`.
@@ -308,10 +351,16 @@ pub(super) fn spec(invocation: &Invocation) -> Result<i32, OciError> {
     if path.exists() {
         return Err(OciError::Exists(path.display().to_string()));
     }
+    // What the runtimes before us write, which callers change from there.
     let settings = Settings {
         args: vec!["sh".into()],
-        hostname: Some("rcompose".into()),
         tty: true,
+        host_cgroup: !is_unified(),
+        host_network: true,
+        cap_drop: vec!["ALL".into()],
+        cap_add: ["AUDIT_WRITE", "KILL", "NET_BIND_SERVICE"].map(Into::into).into(),
+        ulimits: [("nofile".to_owned(), (1024, 1024))].into(),
+        security_opt: vec!["no-new-privileges".into()],
         ..Settings::default()
     };
     let (mut spec, _) = default_spec(&settings).map_err(crate::runtime::RuntimeError::from)?;
@@ -319,6 +368,18 @@ pub(super) fn spec(invocation: &Invocation) -> Result<i32, OciError> {
     let mut value = serde_json::to_value(&spec).map_err(|error| failed()(error.into()))?;
     if let Some(object) = value.as_object_mut() {
         object.insert("root".into(), json!({"path": "rootfs", "readonly": true}));
+        object.insert("hostname".into(), json!("rcompose"));
+        if let Some(linux) = object.get_mut("linux").and_then(Value::as_object_mut) {
+            linux.remove("devices");
+            linux.remove("sysctl");
+            linux.insert(
+                "resources".into(),
+                json!({"devices": [{"allow": false, "access": "rwm"}]}),
+            );
+            if let Some(list) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
+                list.push(json!({"type": "network"}));
+            }
+        }
         if invocation.has("rootless") {
             rootless(object);
         }
@@ -327,13 +388,17 @@ pub(super) fn spec(invocation: &Invocation) -> Result<i32, OciError> {
     Ok(0)
 }
 
+/// Whether all cgroups are version 2's.
+fn is_unified() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|found| found.f_type == libc::CGROUP2_SUPER_MAGIC)
+}
+
 /// Turns a configuration into one for the user who asks for it.
 fn rootless(spec: &mut serde_json::Map<String, Value>) {
     let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) else {
         return;
     };
     linux.remove("resources");
-    linux.remove("sysctl");
     if let Some(list) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
         list.push(json!({"type": "user"}));
     }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use super::error::OciError;
 use crate::sys::fd;
@@ -46,6 +48,9 @@ impl Relay {
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
+            // Lines end here as they do on any terminal: the other one passes
+            // them on as they are.
+            raw.output_modes |= OutputModes::OPOST;
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
         }
         let relay = Self {

@@ -8,7 +8,7 @@
 //! connects to it and hears over the same connection whether the program could
 //! be executed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,8 @@ pub struct BundleRequest<'a> {
     pub no_pivot: bool,
     /// The program keeps our session keyring.
     pub keep_keyring: bool,
+    /// Its terminal is joined with ours.
+    pub relayed: bool,
     /// The first descriptors from 3 on are the program's.
     pub preserved: u32,
     /// It outlives us.
@@ -109,7 +111,24 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
     }
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
     let mut process = bundle_process(process, request.keep_keyring)?;
-    let profile = linux.seccomp().clone();
+    let annotated = |name: &str| {
+        let annotations = spec.annotations().as_ref();
+        annotations
+            .and_then(|all| all.get(name))
+            .is_some_and(|value| value != "0")
+    };
+    process.keep_groups = annotated(KEEP_GROUPS);
+    process.lines_as_written = request.relayed;
+    let mut profile = linux.seccomp().clone();
+    let unknown = profile
+        .as_mut()
+        .map(seccomp::leave_out_unknown)
+        .unwrap_or_default();
+    if let Some(name) = unknown.first().filter(|_| annotated(REFUSE_UNKNOWN_CALLS)) {
+        return Err(
+            SpecError::from(seccomp::SeccompError::Unsupported(format!("system call {name}"))).into(),
+        );
+    }
     process.filter_by(profile.as_ref())?;
     let rootfs = Rootfs::Directory {
         path: rootfs,
@@ -122,18 +141,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         wait: None,
         runtime_hooks: !before_pivot(&hooks).iter().all(|(_, list)| list.is_empty()),
         create_container: list(hooks.create_container()),
-        start_container: list(hooks.start_container())
-            .into_iter()
-            .map(|mut hook| {
-                // As the runtimes before us have it: it runs beside the program.
-                let env = hook
-                    .env()
-                    .clone()
-                    .or_else(|| spec.process().as_ref()?.env().clone());
-                hook.set_env(env);
-                hook
-            })
-            .collect(),
+        start_container: list(hooks.start_container()),
         state: state(request.id, spec, request.bundle, ContainerState::Creating, None),
         no_pivot: request.no_pivot,
         trees: Vec::new(),
@@ -175,10 +183,17 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
             resources,
             hooks,
             links,
+            unknown,
         },
         fixed,
     ))
 }
+
+/// Annotations of callers, in the names of the runtime that has them first: the
+/// program keeps the groups of whoever calls us (podman's `keep-groups`), and a
+/// system call that nobody here knows is an error.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+const REFUSE_UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
 
 /// What is to be done for a container; made by [`check`].
 #[derive(Debug)]
@@ -189,6 +204,8 @@ pub struct Plan {
     hooks: Hooks,
     /// Network devices that are given: name outside to name inside.
     links: BTreeMap<String, String>,
+    /// System calls that are banned by names which are not known here.
+    unknown: Vec<String>,
 }
 
 /// The hooks that run before the root is changed, in their order.
@@ -258,6 +275,7 @@ fn create_in(
         resources,
         hooks,
         links,
+        unknown,
     } = plan;
     let scope = match &fixed.unit {
         Some(unit) => match Scope::start(unit, resources.as_ref()) {
@@ -354,6 +372,11 @@ fn create_in(
     };
     fixed.cgroup = cgroup.clone();
     let mut warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+    warnings.extend(
+        unknown
+            .iter()
+            .map(|name| format!("seccomp profile: system call {name} is not known, so it is not filtered")),
+    );
     let child = match launched {
         Some(launched) => launched?,
         None => launch.make()?,
@@ -609,6 +632,8 @@ pub struct BundleExec<'a> {
     pub below: &'a [Below],
     /// The first descriptors from 3 on are the program's.
     pub preserved: u32,
+    /// Its terminal is joined with ours.
+    pub relayed: bool,
     /// The container's state.
     pub state: State,
 }
@@ -624,6 +649,10 @@ pub fn exec(request: BundleExec<'_>) -> Result<Created, RuntimeError> {
     plan.filter_flags = first.filter_flags;
     plan.listener.clone_from(&first.listener);
     plan.personality = first.personality;
+    plan.keep_groups = first.keep_groups;
+    // Only a container makes the folder that it names.
+    plan.cwd_exists = true;
+    plan.lines_as_written = request.relayed;
     plan.memory_policy.clone_from(&first.memory_policy);
     let (init, beginning) = exec_directly(DirectExec {
         target: request.target,
@@ -644,8 +673,22 @@ pub fn exec(request: BundleExec<'_>) -> Result<Created, RuntimeError> {
 fn bundle_process(process: &Process, keep_keyring: bool) -> Result<ProcessPlan, SpecError> {
     let mut plan = process_plan(process)?;
     plan.exact = true;
+    plan.env = each_once(plan.env);
     plan.keep_keyring = keep_keyring;
     Ok(plan)
+}
+
+/// Of entries with one name the last, as programs would find the first.
+fn each_once(env: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+    let mut list: Vec<String> = env
+        .into_iter()
+        .rev()
+        .filter(|entry| seen.insert(name(entry)))
+        .collect();
+    list.reverse();
+    list
 }
 
 /// Version 1 of the spec, whatever minor one: they are compatible.

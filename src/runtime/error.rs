@@ -227,11 +227,11 @@ impl Step {
             Self::OomScore => "set oom_score_adj",
             Self::Credentials => "set credentials",
             Self::Seccomp => "load seccomp filter",
-            Self::WorkingDirectory => "change to working directory",
+            Self::WorkingDirectory => "chdir to",
             Self::Exec => "exec",
             Self::Record => "write record",
             Self::Log => "open log",
-            Self::Hook => "run hook",
+            Self::Hook => "error running",
             Self::Schedule => "set scheduling",
         }
     }

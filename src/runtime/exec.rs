@@ -79,6 +79,9 @@ pub struct Exec {
     pub process: Process,
     /// The side of the terminal to read from and write to.
     pub terminal: Option<OwnedFd>,
+    /// The process has the terminal and is not of its session, so the kernel does
+    /// not tell it of a new size: whoever sets one sends SIGWINCH.
+    pub hears_of_size: bool,
     /// Wishes that could not be fulfilled.
     pub warnings: Vec<String>,
 }
@@ -209,6 +212,7 @@ pub fn exec(
         }) => Ok(Exec {
             process,
             terminal,
+            hears_of_size: false,
             warnings,
         }),
         other => {

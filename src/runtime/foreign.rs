@@ -24,8 +24,7 @@
 //! Weak: what only our own runtime does is refused before (`host`): an init
 //! process, mounts of images and parts of volumes, a shared `/dev/shm`. A runtime
 //! that does not make processes of this machine (a virtual machine) has no
-//! cgroup that freezes it, and its files cannot be copied. The terminal of a
-//! further process keeps its first size.
+//! cgroup that freezes it, and its files cannot be copied.
 
 use std::ffi::CString;
 use std::fs;
@@ -54,6 +53,7 @@ use crate::store::{self, Lock};
 use crate::sys::clone::Child;
 use crate::sys::fd;
 use crate::sys::spawn::{Program, spawn};
+use crate::sys::terminal::open_other_side;
 
 /// Between two looks at a call that may have come to something.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -361,6 +361,7 @@ impl Foreign {
             return Ok(Exec {
                 process: call,
                 terminal: terminal.map(|(master, _)| master),
+                hears_of_size: true,
                 warnings: vec![],
             });
         }
@@ -530,20 +531,7 @@ impl Console {
 /// drops what was not yet read from its terminal.
 fn pseudo_terminal(size: Option<(u16, u16)>) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    rustix::pty::grantpt(&master)?;
-    rustix::pty::unlockpt(&master)?;
-    let name = rustix::pty::ptsname(&master, Vec::new())?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty())?;
-    if let Some((rows, columns)) = size {
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&master, size)?;
-    }
+    let slave = open_other_side(&master, size)?;
     Ok((master, slave))
 }
 

@@ -33,8 +33,14 @@ pub(crate) fn run(kind: &str, hooks: &[Hook], state: &State, place: &Path) -> Re
     let failed = |error: io::Error| Failure::new(Step::Hook, kind, &error);
     let state = serde_json::to_vec(state).map_err(|error| failed(error.into()))?;
     for (number, hook) in hooks.iter().enumerate() {
-        let subject = format!("{kind} #{number} {}", hook.path().display());
-        one(hook, &state, place).map_err(|reason| Failure::because(Step::Hook, subject, reason))?;
+        one(hook, &state, place).map_err(|reason| {
+            let subject = format!("{kind} hook #{number}");
+            Failure::because(
+                Step::Hook,
+                subject,
+                format!("{}: {reason}", hook.path().display()),
+            )
+        })?;
     }
     Ok(())
 }
@@ -137,7 +143,7 @@ mod tests {
         let error = run("poststart", &hooks, &State::default(), place.path()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "run hook poststart #1 /bin/sh: exit status: 3: no luck"
+            "error running poststart hook #1: /bin/sh: exit status: 3: no luck"
         );
         assert!(!place.path().join("ran").exists());
         let error = run(

@@ -16,6 +16,7 @@
 //!       exit.json                     how the last run ended (monitor/)
 //!       upper/ work/                  its writable layer
 //! <run>/                              /run/rcompose, or <state>/run in a world of its own
+//!   mark/                             the layer below all images (host/)
 //!   stacks/<project>/
 //!     supervisor.lock supervisor.sock
 //!     revive.lock                     held by the monitor that starts a supervisor

@@ -98,6 +98,11 @@ impl World {
         self.stacks().join(project)
     }
 
+    /// The layer that is below all images: what programs know a container by.
+    pub fn mark(&self) -> PathBuf {
+        self.run.join("mark")
+    }
+
     /// The run folder of one stack: locks and sockets.
     pub fn stack_run(&self, project: &str) -> PathBuf {
         self.run.join("stacks").join(project)

@@ -27,3 +27,4 @@ pub mod shared;
 pub mod signal;
 pub mod spawn;
 pub mod stub;
+pub mod terminal;

@@ -91,6 +91,16 @@ pub fn set_memory_policy(mode: i32, nodes: &[u32]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, most) })
 }
 
+/// Lets this thread run on every processor that its cgroup has.
+///
+/// # Errors
+/// What sched_setaffinity(2) returns.
+pub fn set_any_affinity() -> io::Result<()> {
+    let mask = [u8::MAX; 1024];
+    // SAFETY: the mask is live and as long as said.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) })
+}
+
 /// Binds this thread to processors: sched_setaffinity(2).
 ///
 /// # Errors

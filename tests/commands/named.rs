@@ -88,7 +88,17 @@ fn containers_by_name() {
     assert!(said(&["top", "n-web-1"]).contains("sleep 0.05"));
     assert!(c(&["top", "n-web-1", "aux"]).stderr.contains("-ef"));
     assert!(said(&["stats", "--no-stream"]).contains("n-web-1"));
+    // What scripts know a container by is neither its change nor its image's.
+    let mark = c(&[
+        "exec",
+        "n-web-1",
+        "sh",
+        "-c",
+        "test -f /.dockerenv && ! test -s /.dockerenv",
+    ]);
+    assert_eq!(mark.code, 0, "{}", mark.stderr);
     let diff = said(&["diff", "n-web-1"]);
+    assert!(!diff.contains(".dockerenv"), "{diff}");
     for line in ["C /etc", "D /etc/group", "A /etc/new"] {
         assert!(diff.lines().any(|one| one == line), "{line} of {diff}");
     }

@@ -1,7 +1,6 @@
 //! Containers that another OCI runtime makes.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rustix::pty::OpenptFlags;
@@ -52,18 +51,22 @@ fn state(world: &World, name: &str) -> PathBuf {
     run.join("oci/state").join(id)
 }
 
-/// Status and output of a command on a terminal of 30 lines of 100.
+/// Status and output of a command on a terminal of 30 lines of 100, which has 40 of
+/// 120 once the command has said the first size.
 fn on_terminal(world: &World, args: &[&str]) -> (i32, String) {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     rustix::pty::grantpt(&master).unwrap();
     rustix::pty::unlockpt(&master).unwrap();
-    let size = rustix::termios::Winsize {
-        ws_row: 30,
-        ws_col: 100,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
+    let fit = |ws_row, ws_col| {
+        let size = rustix::termios::Winsize {
+            ws_row,
+            ws_col,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&master, size).unwrap();
     };
-    rustix::termios::tcsetwinsize(&master, size).unwrap();
+    fit(30, 100);
     let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
     let slave = || {
         let mut options = fs::OpenOptions::new();
@@ -75,8 +78,19 @@ fn on_terminal(world: &World, args: &[&str]) -> (i32, String) {
     let mut child = command.spawn().unwrap();
     drop(command);
     let mut said = String::new();
+    let mut bytes = [0; 256];
+    let mut first = true;
     // An error is the end: nobody has the other side open.
-    let _ = fs::File::from(master).read_to_string(&mut said);
+    while let Ok(count) = rustix::io::read(&master, &mut bytes) {
+        said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        if first && said.contains("30 100") {
+            first = false;
+            fit(40, 120);
+            // It is no terminal of its session, whose kernel would tell it.
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+        }
+    }
     (child.wait().unwrap().code().unwrap(), said.trim().to_owned())
 }
 
@@ -158,7 +172,8 @@ fn another_runtime_runs_containers_as_ours_does() {
                     "web",
                     "sh",
                     "-c",
-                    "until stty size 2> /dev/null; do sleep 0.1; done; exit 4"
+                    "until stty size 2> /dev/null; do sleep 0.1; done
+                    until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; exit 4"
                 ]
             ),
             (4, "30 100".to_owned()),

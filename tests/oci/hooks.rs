@@ -111,7 +111,7 @@ fn one_that_fails_after_the_end_is_a_warning_and_the_next_runs() {
     // Without a log it is said.
     let said = bundle.run();
     assert!(
-        said.code == 0 && said.err.contains("warning: run hook poststop #0"),
+        said.code == 0 && said.err.contains("warning: error running poststop hook #0"),
         "{said:?}"
     );
     assert_eq!(fs::read_to_string(bundle.path("after")).unwrap(), "ran\nran\n");

@@ -85,6 +85,14 @@ fn limits_are_set_changed_and_counted() {
         stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0,
         "{stats}"
     );
+    // Without a limit of memory there is none of memory and swap.
+    bundle.ok(&["update", "--memory", "64m", "--memory-swap", "64m", &bundle.id]);
+    bundle.ok(&["update", "--memory", "-1", &bundle.id]);
+    let unlimited = value(&bundle, &memory).unwrap();
+    assert!(
+        unlimited == "max" || unlimited.parse::<u64>().unwrap() > 1 << 60,
+        "{unlimited}"
+    );
     bundle.delete();
     assert!(bundle.cgroups().is_empty());
 }

@@ -90,10 +90,7 @@ fn a_working_directory_through_a_leaked_descriptor_is_refused() {
     for number in 3..20 {
         container.settings.cwd = format!("/proc/self/fd/{number}");
         let error = container.start(&["pwd"]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("change to working directory /proc/self/fd/"),
-            "{error}"
-        );
+        assert!(error.starts_with("chdir to /proc/self/fd/"), "{error}");
         container.clean();
     }
 }

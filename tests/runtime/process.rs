@@ -101,10 +101,7 @@ fn where_it_is() {
     assert_eq!(container.run(&["pwd"]).stdout, "/made/for/it\n");
     container.settings.cwd = "/etc/passwd".into();
     let error = container.start(&["pwd"]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "change to working directory /etc/passwd: not a directory"
-    );
+    assert_eq!(error.to_string(), "chdir to /etc/passwd: not a directory");
     // Closed to the user, entered as root before.
     container.layer(|layer| {
         use std::os::unix::fs::PermissionsExt as _;
@@ -232,7 +229,10 @@ fn what_is_not_done_is_refused() {
             .set_hooks(Some(serde_json::from_value(hooks).unwrap()));
     });
     let error = container.start(&["true"]).unwrap_err();
-    assert!(error.to_string().contains("prestart #0 /bin/false"), "{error}");
+    assert!(
+        error.to_string().contains("prestart hook #0: /bin/false"),
+        "{error}"
+    );
     container.clean();
     container
         .settings

@@ -284,6 +284,13 @@ pub struct ProcessPlan {
     pub(crate) selinux: Option<String>,
     /// It keeps the session keyring of its caller.
     pub(crate) keep_keyring: bool,
+    /// It has our groups, whatever is said of its own.
+    #[serde(default)]
+    pub(crate) keep_groups: bool,
+    /// Its terminal passes on the ends of lines as they are: whoever shows them has
+    /// a terminal that sees to them.
+    #[serde(default)]
+    pub(crate) lines_as_written: bool,
 }
 
 /// Who is told about system calls with the action `SCMP_ACT_NOTIFY`.
@@ -400,6 +407,16 @@ impl Blueprint {
             sysctls.push((name.clone(), value.clone()));
         }
         sysctls.sort();
+        if let Some(name) = spec.domainname()
+            && let Some((_, other)) = sysctls
+                .iter()
+                .find(|(key, value)| key.replace('/', ".") == "kernel.domainname" && value != name)
+        {
+            return Err(SpecError::Sysctl(
+                format!("kernel.domainname={other}"),
+                "domainname says otherwise",
+            ));
+        }
         if all & libc::CLONE_NEWUTS == 0 && (spec.hostname().is_some() || spec.domainname().is_some()) {
             return Err(SpecError::Unsupported(
                 "a host name without a uts namespace".into(),
@@ -415,7 +432,9 @@ impl Blueprint {
         // is where the runtimes before us are when they look for it.
         let paths = |list: &Option<Vec<String>>| {
             let list = list.iter().flatten();
+            let mut seen = std::collections::BTreeSet::new();
             list.map(|path| format!("/{}", path.trim_start_matches('/')))
+                .filter(|path| seen.insert(path.clone()))
                 .collect()
         };
         Ok(Self {

@@ -51,7 +51,7 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
         group_add: Vec::new(),
         uid: user.uid(),
         gid: user.gid(),
-        groups: user.additional_gids().as_deref().map(each_once),
+        groups: user.additional_gids().clone(),
         umask: user.umask(),
         capabilities: CapabilityPlan {
             bounding: set(|sets| sets.bounding()),
@@ -95,6 +95,8 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, SpecError> {
             "selinux",
         )?,
         keep_keyring: false,
+        keep_groups: false,
+        lines_as_written: false,
     })
 }
 
@@ -107,16 +109,6 @@ pub(crate) fn resource_limit(limit: &oci_spec::runtime::PosixRlimit) -> Resource
         soft: limit.soft(),
         hard: limit.hard(),
     }
-}
-
-/// Groups are a set, but the kernel would keep one that is named twice twice.
-fn each_once(groups: &[u32]) -> Vec<u32> {
-    let mut seen = std::collections::BTreeSet::new();
-    groups
-        .iter()
-        .copied()
-        .filter(|group| seen.insert(*group))
-        .collect()
 }
 
 /// A label of a security module, which must be there to be of any effect.
@@ -158,6 +150,9 @@ fn schedule(scheduler: &Scheduler) -> Result<SchedulePlan, SpecError> {
         return Err(SpecError::Unsupported(format!("process.scheduler.nice {nice}")));
     }
     let priority = scheduler.priority().unwrap_or(0);
+    if scheduler.policy() == &LinuxSchedulerPolicy::SchedDeadline {
+        check_deadline(scheduler)?;
+    }
     Ok(SchedulePlan {
         policy,
         flags: scheduler
@@ -174,6 +169,40 @@ fn schedule(scheduler: &Scheduler) -> Result<SchedulePlan, SpecError> {
         period: scheduler.period().unwrap_or(0),
     })
 }
+
+/// The times of a deadline, of which the kernel says no more than that they are
+/// wrong (sched(7)).
+fn check_deadline(scheduler: &Scheduler) -> Result<(), SpecError> {
+    let time =
+        |value: Option<u64>, name| value.ok_or_else(|| SpecError::Deadline(format!("requires `{name}`")));
+    let runtime = time(*scheduler.runtime(), "runtime")?;
+    let deadline = time(*scheduler.deadline(), "deadline")?;
+    // Zero stands for the deadline's.
+    let period = scheduler
+        .period()
+        .filter(|period| *period > 0)
+        .unwrap_or(deadline);
+    if !TIMES.contains(&runtime) {
+        let (least, most) = (TIMES.start(), TIMES.end());
+        return Err(SpecError::Deadline(format!(
+            "runtime {runtime} must be between {least} and {most}"
+        )));
+    }
+    if runtime > deadline {
+        return Err(SpecError::Deadline(format!(
+            "runtime {runtime} must be <= deadline {deadline}"
+        )));
+    }
+    if deadline > period {
+        return Err(SpecError::Deadline(format!(
+            "deadline {deadline} must be <= period {period}"
+        )));
+    }
+    Ok(())
+}
+
+/// The times that the kernel takes, in nanoseconds.
+const TIMES: std::ops::RangeInclusive<u64> = 1024..=i64::MAX.cast_unsigned();
 
 fn io_priority(wish: &LinuxIOPriority) -> Result<(u32, u32), SpecError> {
     let class = match wish.class() {
@@ -257,25 +286,32 @@ pub(super) fn of_container(process: &mut ProcessPlan, linux: &Linux) -> Result<(
 }
 
 impl ProcessPlan {
+    /// Whether its environment says where its home is; an empty one does not.
+    pub(crate) fn has_home(&self) -> bool {
+        let last = self
+            .env
+            .iter()
+            .rev()
+            .find_map(|entry| entry.strip_prefix("HOME="));
+        last.is_some_and(|home| !home.is_empty())
+    }
+
     /// Takes over flags and listener of a system call profile.
     pub(crate) fn filter_by(&mut self, profile: Option<&LinuxSeccomp>) -> Result<(), SpecError> {
         let Some(profile) = profile else {
             return Ok(());
         };
         self.filter_flags = seccomp_flags(profile);
-        if !notifies(profile) {
-            if profile.listener_path().is_some() {
-                return Err(SpecError::Unsupported(
-                    "linux.seccomp.listenerPath without SCMP_ACT_NOTIFY".into(),
-                ));
-            }
-            return Ok(());
-        }
         let path = profile
             .listener_path()
             .clone()
-            .filter(|path| !path.as_os_str().is_empty())
-            .ok_or(SpecError::Missing("linux.seccomp.listenerPath"))?;
+            .filter(|path| !path.as_os_str().is_empty());
+        let Some(path) = path else {
+            return match notifies(profile) {
+                true => Err(SpecError::Missing("linux.seccomp.listenerPath")),
+                false => Ok(()),
+            };
+        };
         self.filter_flags |= seccomp::NEW_LISTENER;
         self.listener = Some(Listener {
             path,

@@ -6,12 +6,12 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::sys::bpf::Instruction;
 
-/// Read, write, make.
-fn access(rule: &LinuxDeviceCgroup) -> &str {
-    rule.access()
-        .as_deref()
-        .filter(|access| !access.is_empty())
-        .unwrap_or("rwm")
+/// Read, write, make; other letters mean nothing, as with the runtimes before us.
+fn access(rule: &LinuxDeviceCgroup) -> String {
+    match rule.access().as_deref().filter(|access| !access.is_empty()) {
+        Some(access) => access.chars().filter(|letter| "rwm".contains(*letter)).collect(),
+        None => "rwm".into(),
+    }
 }
 
 /// `c`, `b` or `a`.
@@ -28,18 +28,20 @@ fn exact(number: Option<i64>) -> Option<i64> {
     number.filter(|number| *number >= 0)
 }
 
-/// A rule as `devices.allow` and `devices.deny` take it.
-pub(super) fn line(rule: &LinuxDeviceCgroup) -> String {
+/// A rule as `devices.allow` and `devices.deny` take it; `None` when it is about
+/// no access at all.
+pub(super) fn line(rule: &LinuxDeviceCgroup) -> Option<String> {
     let number = |number| exact(number).map_or_else(|| "*".into(), |number| number.to_string());
+    let access = access(rule);
     match kind(rule) {
         // Numbers and access of `a` are ignored by the kernel.
-        "a" => "a".into(),
-        kind => format!(
-            "{kind} {}:{} {}",
+        "a" => Some("a".into()),
+        _ if access.is_empty() => None,
+        kind => Some(format!(
+            "{kind} {}:{} {access}",
             number(rule.major()),
             number(rule.minor()),
-            access(rule)
-        ),
+        )),
     }
 }
 
@@ -214,7 +216,13 @@ mod tests {
 
     #[test]
     fn lines_are_as_the_kernel_reads_them() {
-        let lines: Vec<String> = rules().iter().map(line).collect();
+        let lines: Vec<String> = rules().iter().filter_map(line).collect();
         assert_eq!(lines, ["b *:* rwm", "a", "c 1:3 rw", "c *:* m", "c 10:229 w"]);
+        let odd = |access: &str| {
+            let rule = serde_json::json!({"allow": false, "type": "c", "major": 1, "access": access});
+            line(&serde_json::from_value(rule).unwrap())
+        };
+        assert_eq!(odd("rwa").as_deref(), Some("c 1:* rw"));
+        assert_eq!(odd("x"), None);
     }
 }

@@ -345,7 +345,9 @@ impl Cgroup {
                 (true, _) => {}
                 (false, Some(folder)) if place.controllers.is_empty() => {
                     let path = folder.path.join(&place.path);
-                    return Err(CgroupError::io("find", &path)(io::ErrorKind::NotFound.into()));
+                    return Err(CgroupError::io("find", &path)(io::Error::from_raw_os_error(
+                        libc::ENOENT,
+                    )));
                 }
                 (false, _) => return Err(CgroupError::NoController(place.controllers.join(","))),
             }

@@ -126,7 +126,8 @@ fn write_rules(path: &Path, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupErr
     let (allow, deny) = (file("devices.allow")?, file("devices.deny")?);
     for rule in rules {
         let (file, path) = if rule.allow() { &allow } else { &deny };
-        rustix::io::write(file, devices::line(rule).as_bytes())
+        let Some(line) = devices::line(rule) else { continue };
+        rustix::io::write(file, line.as_bytes())
             .map_err(|error| CgroupError::io("write to", path)(error.into()))?;
     }
     Ok(())
@@ -139,6 +140,8 @@ fn memory(path: &Path, limits: &LinuxMemory, wishes: &mut Wishes) -> Result<(), 
     const TOTAL: &str = "memory.memsw.limit_in_bytes";
     let limit = limits.limit().filter(|limit| *limit != 0);
     let total = limits.swap().filter(|total| *total != 0);
+    // No limit of memory is none of both, which could not be below it.
+    let total = total.or_else(|| limit.filter(|limit| *limit == -1 && path.join(TOTAL).exists()));
     if total.is_some() && !path.join(TOTAL).exists() {
         wishes.refused("memory and swap limit", "the kernel does not account swap".into());
         if let Some(limit) = limit {

@@ -99,7 +99,11 @@ pub(super) fn apply(
             write(path, "memory.max", &bytes(limit))?;
         }
         wishes.fulfilled("memory limit");
-        if let Some(total) = memory.swap().filter(|total| *total != 0) {
+        // No limit of memory is none of swap either, as with the runtimes before us.
+        let unlimited = memory
+            .limit()
+            .filter(|limit| *limit == -1 && path.join("memory.swap.max").exists());
+        if let Some(total) = memory.swap().filter(|total| *total != 0).or(unlimited) {
             // The kernel limits swap alone here; the spec's number has both.
             let swap = if total < 0 {
                 -1

@@ -210,6 +210,10 @@ impl Entry<'_> {
     fn set_scheduling(&self) -> Result<(), Failure> {
         let plan = self.plan;
         let failed = |what: &'static str| move |error: io::Error| Failure::new(Step::Schedule, what, &error);
+        if plan.affinity.0.is_empty() && plan.affinity.1.is_empty() {
+            // Whatever processors our caller was bound to.
+            schedule::set_any_affinity().map_err(failed("affinity"))?;
+        }
         if let Some(wish) = plan.schedule {
             schedule::set_schedule(schedule::Schedule {
                 policy: wish.policy,
@@ -309,9 +313,13 @@ impl Entry<'_> {
         if let Some(bundle) = self.bundle {
             let mut state = self.state.clone();
             state.set_status(ContainerState::Created);
-            if let Err(failure) =
-                hooks::run("startContainer", &bundle.start_container, &state, Path::new("/"))
-            {
+            let mut list = bundle.start_container.clone();
+            for hook in list.iter_mut().filter(|hook| hook.env().is_none()) {
+                // As the runtimes before us have it: it runs beside the program.
+                let env = environment.iter().map(|entry| entry.to_string_lossy().into());
+                hook.set_env(Some(env.collect()));
+            }
+            if let Err(failure) = hooks::run("startContainer", &list, &state, Path::new("/")) {
                 return failure;
             }
         }
@@ -397,8 +405,10 @@ impl Entry<'_> {
             Ok(())
         };
         take().map_err(|error| Failure::new(Step::Terminal, "", &error))?;
-        self.reporter
-            .send(&Report::Terminal, Some(terminal.master.as_fd()));
+        // Theirs alone: what waits for `start` keeps no way to its own terminal.
+        if let Some(master) = terminal.master.take() {
+            self.reporter.send(&Report::Terminal, Some(master.as_fd()));
+        }
         Ok(())
     }
 
@@ -476,7 +486,9 @@ impl Entry<'_> {
             .iter()
             .map(|group| Gid::from_raw(*group))
             .collect();
-        rustix::thread::set_thread_groups(&groups).map_err(failed("groups"))?;
+        if !self.plan.keep_groups {
+            rustix::thread::set_thread_groups(&groups).map_err(failed("groups"))?;
+        }
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("group"))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("user"))?;
@@ -556,10 +568,10 @@ fn search_path(environment: &[CString]) -> impl Iterator<Item = &Path> {
 }
 
 fn environment(plan: &ProcessPlan, identity: &Identity) -> Vec<CString> {
-    let home = plan.env.iter().any(|entry| entry.starts_with("HOME="));
-    let added = (!home).then(|| format!("HOME={}", identity.home));
+    let added = (!plan.has_home()).then(|| format!("HOME={}", identity.home));
     plan.env
         .iter()
+        .filter(|entry| added.is_none() || !entry.starts_with("HOME="))
         .chain(&added)
         .filter_map(|entry| CString::new(entry.as_str()).ok())
         .collect()

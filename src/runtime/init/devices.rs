@@ -1,5 +1,6 @@
 //! Device nodes, the links that go with them, and the terminal.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -7,12 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use rustix::pty::OpenptFlags;
 
 use super::place::{self, Kind};
-use crate::runtime::blueprint::DeviceNode;
+use crate::runtime::blueprint::{DeviceNode, ProcessPlan};
 use crate::runtime::error::{Failure, Step};
 use crate::sys::mount::{Attributes, NODEV, NOEXEC, NOSUID, set_attributes};
+use crate::sys::terminal::{keep_line_ends, open_other_side};
 
 /// What every container has.
 const NODES: [(&str, u32, u32); 6] = [
@@ -174,15 +175,15 @@ fn split(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
 /// A new pseudo-terminal of the container's own devpts.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    /// The side of whoever watches.
-    pub(super) master: OwnedFd,
+    /// The side of whoever watches, until it is given away.
+    pub(super) master: RefCell<Option<OwnedFd>>,
     /// The side of the program.
     pub(super) slave: OwnedFd,
 }
 
 impl Terminal {
-    /// Makes one, of `size` rows and columns.
-    pub(super) fn make(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<Self, Failure> {
+    /// Makes one, as a process wants it.
+    pub(super) fn make(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<Self, Failure> {
         let make = || -> io::Result<Self> {
             let flags = OFlags::RDWR | OFlags::NOCTTY;
             let master = place::open(root, Path::new("/dev/pts/ptmx"), flags, false)?;
@@ -191,18 +192,11 @@ impl Terminal {
             if kind != DEVPTS_SUPER_MAGIC {
                 return Err(io::Error::other("not on devpts"));
             }
-            rustix::pty::unlockpt(&master)?;
-            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-            if let Some((rows, columns)) = size {
-                let size = rustix::termios::Winsize {
-                    ws_row: rows,
-                    ws_col: columns,
-                    ws_xpixel: 0,
-                    ws_ypixel: 0,
-                };
-                rustix::termios::tcsetwinsize(&master, size)?;
+            let slave = open_other_side(&master, plan.size)?;
+            if plan.lines_as_written {
+                keep_line_ends(&master)?;
             }
+            let master = RefCell::new(Some(master));
             Ok(Self { master, slave })
         };
         make().map_err(|error| Failure::new(Step::Terminal, "/dev/pts/ptmx", &error))

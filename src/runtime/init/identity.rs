@@ -26,8 +26,7 @@ const MOST: u32 = i32::MAX.cast_unsigned();
 
 /// Looks up the user and groups of a process.
 pub(super) fn identify(root: BorrowedFd<'_>, process: &ProcessPlan) -> Result<Identity, Failure> {
-    let home_given = process.env.iter().any(|entry| entry.starts_with("HOME="));
-    if process.exact && home_given {
+    if process.exact && process.has_home() {
         // Nothing to be read from the container's files.
         return Ok(Identity {
             uid: process.uid,

@@ -272,13 +272,14 @@ fn run(
     let terminal = blueprint
         .process
         .terminal
-        .then(|| Terminal::make(fd, blueprint.process.size))
+        .then(|| Terminal::make(fd, &blueprint.process))
         .transpose()?;
     mounts::mask_all(fd, &blueprint.masked, sources)?;
     mounts::make_readonly(fd, &blueprint.readonly)?;
     if let Some(terminal) = &terminal {
         terminal.mount_console(fd)?;
     }
+    mounts::close_late(fd, &blueprint.mounts)?;
     if let Some(bundle) = bundle {
         if bundle.runtime_hooks {
             reporter.send(&Report::Mounted, None);
@@ -565,7 +566,7 @@ pub(super) fn run_in_container(
         let root = apply::open_root().map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
         let terminal = plan
             .terminal
-            .then(|| Terminal::make(root.as_fd(), plan.size))
+            .then(|| Terminal::make(root.as_fd(), plan))
             .transpose()?;
         let entry = Entry {
             root: root.as_fd(),

@@ -4,6 +4,7 @@
 //! no longer can: between the two the root is changed. A mount is attached to a
 //! descriptor of its target, not to a path.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -215,13 +216,42 @@ pub(super) fn mount_all(
     cgroups: &View,
 ) -> Result<(), Failure> {
     for (step, tree) in steps.iter().zip(&mut sources.trees) {
-        mount(root, step, tree.take(), (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
+        let mut step = Cow::Borrowed(step);
+        if closes_late(&step) {
+            step.to_mut().attributes.set &= !RDONLY;
+        }
+        mount(root, &step, tree.take(), (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
             let target = step.target.display();
             match what {
                 Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
                 None => Failure::new(Step::Mount, target.to_string(), &error),
             }
         })?;
+    }
+    Ok(())
+}
+
+/// Whether a mount becomes read-only when all is done: devices, and places of
+/// further mounts, are yet to be made in a fresh `/dev`.
+fn closes_late(step: &MountStep) -> bool {
+    step.target == Path::new("/dev")
+        && step.attributes.set & RDONLY != 0
+        && matches!(&step.source, MountSource::FileSystem { kind, .. } if kind == "tmpfs")
+}
+
+/// Makes read-only what was left writable for that long.
+pub(super) fn close_late(root: BorrowedFd<'_>, steps: &[MountStep]) -> Result<(), Failure> {
+    for step in steps.iter().filter(|step| closes_late(step)) {
+        let close = || -> io::Result<()> {
+            let place = place::open(root, &step.target, OFlags::PATH, false)?;
+            let attributes = Attributes {
+                set: RDONLY,
+                ..Attributes::default()
+            };
+            set_attributes(place.as_fd(), c"", attributes, false)
+        };
+        let target = step.target.display().to_string();
+        close().map_err(|error| Failure::new(Step::ReadOnly, target, &error))?;
     }
     Ok(())
 }
@@ -242,7 +272,13 @@ fn mount(
 ) -> Result<(), (Option<String>, io::Error)> {
     let target = |kind| -> io::Result<OwnedFd> {
         let links = !plain(&step.target);
-        let fd = place::make(root, &step.target, kind, links)?;
+        let fd =
+            place::make(root, &step.target, kind, links).map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) if !links => {
+                    io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
+                }
+                _ => error,
+            })?;
         if links && place::in_procfs(fd.as_fd()) {
             return Err(io::Error::other("it is a link into /proc"));
         }
@@ -263,6 +299,12 @@ fn mount(
             options,
         } => {
             let named = |error| (Some(kind.clone()), error);
+            let given = options.iter().any(|(name, _)| name == "mode");
+            // A folder that is there says who may enter what is mounted on it.
+            let mode = match kind == "tmpfs" && !given && !step.copy_up && tree.is_none() {
+                true => mode_of(root, &step.target, !plain(&step.target)),
+                false => None,
+            };
             let target = target(Kind::Folder).map_err(named)?;
             let options: Vec<_> = options
                 .iter()
@@ -271,6 +313,9 @@ fn mount(
             let set = attributes.set | attributes.set_below;
             // As mount(2) has it: read-only is the file system of a fresh /sys, too.
             let mut options = options;
+            if mode.is_some() {
+                options.push(("mode", mode.as_deref()));
+            }
             if kind == "sysfs" && set & RDONLY != 0 {
                 options.push(("ro", None));
             }
@@ -324,6 +369,13 @@ fn mount(
             change().map_err(|error| (Some("remount".to_owned()), error))
         }
     }
+}
+
+/// The mode of a folder of the container, if it is there, as tmpfs takes it.
+fn mode_of(root: BorrowedFd<'_>, path: &Path, links: bool) -> Option<String> {
+    let folder = place::open(root, path, OFlags::PATH | OFlags::DIRECTORY, links).ok()?;
+    let stat = rustix::fs::fstat(&folder).ok()?;
+    Some(format!("{:o}", stat.st_mode & 0o7777))
 }
 
 fn apply(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {

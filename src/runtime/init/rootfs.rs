@@ -10,15 +10,16 @@
 //! layer (and with it the state of all containers). What is mounted below such
 //! a layer on the host is not seen in the container.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -310,11 +311,68 @@ pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
 /// ramfs): the new root is moved over the old one. The old one stays mounted
 /// below it, out of reach of path names.
 pub(super) fn enter_by_moving(root: BorrowedFd<'_>) -> io::Result<()> {
+    hide_kernel_file_systems(root)?;
     rustix::process::fchdir(root)?;
     rustix::mount::mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     rustix::process::chdir("/")?;
     Ok(())
+}
+
+/// Takes away the host's `/proc` and `/sys`, which stay in the namespace when the
+/// root is moved: as long as one is there whole, the kernel lets whoever has a
+/// user namespace mount another, past all that is masked.
+fn hide_kernel_file_systems(root: BorrowedFd<'_>) -> io::Result<()> {
+    let own = fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd()))?;
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    // Those that are mounted last cover the others.
+    for line in table.lines().rev() {
+        let mut fields = line.split(' ').skip(3);
+        let (Some(part), Some(place)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let kind = line
+            .split_once(" - ")
+            .and_then(|(_, rest)| rest.split(' ').next());
+        let place = unescape(place);
+        if part != "/" || !matches!(kind, Some("proc" | "sysfs")) || place.starts_with(&own) {
+            continue;
+        }
+        // Not the host's business: the namespace is private.
+        match rustix::mount::unmount(&place, UnmountFlags::DETACH) {
+            Ok(()) => {}
+            // Locked, of a user namespace above ours: an empty folder over it.
+            Err(Errno::INVAL | Errno::PERM) => {
+                let empty = file_system("tmpfs", "tmpfs", &[("size", Some("0"))], RDONLY)?;
+                attach(empty, &place)?;
+            }
+            // Below one that went.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A path of `/proc/self/mountinfo`: spaces and their like are in octal.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| *first == b'\\');
+        let number = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match number {
+            Some(number) => {
+                bytes.push(number);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// As [`enter`], in the mount namespace of the host: the root, with all that is
@@ -356,6 +414,13 @@ mod tests {
     use super::*;
 
     /// What kernels before 6.8 get, and where it ends.
+    #[test]
+    fn paths_of_mounts_are_read() {
+        assert_eq!(unescape("/proc"), Path::new("/proc"));
+        assert_eq!(unescape("/a\\040b\\134c"), Path::new("/a b\\c"));
+        assert_eq!(unescape("/a\\9"), Path::new("/a\\9"));
+    }
+
     #[test]
     fn layers_in_one_option() {
         if !rustix::process::geteuid().is_root() {

@@ -57,6 +57,38 @@ pub(crate) fn allows(policy: SeccompPolicy, profile: Option<&LinuxSeccomp>, call
     })
 }
 
+/// Leaves out of a profile the bans that go by names which are not in our table,
+/// as the runtimes before us pass over them: a profile names calls of kernels to
+/// come, and those that went. Their names.
+pub(crate) fn leave_out_unknown(profile: &mut LinuxSeccomp) -> Vec<String> {
+    let mut unknown = Vec::new();
+    // Where calls are banned anyway, so are these.
+    let lenient = is_lenient(profile);
+    let mut rules = profile.syscalls().clone().unwrap_or_default();
+    for rule in &mut rules {
+        let (known, others): (Vec<String>, Vec<String>) = rule
+            .names()
+            .iter()
+            .cloned()
+            .partition(|name| TABLE.binary_search_by_key(&name.as_str(), |row| row.0).is_ok());
+        if lenient && rule.action() != LinuxSeccompAction::ScmpActAllow {
+            unknown.extend(others);
+        }
+        rule.set_names(known);
+    }
+    rules.retain(|rule| !rule.names().is_empty());
+    profile.set_syscalls(Some(rules));
+    unknown
+}
+
+/// Whether a profile lets through what it does not name.
+fn is_lenient(profile: &LinuxSeccomp) -> bool {
+    matches!(
+        profile.default_action(),
+        LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
+    )
+}
+
 /// What is wrong with a profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SeccompError {
@@ -146,9 +178,11 @@ fn when_first(comparisons: &[Comparison]) -> Vec<Rule> {
     comparisons.iter().map(rule).collect()
 }
 
+/// There is no such call.
+const ENOSYS: u32 = compile::ERRNO | 38;
+
 /// Docker's default profile.
 fn default_rules(architecture: Architecture, capabilities: u64) -> Rules {
-    const ENOSYS: u32 = compile::ERRNO | 38;
     let mut rules = Rules {
         otherwise: compile::ERRNO | 1,
         beyond_verdict: ENOSYS,
@@ -278,11 +312,7 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
                     .binary_search_by_key(&name.as_str(), |row| row.0)
                     .ok()
                     .and_then(|at| TABLE.get(at));
-                let lenient = matches!(
-                    profile.default_action(),
-                    LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
-                );
-                if row.is_none() && action != compile::ALLOW && lenient {
+                if row.is_none() && action != compile::ALLOW && is_lenient(profile) {
                     // Leaving out a permission is safe, and a ban where calls
                     // are banned anyway (profiles name those of every
                     // architecture); any other ban is not.
@@ -299,6 +329,18 @@ fn profile_rules(profile: &LinuxSeccomp) -> Result<BTreeMap<Architecture, Rules>
                     });
                 }
             }
+        }
+        if !is_lenient(profile) {
+            // Newer than all that the profile knows: programs have another way where
+            // there is no such call, and none where it is forbidden.
+            rules.beyond = rules
+                .calls
+                .keys()
+                .copied()
+                .filter(|number| *number < ARM_PRIVATE)
+                .max()
+                .unwrap_or(u32::MAX);
+            rules.beyond_verdict = ENOSYS;
         }
         for list in rules.calls.values_mut() {
             // As libseccomp has it: a rule without conditions outranks those with.
@@ -522,6 +564,27 @@ mod tests {
         }
         let clone3 = run(&program, native()[0], 435, [0; 6]);
         assert_eq!(clone3, compile::ERRNO | 38);
+    }
+
+    #[test]
+    fn a_call_newer_than_all_of_a_profile_does_not_exist() {
+        let profile = |default: &str| -> LinuxSeccomp {
+            let rules = serde_json::json!([{"names": ["read", "clone3"], "action": "SCMP_ACT_ALLOW"}]);
+            serde_json::from_value(serde_json::json!({"defaultAction": default, "syscalls": rules})).unwrap()
+        };
+        let newest = number(TABLE.iter().find(|row| row.0 == "clone3").unwrap(), native()[0]).unwrap();
+        for (default, expected) in [
+            ("SCMP_ACT_ERRNO", compile::ERRNO | 38),
+            ("SCMP_ACT_ALLOW", compile::ALLOW),
+        ] {
+            let profile = profile(default);
+            let program = program(SeccompPolicy::Spec, Some(&profile), 0).unwrap().unwrap();
+            assert_eq!(run(&program, native()[0], newest + 1, [0; 6]), expected);
+            assert_eq!(run(&program, native()[0], newest, [0; 6]), compile::ALLOW);
+        }
+        let banned = profile("SCMP_ACT_ERRNO");
+        let program = program(SeccompPolicy::Spec, Some(&banned), 0).unwrap().unwrap();
+        assert_eq!(run(&program, native()[0], newest - 1, [0; 6]), compile::ERRNO | 1);
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub enum SpecError {
     /// Something that we do not do.
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// A deadline that the kernel would not take.
+    #[error("sched_setattr: `SCHED_DEADLINE` {0}")]
+    Deadline(String),
     /// A text that the kernel cannot take.
     #[error("{0} contains a NUL byte")]
     Nul(String),

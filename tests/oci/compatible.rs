@@ -1,0 +1,343 @@
+//! What callers and bundles rely on that the specification does not say, or leaves
+//! open: as the runtimes before us have it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::{Bundle, bundle, program, said};
+
+/// The command of a bundle, called by way of another program.
+fn by_way_of(bundle: &Bundle, words: &[&str], args: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .arg(program(&bundle.path("")))
+        .arg("--root")
+        .arg(bundle.path("state"))
+        .args(args)
+        .current_dir(bundle.path(""))
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_first_configuration_is_the_one_that_callers_change() {
+    let Some(bundle) = bundle() else { return };
+    bundle.ok(&["spec"]);
+    let text = fs::read(bundle.path("config.json")).unwrap();
+    let spec: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let process = &spec["process"];
+    let few = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    for set in ["bounding", "effective", "permitted"] {
+        let mut found: Vec<String> = serde_json::from_value(process["capabilities"][set].clone()).unwrap();
+        found.sort();
+        assert_eq!(json!(found), few, "{set}");
+    }
+    assert_eq!(process["noNewPrivileges"], true);
+    assert_eq!(
+        process["rlimits"],
+        json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}])
+    );
+    assert_eq!(
+        (&process["args"], &process["terminal"]),
+        (&json!(["sh"]), &json!(true))
+    );
+    let linux = &spec["linux"];
+    assert_eq!(
+        linux["resources"],
+        json!({"devices": [{"allow": false, "access": "rwm"}]})
+    );
+    assert!(linux["sysctl"].is_null() && linux["devices"].is_null(), "{linux}");
+    let kinds: Vec<&str> = linux["namespaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["type"].as_str())
+        .collect();
+    for kind in ["pid", "network", "ipc", "uts", "mount"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    assert_eq!(spec["root"], json!({"path": "rootfs", "readonly": true}));
+}
+
+#[test]
+fn errors_say_so_and_what_is_asked_of_nobody_is_one() {
+    let Some(mut bundle) = bundle() else { return };
+    let said = bundle.call(&["state", &bundle.id]);
+    assert!(said.code == 1 && said.err.contains("error: "), "{said:?}");
+    fs::create_dir_all(bundle.path("state")).unwrap();
+    bundle.ok(&["list"]);
+    let nowhere = bundle.path("nowhere");
+    let said = bundle.call(&["--root", nowhere.to_str().unwrap(), "list"]);
+    assert!(said.code == 1 && said.err.contains("nowhere"), "{said:?}");
+    assert!(
+        bundle.call(&["delete", ".hidden"]).err.contains("invalid"),
+        "an id"
+    );
+    // Signal 0 asks whether there is somebody.
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    bundle.ok(&["kill", &bundle.id, "0"]);
+    assert!(bundle.ok(&["ps", &bundle.id]).starts_with("UID"));
+    let head = bundle.ok(&["ps", &bundle.id]);
+    let head: Vec<&str> = head.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    bundle.wait_for("stopped");
+    let said = bundle.call(&["kill", &bundle.id, "0"]);
+    assert!(
+        said.code == 1 && said.err.contains("container not running"),
+        "{said:?}"
+    );
+    bundle.delete();
+}
+
+#[test]
+fn who_is_left_without_a_first_process_is_killed_all_the_same() {
+    let Some(mut bundle) = bundle() else { return };
+    let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|one| one["type"] != "pid");
+    bundle.sh("sleep 1000 & echo $! > /data/left; sleep 1000");
+    bundle.start();
+    let left = bundle.path("rootfs/data/left");
+    crate::support::wait_until("left", || {
+        fs::read_to_string(&left).is_ok_and(|text| !text.is_empty())
+    });
+    let left = fs::read_to_string(left).unwrap();
+    let first = rustix::process::Pid::from_raw(bundle.state()["pid"].as_i64().unwrap() as i32).unwrap();
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+    bundle.wait_for("stopped");
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    crate::support::wait_until("gone", || {
+        let status = fs::read_to_string(format!("/proc/{}/stat", left.trim()));
+        status.map_or(true, |text| text.contains(") Z"))
+    });
+    bundle.delete();
+}
+
+#[test]
+fn only_descriptors_that_are_open_are_preserved() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.sh("for n in 3 4 5 6 7 8; do if [ -e /proc/self/fd/$n ]; then echo $n; fi; done");
+    bundle.save();
+    let id = bundle.id.clone();
+    let words = ["sh", "-c", "exec 5</dev/null; exec \"$@\"", "sh"];
+    let output = by_way_of(&bundle, &words, &["run", "--preserve-fds", "10", &id]).output();
+    let said = said(output.unwrap());
+    assert!(
+        said.code == 0 && said.err.is_empty() && said.out == "5\n",
+        "{said:?}"
+    );
+}
+
+#[test]
+fn groups_are_those_that_are_written_or_kept() {
+    let Some(mut bundle) = bundle() else { return };
+    let groups = "grep ^Groups: /proc/self/status | tr -s '\\t ' ' '";
+    bundle.config["process"]["user"]["additionalGids"] = json!([7, 5, 7]);
+    assert_eq!(bundle.prints(groups).trim(), "Groups: 5 7 7");
+    bundle.config["process"]["user"]["additionalGids"] = json!([]);
+    bundle.config["annotations"] = json!({"run.oci.keep_original_groups": "1"});
+    bundle.save();
+    let id = bundle.id.clone();
+    let output = by_way_of(&bundle, &["setpriv", "--groups", "31,32"], &["run", &id]).output();
+    let said = said(output.unwrap());
+    assert_eq!((said.code, said.out.trim()), (0, "Groups: 31 32"), "{said:?}");
+}
+
+#[test]
+fn processors_of_the_caller_do_not_bind() {
+    let Some(mut bundle) = bundle() else { return };
+    let allowed = "grep ^Cpus_allowed_list: /proc/self/status";
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own
+        .lines()
+        .find(|line| line.starts_with("Cpus_allowed_list:"))
+        .unwrap()
+        .to_owned();
+    if !own.contains(['-', ',']) {
+        eprintln!("skipped: one processor");
+        return;
+    }
+    bundle.sh(allowed);
+    bundle.save();
+    let first: String = own.chars().filter(|letter| !letter.is_alphabetic()).collect();
+    let first: String = first
+        .chars()
+        .skip_while(|letter| !letter.is_ascii_digit())
+        .collect();
+    let first: String = first.chars().take_while(char::is_ascii_digit).collect();
+    let id = bundle.id.clone();
+    let output = by_way_of(&bundle, &["taskset", "-c", &first], &["run", &id]).output();
+    let said = said(output.unwrap());
+    assert!(said.code == 0 && said.out.contains(['-', ',']), "{own}: {said:?}");
+}
+
+#[test]
+fn places_of_mounts_are_taken_as_they_are_meant() {
+    let Some(mut bundle) = bundle() else { return };
+    let data = bundle.path("rootfs/data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o710)).unwrap();
+    bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.mount(json!({"destination": "tmp/new", "type": "tmpfs", "source": "tmpfs"}));
+    bundle
+        .mount(json!({"destination": "/root", "type": "tmpfs", "source": "tmpfs", "options": ["mode=705"]}));
+    assert_eq!(
+        bundle.prints("stat -c %a /data /tmp/new /root"),
+        "710\n1777\n705\n"
+    );
+    // A read-only /dev has its devices all the same.
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/dev" {
+            mount["options"] = json!(["nosuid", "mode=755", "ro"]);
+        }
+    }
+    let script = "echo x > /dev/null && ls -d /dev/pts/ptmx && ! touch /dev/x 2> /dev/null && echo closed";
+    assert_eq!(bundle.prints(script), "/dev/pts/ptmx\nclosed\n");
+    // Hidden once, however often it is said.
+    bundle.config["linux"]["maskedPaths"] = json!(["/etc", "/etc", "etc"]);
+    assert_eq!(bundle.prints("grep -c ' /etc ' /proc/self/mounts"), "1\n");
+    // Where the kernel's own file systems are to be is no link.
+    bundle.config["linux"]["maskedPaths"] = json!([]);
+    fs::remove_dir(bundle.path("rootfs/sys")).unwrap();
+    symlink("/tmp", bundle.path("rootfs/sys")).unwrap();
+    let refused = bundle.refused();
+    assert!(
+        refused.contains("must be mounted on ordinary directory"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn without_pivoting_nothing_that_is_masked_is_to_be_had() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/keys"]);
+    // What it takes to make a user namespace with a root.
+    let sets = json!(["CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": sets, "effective": sets, "permitted": sets});
+    bundle.args(&[
+        "unshare", "-m", "-r", "-p", "-f", "mount", "-t", "proc", "none", "/proc",
+    ]);
+    bundle.save();
+    for options in [&[][..], &["--no-pivot"][..]] {
+        let mut words = vec!["run"];
+        words.extend(options);
+        words.push(&bundle.id);
+        let said = bundle.call(&words);
+        assert!(
+            said.code != 0 && said.err.contains("mount"),
+            "{options:?}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_known_is_passed_over_and_told() {
+    let Some(mut bundle) = bundle() else { return };
+    let sets = json!(["CAP_KILL", "CAP_OF_TOMORROW"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": sets, "effective": sets, "permitted": sets});
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["call_of_tomorrow", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22}],
+    });
+    bundle.sh("grep ^CapEff: /proc/self/status; mkdir /data/new 2> /dev/null || echo filtered");
+    bundle.save();
+    let said = bundle.call(&["--log", "log", "run", &bundle.id]);
+    assert!(
+        said.code == 0 && said.out == "CapEff:\t0000000000000020\nfiltered\n",
+        "{said:?}"
+    );
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(
+        log.contains("CAP_OF_TOMORROW") && log.contains("call_of_tomorrow"),
+        "{log}"
+    );
+    bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "1"});
+    assert!(bundle.refused().contains("call_of_tomorrow"));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_in_words() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["domainname"] = "one".into();
+    bundle.config["linux"]["sysctl"] = json!({"kernel.domainname": "two"});
+    assert!(bundle.refused().contains("kernel.domainname"));
+    bundle.config["linux"]["sysctl"] = json!({"kernel.domainname": "one"});
+    assert_eq!(bundle.prints("cat /proc/sys/kernel/domainname"), "one\n");
+    for (times, words) in [
+        (json!({"deadline": 5000, "period": 5000}), "requires `runtime`"),
+        (json!({"runtime": 5000}), "requires `deadline`"),
+        (json!({"runtime": 10, "deadline": 5000}), "between 1024"),
+        (json!({"runtime": 6000, "deadline": 5000}), "must be <= deadline"),
+        (
+            json!({"runtime": 5000, "deadline": 6000, "period": 5500}),
+            "must be <= period",
+        ),
+    ] {
+        let mut scheduler = times;
+        scheduler["policy"] = "SCHED_DEADLINE".into();
+        bundle.config["process"]["scheduler"] = scheduler;
+        let refused = bundle.refused();
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+}
+
+#[test]
+fn an_environment_has_each_name_once_and_a_home() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["process"]["env"] = json!(["PATH=/bin", "A=1", "HOME=", "A=2"]);
+    bundle.config["hooks"] = json!({"startContainer": [
+        {"path": "/bin/sh", "args": ["sh", "-c", "echo $HOME $A > /data/hook"]}]});
+    assert_eq!(
+        bundle.prints("env | grep -E '^(A|HOME)=' | sort"),
+        "A=2\nHOME=/root\n"
+    );
+    let hook = fs::read_to_string(bundle.path("rootfs/data/hook")).unwrap();
+    assert_eq!(hook, "/root 2\n");
+    // One that fails leaves what can be deleted at once.
+    bundle.config["hooks"] = json!({"startContainer": [{"path": "/bin/false"}]});
+    bundle.create();
+    let said = bundle.call(&["start", &bundle.id]);
+    assert!(
+        said.err
+            .contains("error running startContainer hook #0: /bin/false"),
+        "{said:?}"
+    );
+    bundle.ok(&["delete", &bundle.id]);
+}
+
+#[test]
+fn a_further_process_may_be_written_sparingly() {
+    let Some(mut bundle) = bundle() else { return };
+    let sets = &mut bundle.config["process"]["capabilities"];
+    sets["inheritable"] = json!(["CAP_CHOWN", "CAP_FOWNER"]);
+    sets["ambient"] = json!(["CAP_CHOWN"]);
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let process = json!({"args": ["id", "-u"], "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(bundle.path("process.json"), process.to_string()).unwrap();
+    assert_eq!(bundle.ok(&["exec", "-p", "process.json", &bundle.id]), "0\n");
+    let ambient = ["grep", "^CapAmb:", "/proc/self/status"];
+    assert_eq!(bundle.exec(&ambient).out, "CapAmb:\t0000000000000001\n");
+    let said = bundle.exec_with(&["--cap", "CAP_FOWNER"], &ambient);
+    assert_eq!(said.out, "CapAmb:\t0000000000000009\n");
+    let said = bundle.exec_with(&["--cwd", "/nothing"], &["true"]);
+    assert!(
+        said.code == 255 && said.err.contains("chdir to /nothing"),
+        "{said:?}"
+    );
+    let said = bundle.exec_with(&["--cgroup", ".."], &["true"]);
+    assert!(said.err.contains("bad sub cgroup path"), "{said:?}");
+    // On a terminal, lines end as they were written: ours sees to the rest.
+    let said = bundle.exec_with(&["--tty"], &["sh", "-c", "tty; echo end"]);
+    assert!(
+        said.out.contains("\nend\n") && !said.out.contains('\r'),
+        "{said:?}"
+    );
+    bundle.delete();
+}
