@@ -313,14 +313,16 @@ impl Keeper {
         }
         let started = slot.started.clone();
         drop(kept);
-        self.board
-            .send_modify(|board| board.set(id, entry(&started, Run::Exited { code, restarting })));
-        self.tell(Told::Exited {
-            id: started.id,
-            name: started.name,
-            one_off: started.one_off,
-            code,
-            again,
+        // Who sees that nothing runs any more finds every end told.
+        self.board.send_modify(|board| {
+            board.set(id, entry(&started, Run::Exited { code, restarting }));
+            self.tell(Told::Exited {
+                id: started.id,
+                name: started.name,
+                one_off: started.one_off,
+                code,
+                again,
+            });
         });
     }
 

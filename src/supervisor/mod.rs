@@ -435,6 +435,9 @@ impl Supervisor {
             && self.walk.is_none()
             && self.sweeping.is_empty()
             && !self.keeper.is_busy()
+            // Last: an end that was not told of yet may be that of a container
+            // which is to be removed.
+            && self.told.is_empty()
     }
 
     /// Removes a container that does not run and was to be removed at its end.

@@ -19,23 +19,27 @@ pub(super) fn follow_provider(
         what: format!("service {dependency}"),
     };
     match provider.map(|provider| provider.fate) {
+        Some(Fate::Create | Fate::Recreate) if no_recreate => {
+            // What is started anyway finds the new one's then.
+            for slot in slots
+                .iter_mut()
+                .filter(|slot| slot.fate == Fate::Keep && slot.is_running())
+            {
+                slot.hold = format!("service {dependency} was replaced, kept because of --no-recreate");
+                warnings.push(format!(
+                    "container {} needs to be replaced because service {dependency} is: run this command without \
+                     --no-recreate",
+                    slot.name
+                ));
+            }
+        }
         Some(Fate::Create | Fate::Recreate) => {
             for slot in slots
                 .iter_mut()
                 .filter(|slot| matches!(slot.fate, Fate::Keep | Fate::Start | Fate::Restart))
             {
-                if no_recreate {
-                    slot.decide(Fate::Keep, Cause::Requested);
-                    slot.hold = format!("service {dependency} was replaced, kept because of --no-recreate");
-                    warnings.push(format!(
-                        "container {} needs to be replaced because service {dependency} is: run this command \
-                         without --no-recreate",
-                        slot.name
-                    ));
-                } else {
-                    slot.update = None;
-                    slot.decide(Fate::Recreate, cause.clone());
-                }
+                slot.update = None;
+                slot.decide(Fate::Recreate, cause.clone());
             }
         }
         Some(Fate::Start | Fate::Restart) => {
