@@ -107,6 +107,21 @@ pub enum PlanError {
         /// Where that is written.
         origin: Option<Origin>,
     },
+    /// `up --no-recreate` is to wait for the health of a container that cannot
+    /// be started as it is.
+    #[error(
+        "service {service:?} waits until {dependency:?} is healthy, whose container {container} cannot run: {reason}"
+    )]
+    DependencyLeft {
+        /// Who waits.
+        service: String,
+        /// For whom.
+        dependency: String,
+        /// The container.
+        container: String,
+        /// Why it is left as it is.
+        reason: String,
+    },
     /// `run` with a name that another container has.
     #[error(
         "the container name {name} is taken by a container of service {service:?}: choose another --name"
@@ -140,6 +155,7 @@ impl PlanError {
             Self::NetworkInUse { .. }
             | Self::NetworkGone { .. }
             | Self::NoContainer { .. }
+            | Self::DependencyLeft { .. }
             | Self::NameTaken { .. }
             | Self::Contradiction { .. } => Vec::new(),
         }

@@ -4,9 +4,10 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::mount::UnmountFlags;
 
 use super::cgroup::{Cgroup, CgroupError, Warning};
 use super::error::RuntimeError;
@@ -187,15 +188,30 @@ pub fn cleanup(
     };
     store::remove_record(running_record)?;
     store::remove_record(&reserve(exit_record))?;
-    match fs::remove_dir(mountpoint) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(RuntimeError::io("remove", mountpoint.display().to_string())(
-                error,
-            ));
-        }
-        _ => {}
-    }
+    remove_mountpoint(mountpoint)
+        .map_err(|error| RuntimeError::io("remove", mountpoint.display().to_string())(error))?;
     Ok(removed?)
+}
+
+/// Removes the folder that a root file system was mounted on, in a namespace
+/// which has ended, or is about to. Some kernels say `EBUSY` for moments, as
+/// if it were mounted here; if it is, it ends here too.
+fn remove_mountpoint(path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut wait = Duration::from_micros(100);
+    loop {
+        match fs::remove_dir(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                // Not mounted here: EINVAL.
+                if rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
+                    std::thread::sleep(wait);
+                    wait = (wait * 2).min(Duration::from_millis(10));
+                }
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Where the monitor keeps room for the exit record while the container runs.
@@ -211,4 +227,42 @@ pub(crate) fn reserve(exit_record: &Path) -> std::path::PathBuf {
 /// [`RuntimeError::Cgroup`].
 pub fn update(running: &RunningRecord, resources: &LinuxResources) -> Result<Vec<Warning>, RuntimeError> {
     Ok(running.fixed.cgroup.update(Some(resources), false)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_goes_with_what_is_mounted_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root");
+        remove_mountpoint(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let here = path.clone();
+        // In a mount namespace of its own.
+        std::thread::spawn(move || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+                return;
+            }
+            let private =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            for _ in 0..2 {
+                rustix::mount::mount("tmpfs", &here, "tmpfs", rustix::mount::MountFlags::empty(), None)
+                    .unwrap();
+            }
+            fs::write(here.join("file"), "").unwrap();
+            remove_mountpoint(&here).unwrap();
+        })
+        .join()
+        .unwrap();
+        remove_mountpoint(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        assert_eq!(
+            remove_mountpoint(&path).unwrap_err().kind(),
+            io::ErrorKind::DirectoryNotEmpty
+        );
+    }
 }

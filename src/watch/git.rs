@@ -5,9 +5,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long git may hold its lock until what it has written so far is passed on
-/// all the same.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+use tokio::time::Instant;
+
+/// How long git may write nothing while it holds its lock, until what it has
+/// written so far is passed on all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long git may hold its lock, however much it writes: something may write
+/// beside it all the time.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Older locks do not count: git was killed, or somebody writes the message of a
 /// commit.
@@ -31,8 +37,14 @@ impl Locks {
         Self(found)
     }
 
+    /// Whether what was written between these two moments is a part of a
+    /// checkout that goes on.
+    pub(super) fn hold_back(&self, (first, last): (Instant, Instant)) -> bool {
+        last.elapsed() < PATIENCE && first.elapsed() < LONGEST && self.are_held()
+    }
+
     /// Whether git is in the middle of something.
-    pub(super) fn are_held(&self) -> bool {
+    fn are_held(&self) -> bool {
         self.0.iter().any(|lock| {
             let taken = std::fs::metadata(lock).and_then(|found| found.modified());
             taken.is_ok_and(|taken| taken.elapsed().unwrap_or_default() < OLD)

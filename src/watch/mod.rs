@@ -58,6 +58,8 @@ pub const BOUND: Duration = Duration::from_millis(400);
 struct Gathering {
     /// When it began.
     first: Instant,
+    /// When the last came.
+    last: Instant,
     /// It is passed on now, unless more comes or git is at work.
     due: Instant,
 }
@@ -202,7 +204,13 @@ impl Watch {
     /// Something more has changed.
     fn gather(&mut self) {
         let now = Instant::now();
-        let gathering = self.gathering.get_or_insert(Gathering { first: now, due: now });
+        let fresh = Gathering {
+            first: now,
+            last: now,
+            due: now,
+        };
+        let gathering = self.gathering.get_or_insert(fresh);
+        gathering.last = now;
         gathering.due = (gathering.first + BOUND).min(now + QUIET);
     }
 
@@ -213,9 +221,8 @@ impl Watch {
             return false;
         };
         let now = Instant::now();
-        let held = now - gathering.first < git::PATIENCE && self.locks.are_held();
         gathering.due = now + QUIET;
-        held
+        self.locks.hold_back((gathering.first, gathering.last))
     }
 
     fn concerns(&self, path: &Path) -> bool {

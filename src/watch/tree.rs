@@ -24,7 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use super::git::{Locks, PATIENCE};
+use super::git::Locks;
 use super::rule::{Rule, Verdict};
 use crate::sys::readiness::watch;
 
@@ -323,8 +323,8 @@ impl Tree {
             };
             let Some(ready) = ready else {
                 let now = Instant::now();
-                let waited = self.since.map_or(Duration::ZERO, |(first, _)| now - first);
-                if self.batch.paths.len() > 1 && waited < PATIENCE && self.locks.are_held() {
+                let written = self.since.unwrap_or((now, now));
+                if self.batch.paths.len() > 1 && self.locks.hold_back(written) {
                     held = Some(now + BURST);
                     continue;
                 }

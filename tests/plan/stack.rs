@@ -243,7 +243,7 @@ fn depends_on(value: Option<&Value>) -> BTreeMap<String, Dependency> {
     let words = match value {
         Some(Value::Mapping(map)) => map
             .iter()
-            .map(|(key, value)| (text(key), value.as_str().unwrap_or_default().to_owned()))
+            .map(|(key, value)| (text(key), value.as_str().expect("words").to_owned()))
             .collect(),
         other => strings(other)
             .into_iter()

@@ -139,14 +139,15 @@ impl<'a> Schedule<'a> {
     /// The plan.
     ///
     /// # Errors
-    /// When an image, network or volume cannot be had.
+    /// When an image, network or volume cannot be had, and when something waits
+    /// for what cannot run.
     pub(super) fn finish(mut self) -> Result<Plan, PlanError> {
         if let Some(up) = self.options.up {
             self.add_pulls(up)?;
         }
         self.add_networks()?;
         self.add_volumes()?;
-        self.add_containers();
+        self.add_containers()?;
         self.order_networks();
         self.find_early();
         self.order_containers();

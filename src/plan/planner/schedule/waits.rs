@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::draft::Step;
-use super::super::super::{Cause, Operation, Target, WAIT, preparation, prepared};
+use super::super::super::{Cause, Operation, PlanError, Target, WAIT, preparation, prepared};
 use super::super::{Fate, Slot, hold, needs_stop, target};
 use super::{Schedule, Steps};
 use crate::graph::Link;
@@ -17,7 +17,10 @@ const PAIRS: usize = 100;
 impl<'a> Schedule<'a> {
     /// The actions of every slot, and for each service that starts something
     /// the waiting for its dependencies.
-    pub(super) fn add_containers(&mut self) {
+    ///
+    /// # Errors
+    /// [`PlanError::DependencyLeft`].
+    pub(super) fn add_containers(&mut self) -> Result<(), PlanError> {
         let mut last = None;
         for index in 0..self.slots.len() {
             // What is left alone has no actions, and most may be.
@@ -30,13 +33,14 @@ impl<'a> Schedule<'a> {
             };
             if last != Some(slot.service) {
                 last = Some(slot.service);
-                self.add_gate(slot.service);
+                self.add_gate(slot.service)?;
             }
             let steps = self.add_slot(&slot);
             if let Some(place) = self.steps.get_mut(index) {
                 *place = steps;
             }
         }
+        Ok(())
     }
 
     fn add_slot(&mut self, slot: &Slot<'a>) -> Steps {
@@ -96,10 +100,10 @@ impl<'a> Schedule<'a> {
 
     /// What the starts of a service wait for. Its dependencies come before it
     /// in the list of slots, so their actions are there.
-    fn add_gate(&mut self, service: &'a str) {
+    fn add_gate(&mut self, service: &'a str) -> Result<(), PlanError> {
         let waiting = self.slots_of(service).filter(|(slot, _)| slot.start).count();
         if waiting == 0 {
-            return;
+            return Ok(());
         }
         let mut gate = Vec::new();
         let links: Vec<(String, Link)> = self
@@ -120,7 +124,7 @@ impl<'a> Schedule<'a> {
                 gate.extend(starts);
                 continue;
             }
-            let waited = self.waited_for(service, &dependency, &link, &theirs);
+            let waited = self.waited_for(service, &dependency, &link, &theirs)?;
             if waited.is_empty() {
                 continue;
             }
@@ -146,6 +150,7 @@ impl<'a> Schedule<'a> {
             gate.push(step);
         }
         self.gates.insert(service, gate);
+        Ok(())
     }
 
     /// The `pre_start` hooks of a service, if they have not succeeded as they
@@ -202,9 +207,18 @@ impl<'a> Schedule<'a> {
         dependency: &str,
         link: &Link,
         theirs: &[(Slot<'a>, Steps)],
-    ) -> Vec<Target> {
-        let lenient =
-            self.options.up.is_some_and(|up| up.reload) && link.condition == Condition::ServiceHealthy;
+    ) -> Result<Vec<Target>, PlanError> {
+        let healthy = link.condition == Condition::ServiceHealthy;
+        let lenient = healthy && self.options.up.is_some_and(|up| up.reload);
+        let kept = healthy && link.required && self.options.up.is_some_and(|up| up.no_recreate);
+        if let Some((slot, _)) = theirs.iter().find(|(slot, _)| kept && !lenient && is_left(slot)) {
+            return Err(PlanError::DependencyLeft {
+                service: service.to_owned(),
+                dependency: dependency.to_owned(),
+                container: slot.name.clone(),
+                reason: slot.hold.clone(),
+            });
+        }
         let waited: Vec<Target> = theirs
             .iter()
             .filter(|(slot, _)| !(lenient && is_left(slot)))
@@ -215,7 +229,7 @@ impl<'a> Schedule<'a> {
                 "service {service} starts without {dependency}, which does not run and is left alone"
             ));
         }
-        waited
+        Ok(waited)
     }
 
     /// `up --wait`, `start --wait`: the user waits for everything the command is about.
