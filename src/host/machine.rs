@@ -606,7 +606,7 @@ impl Machine {
                 continue;
             }
             if let Ok(ContainerState::Exited { code, .. }) =
-                state(&self.world.container(&self.project, &id), &record)
+                state(&self.world.container(&self.project, &id), record.stopped)
             {
                 self.hear(News::Exited {
                     id,
@@ -775,7 +775,7 @@ impl Machine {
         let Some((running, mut ended)) = found else {
             // Its restart may be due: it is not wanted any more.
             if let ContainerState::Exited { code, .. } =
-                state(&self.world.container(&self.project, &record.id), &record)?
+                state(&self.world.container(&self.project, &record.id), record.stopped)?
             {
                 self.hear(News::Exited {
                     id: record.id,

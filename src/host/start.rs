@@ -734,8 +734,8 @@ async fn settle_end(
     paths: &ContainerPaths,
     killed: bool,
 ) -> Result<(), HostError> {
-    // A start that was killed half way has removed the status of the run before.
-    let ran = view::state(paths, record)? != ContainerState::Created || paths.log().exists();
+    // A first start may have been killed half way.
+    let ran = view::state(paths, record.stopped)? != ContainerState::Created || paths.log().exists();
     if !ran {
         let (cgroup, paths) = (spec::cgroup_of(&machine.world, record), paths.clone());
         return blocking(move || {

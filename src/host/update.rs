@@ -252,7 +252,7 @@ impl Update<'_> {
             let (world, new) = (machine.world.clone(), new.clone());
             blocking(move || release(&world, &new, left.iter())).await?;
         }
-        if state(&paths, new)?.is_running() {
+        if state(&paths, new.stopped)?.is_running() {
             // The keeper takes the new policy and check from here.
             let offset = start::log_end(&machine.world, new);
             machine.hear(News::Changed(start::started(&machine.world, new, true, offset)));

@@ -82,7 +82,7 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
         .into_iter()
         .map(|record| {
             let paths = world.container(project, &record.id);
-            let state = state(&paths, &record)?;
+            let state = state(&paths, record.stopped)?;
             let running = state.is_running();
             let health = match (&record.check, running) {
                 (Some(_), true) => read_record::<HealthRecord>(&health_path(&paths))?
@@ -116,8 +116,9 @@ pub fn replicas(world: &World, project: &str) -> Result<Vec<View>, HostError> {
     Ok(views)
 }
 
-/// What a container is doing: the kernel's word where it has one.
-pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<ContainerState, HostError> {
+/// What a container is doing: the kernel's word where it has one. `stopped`: it
+/// was asked to stop.
+pub(super) fn state(paths: &ContainerPaths, stopped: bool) -> Result<ContainerState, HostError> {
     let running: Option<RunningRecord> = read_record(&paths.running())?;
     if let Some(running) = &running
         && matches!(runtime::probe(running)?, Liveness::Running { .. })
@@ -127,8 +128,11 @@ pub(super) fn state(paths: &ContainerPaths, record: &ContainerRecord) -> Result<
             started: running.started_at,
         });
     }
-    let exit: Option<ExitRecord> = read_record(&paths.exit())?;
-    let stopped = record.stopped;
+    let mut exit: Option<ExitRecord> = read_record(&paths.exit())?;
+    if running.is_none() && exit.is_none() {
+        // It is being started again, or that was killed half way.
+        exit = read_record(&runtime::earlier(&paths.exit()))?;
+    }
     Ok(match (running, exit) {
         (Some(running), Some(exit)) if exit.finished_at >= running.started_at => ContainerState::Exited {
             code: exit.code,
@@ -308,4 +312,36 @@ pub fn recall(world: &World, name: &str) -> Result<Project, HostError> {
         ..Project::default()
     };
     Ok(plan::recall(name, &observe(world, &nothing)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::write_record;
+
+    #[test]
+    fn what_is_being_started_again_has_ended_and_not_just_been_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ContainerPaths {
+            state: folder.path().join("state"),
+            run: folder.path().join("run"),
+        };
+        std::fs::create_dir(&paths.state).unwrap();
+        assert_eq!(state(&paths, false).unwrap(), ContainerState::Created);
+        let exit = ExitRecord {
+            code: 3,
+            signal: None,
+            oom_killed: false,
+            started_at: 1,
+            finished_at: 2,
+            error: None,
+        };
+        write_record(&runtime::earlier(&paths.exit()), &exit).unwrap();
+        let ended = ContainerState::Exited {
+            code: 3,
+            finished: 2,
+            stopped: false,
+        };
+        assert_eq!(state(&paths, false).unwrap(), ended);
+    }
 }

@@ -220,6 +220,13 @@ pub(crate) fn reserve(exit_record: &Path) -> std::path::PathBuf {
     exit_record.with_file_name(format!(".{name}.reserve"))
 }
 
+/// Where the exit record of the run before is, once a container is started
+/// again: all that is known of it until the new run has a record of its own.
+pub fn earlier(exit_record: &Path) -> std::path::PathBuf {
+    let name = exit_record.file_name().unwrap_or_default().to_string_lossy();
+    exit_record.with_file_name(format!(".{name}.earlier"))
+}
+
 /// Changes limits of a running container in place; wishes that the machine
 /// cannot fulfil are returned.
 ///

@@ -1,9 +1,10 @@
 //! Starting a container.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{fs, io};
 
 use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{Mode, OFlags};
@@ -17,6 +18,7 @@ use super::foreign::Foreign;
 use super::order::{self, Answer, MonitorOrder};
 use super::process::Process;
 use super::record::{Fixed, RunningRecord, boot};
+use super::recover::earlier;
 use super::request::RunRequest;
 use super::seccomp::{self, SeccompPolicy};
 use super::spec::SpecError;
@@ -81,7 +83,7 @@ pub fn start(
     let place = Cgroup::locate(layout, &request.cgroup.path)?;
     // Finds everything that can be wrong with the request, before anything is made.
     let blueprint = Blueprint::new(request, network.is_some())?;
-    store::remove_record(&request.exit_record)?;
+    set_aside(&request.exit_record)?;
     for file in [&request.log, &request.exit_record, &request.running_record] {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(RuntimeError::io("make", folder.display().to_string()))?;
@@ -276,6 +278,18 @@ fn start_in(
             let _ = monitor.wait();
             other.and(Err(RuntimeError::Silent("monitor")))
         }
+    }
+}
+
+/// Makes room for the exit record of a new run; that of the run before stays
+/// known until the new one has begun.
+fn set_aside(exit_record: &Path) -> Result<(), RuntimeError> {
+    match fs::rename(exit_record, earlier(exit_record)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RuntimeError::io(
+            "set aside",
+            exit_record.display().to_string(),
+        )(error)),
+        _ => Ok(()),
     }
 }
 

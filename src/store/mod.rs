@@ -14,6 +14,7 @@
 //!       record.json                   what the container is (host/)
 //!       log                           what it printed (monitor/)
 //!       exit.json                     how the last run ended (monitor/)
+//!       .exit.json.earlier            how the one before did, while it is started again
 //!       upper/ work/                  its writable layer
 //! <run>/                              /run/rcompose, or <state>/run in a world of its own
 //!   mark/                             the layer below all images (host/)
