@@ -359,8 +359,7 @@ impl Monitor {
             if ready.nothing {
                 self.output.rest();
                 self.log.rest();
-                process::give_back_memory();
-                memory::drop_clean_pages();
+                memory::rest();
                 self.resting = true;
                 continue;
             }

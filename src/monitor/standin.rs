@@ -27,7 +27,7 @@ use rustix::process::WaitOptions;
 use crate::runtime::Revive;
 use crate::store::Lock;
 use crate::sys::spawn::{Program, spawn};
-use crate::sys::{fd, memory, process, signal};
+use crate::sys::{fd, memory, signal};
 
 /// The hidden first argument that makes a process a stand-in; the lock and the
 /// supervisor's command line follow.
@@ -173,8 +173,7 @@ fn waits(link: BorrowedFd<'_>) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(link, PollFlags::IN)];
         match rustix::event::poll(&mut fds, (!rested).then_some(&REST)) {
             Ok(0) => {
-                process::give_back_memory();
-                memory::drop_clean_pages();
+                memory::rest();
                 rested = true;
             }
             Ok(_) => match is_closed(link) {

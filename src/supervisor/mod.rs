@@ -380,8 +380,7 @@ impl Supervisor {
             tokio::select! {
                 () = tokio::time::sleep(REST), if may_rest => {
                     // What it ran through to get here would stay in its memory.
-                    crate::sys::process::give_back_memory();
-                    crate::sys::memory::drop_clean_pages();
+                    crate::sys::memory::rest();
                     resting = true;
                 }
                 accepted = self.listener.accept() => if let Ok((stream, _)) = accepted {

@@ -3,24 +3,51 @@
 
 use std::fs;
 
-/// Gives the clean file pages of this process's mappings back: code and
-/// constants that are not in use now stay in the page cache, and come back when
-/// they are touched. Mappings that hold anything of our own, such as constants
-/// that the linker's relocations have written, are left alone.
+use super::process::give_back_memory;
+
+/// Gives back all memory that this process does not need while it waits: what
+/// the allocator holds and nobody uses, what is below its stack's end, and the
+/// clean file pages of its mappings. Code and constants that are not in use now
+/// stay in the page cache, and come back when they are touched; mappings that
+/// hold anything of our own, such as constants that the linker's relocations have
+/// written, are left alone.
 ///
 /// For a process that waits most of its life: what it ran through at its start
 /// would stay in its resident set.
-pub fn drop_clean_pages() {
-    let Ok(text) = fs::read_to_string("/proc/self/smaps") else {
-        return;
-    };
-    for (start, length) in clean_mappings(&text) {
-        // SAFETY: the range is a private, read-only mapping of a file in which no
-        // page is ours alone: dropping its pages changes no content, they are
-        // read from the file again. A range that is none any more is an error
-        // that changes nothing.
+pub fn rest() {
+    let mut stack = None;
+    if let Ok(text) = fs::read_to_string("/proc/self/smaps") {
+        for (start, length) in clean_mappings(&text) {
+            // SAFETY: the range is a private, read-only mapping of a file in which no
+            // page is ours alone: dropping its pages changes no content, they are
+            // read from the file again. A range that is none any more is an error
+            // that changes nothing.
+            let _ = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+        }
+        let here = 0_u8;
+        stack = below_stack(&text, std::ptr::from_ref(&here).addr());
+    }
+    // When that text has been freed.
+    give_back_memory();
+    if let Some((start, length)) = stack {
+        // SAFETY: the range is a part of the stack that this thread is on, and ends
+        // more than a page below this frame: nothing lives there.
         let _ = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
+}
+
+/// What is mapped of the stack that `here` is on, from a page below it down, in
+/// a text of `/proc/self/smaps`: address and length. `None` when `here` is not on
+/// the stack of the main thread.
+fn below_stack(text: &str, here: usize) -> Option<(usize, usize)> {
+    const PAGE: usize = 4096;
+    let line = text.lines().find(|line| line.ends_with("[stack]"))?;
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    // As much for what is called from here, and the red zone below that.
+    let until = (here / PAGE).saturating_sub(1).saturating_mul(PAGE);
+    (until > start && here < end).then(|| (start, until - start))
 }
 
 /// The read-only file mappings without a page of our own in a text of
@@ -84,8 +111,21 @@ VmFlags: rd
     }
 
     #[test]
+    fn what_is_below_the_end_of_the_stack_is_not_in_use() {
+        let text = "7ffc81320000-7ffc81345000 rw-p 00000000 00:00 0                  [stack]\n";
+        assert_eq!(
+            below_stack(text, 0x7ffc_8134_1234),
+            Some((0x7ffc_8132_0000, 0x2_0000))
+        );
+        assert_eq!(below_stack(text, 0x7ffc_8132_1234), None);
+        // Another thread.
+        assert_eq!(below_stack(text, 0x7f00_0000_1234), None);
+        assert_eq!(below_stack(text, 0x7fff_0000_1234), None);
+    }
+
+    #[test]
     fn the_process_goes_on() {
-        drop_clean_pages();
+        rest();
         assert_eq!(format!("{:?}", [1, 2]), "[1, 2]");
     }
 }
