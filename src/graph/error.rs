@@ -104,11 +104,15 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 
 /// The candidate that `name` is most likely a slip of the pen for; `None` when
 /// none is near: more than a third of the longer of the two would have to change.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a String>) -> Option<String> {
+pub(crate) fn nearest<'a, S>(name: &str, candidates: impl IntoIterator<Item = &'a S>) -> Option<String>
+where
+    S: AsRef<str> + ?Sized + 'a,
+{
     candidates
         .into_iter()
+        .map(AsRef::as_ref)
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance * 3 <= name.chars().count().max(candidate.chars().count()))
         .min()
-        .map(|(_, candidate)| candidate.clone())
+        .map(|(_, candidate)| candidate.to_owned())
 }

@@ -18,8 +18,9 @@
 mod error;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
+use foldhash::fast::RandomState;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef as _;
@@ -78,11 +79,23 @@ struct Disabled {
     origin: Option<Origin>,
 }
 
+/// Nodes by name, to look them up.
+type Index<K> = HashMap<K, NodeIndex, RandomState>;
+
+/// What services need beside each other, by its name.
+#[derive(Default)]
+struct Resources<'a> {
+    networks: Index<&'a str>,
+    volumes: Index<&'a str>,
+    images: Index<&'a str>,
+}
+
 /// The dependency graph of one project.
 #[derive(Clone, Debug)]
 pub struct Graph {
+    /// The services come first, in the order of their names.
     graph: DiGraph<Node, Edge>,
-    services: BTreeMap<String, NodeIndex>,
+    services: Index<String>,
     order: Vec<String>,
     disabled: BTreeMap<String, Vec<Disabled>>,
     off: BTreeMap<String, Vec<String>>,
@@ -98,7 +111,7 @@ impl Graph {
     /// [`GraphError::UndefinedVolume`] when a service names what is not there.
     pub fn new(project: &Project) -> Result<Self, GraphError> {
         let mut graph = DiGraph::with_capacity(project.services.len(), project.services.len());
-        let services: BTreeMap<String, NodeIndex> = project
+        let services: Index<String> = project
             .services
             .keys()
             .map(|name| (name.clone(), graph.add_node(Node::Service(name.clone()))))
@@ -110,11 +123,9 @@ impl Graph {
             disabled: BTreeMap::new(),
             off: project.disabled_services.clone(),
         };
-        let mut others = BTreeMap::new();
-        for (name, service) in &project.services {
-            let Some(&from) = this.services.get(name) else {
-                continue;
-            };
+        let mut others = Resources::default();
+        for (from, (name, service)) in project.services.iter().enumerate() {
+            let from = NodeIndex::new(from);
             this.add_links(project, name, service, from)?;
             this.add_resources(project, name, service, from, &mut others)?;
         }
@@ -157,15 +168,14 @@ impl Graph {
         Ok(())
     }
 
-    fn add_resources(
+    fn add_resources<'a>(
         &mut self,
         project: &Project,
         name: &str,
-        service: &Service,
+        service: &'a Service,
         from: NodeIndex,
-        others: &mut BTreeMap<Node, NodeIndex>,
+        others: &mut Resources<'a>,
     ) -> Result<(), GraphError> {
-        let mut needs = Vec::new();
         for network in attached(service) {
             if !project.networks.contains_key(network) {
                 return Err(GraphError::UndefinedNetwork {
@@ -177,7 +187,9 @@ impl Graph {
                         .cloned(),
                 });
             }
-            needs.push((Node::Network(network.to_owned()), Edge::Network));
+            let to = others.networks.entry(network);
+            let to = *to.or_insert_with(|| self.graph.add_node(Node::Network(network.to_owned())));
+            self.graph.add_edge(from, to, Edge::Network);
         }
         for volume in mounted(service) {
             if !project.volumes.contains_key(volume) {
@@ -188,51 +200,42 @@ impl Graph {
                     origin: project.origin(&format!("services.{name}.volumes")).cloned(),
                 });
             }
-            needs.push((Node::Volume(volume.to_owned()), Edge::Volume));
+            let to = others.volumes.entry(volume);
+            let to = *to.or_insert_with(|| self.graph.add_node(Node::Volume(volume.to_owned())));
+            self.graph.add_edge(from, to, Edge::Volume);
         }
-        needs.push((Node::Image(service.image.clone()), Edge::Image));
-        for (node, edge) in needs {
-            let to = match others.get(&node) {
-                Some(&to) => to,
-                None => {
-                    let to = self.graph.add_node(node.clone());
-                    others.insert(node, to);
-                    to
-                }
-            };
-            self.graph.add_edge(from, to, edge);
-        }
+        let to = others.images.entry(&service.image);
+        let to = *to.or_insert_with(|| self.graph.add_node(Node::Image(service.image.clone())));
+        self.graph.add_edge(from, to, Edge::Image);
         Ok(())
     }
 
-    /// Kahn's algorithm with the smallest name first among those that are ready.
+    /// Kahn's algorithm with the smallest name first among those that are ready:
+    /// the smallest node, as they have been added.
     fn sort(&self, project: &Project) -> Result<Vec<String>, GraphError> {
-        let mut waits: BTreeMap<NodeIndex, usize> = BTreeMap::new();
-        let mut ready = BinaryHeap::new();
-        for (name, &node) in &self.services {
-            let count = self.linked(node, Direction::Outgoing).count();
-            if count == 0 {
-                ready.push(Reverse((name.as_str(), node)));
-            }
-            waits.insert(node, count);
-        }
-        let mut order = Vec::with_capacity(self.services.len());
-        while let Some(Reverse((name, node))) = ready.pop() {
-            order.push(name.to_owned());
-            waits.remove(&node);
-            for (dependent, index, _) in self.linked(node, Direction::Incoming) {
-                if let Some(count) = waits.get_mut(&index) {
+        let services = || (0..self.services.len()).map(NodeIndex::new);
+        let mut waits: Vec<usize> = services()
+            .map(|node| self.linked(node, Direction::Outgoing).count())
+            .collect();
+        let free = services().zip(&waits).filter(|(_, waits)| **waits == 0);
+        let mut ready: BinaryHeap<Reverse<NodeIndex>> = free.map(|(node, _)| Reverse(node)).collect();
+        let mut order = Vec::with_capacity(waits.len());
+        while let Some(Reverse(node)) = ready.pop() {
+            order.extend(self.name(node).map(str::to_owned));
+            for (_, dependent, _) in self.linked(node, Direction::Incoming) {
+                if let Some(count) = waits.get_mut(dependent.index()) {
                     *count -= 1;
                     if *count == 0 {
-                        ready.push(Reverse((dependent, index)));
+                        ready.push(Reverse(dependent));
                     }
                 }
             }
         }
-        if waits.is_empty() {
+        if order.len() == waits.len() {
             return Ok(order);
         }
-        Err(self.cycle(project, &waits.into_keys().collect()))
+        let left = services().zip(waits).filter(|(_, waits)| *waits > 0);
+        Err(self.cycle(project, &left.map(|(node, _)| node).collect()))
     }
 
     /// A cycle among `left`, services that each wait for one in `left`: whoever
@@ -335,7 +338,7 @@ impl Graph {
     /// [`GraphError::NoSuchService`] and [`GraphError::ServiceDisabled`].
     pub fn select(&self, services: &[String]) -> Result<BTreeSet<String>, GraphError> {
         if services.is_empty() {
-            return Ok(self.services.keys().cloned().collect());
+            return Ok(self.names().map(str::to_owned).collect());
         }
         for service in services {
             if self.services.contains_key(service) {
@@ -349,7 +352,7 @@ impl Graph {
             }
             return Err(GraphError::NoSuchService {
                 service: service.clone(),
-                suggestion: nearest(service, self.services.keys()),
+                suggestion: nearest(service, self.names()),
             });
         }
         Ok(services.iter().cloned().collect())
@@ -392,20 +395,33 @@ impl Graph {
         way: Direction,
         follow: impl Fn(&Link) -> bool,
     ) -> BTreeSet<String> {
-        let mut reached = from;
-        let mut stack: Vec<NodeIndex> = reached
-            .iter()
-            .filter_map(|name| self.services.get(name).copied())
-            .collect();
+        let mut reached = vec![false; self.services.len()];
+        let mut stack: Vec<NodeIndex> = Vec::new();
+        let mut reach = |node: NodeIndex, stack: &mut Vec<NodeIndex>| {
+            let reached = reached.get_mut(node.index()).filter(|reached| !**reached);
+            if let Some(reached) = reached {
+                *reached = true;
+                stack.push(node);
+            }
+        };
+        for node in from.iter().filter_map(|name| self.services.get(name)) {
+            reach(*node, &mut stack);
+        }
         while let Some(node) = stack.pop() {
-            for (name, next, link) in self.linked(node, way) {
-                if follow(link) && !reached.contains(name) {
-                    reached.insert(name.to_owned());
-                    stack.push(next);
-                }
+            for (_, next, _) in self.linked(node, way).filter(|(_, _, link)| follow(link)) {
+                reach(next, &mut stack);
             }
         }
-        reached
+        let more = self.names().zip(reached).filter(|(_, reached)| *reached);
+        let mut found: BTreeSet<String> = more.map(|(name, _)| name.to_owned()).collect();
+        // What is no service is kept.
+        found.extend(from.into_iter().filter(|name| !self.contains(name)));
+        found
+    }
+
+    /// The services in the order of their names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.services.len()).filter_map(|node| self.name(NodeIndex::new(node)))
     }
 
     /// Whether the project has an enabled service of that name.

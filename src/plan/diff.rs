@@ -65,6 +65,26 @@ const SETS: [&str; 8] = [
 /// Fields that are one value although it serialises as a map of one entry.
 const VARIANTS: [&str; 4] = ["network_mode", "restart", "source", "test"];
 
+/// Fields that are text, lists of it, or maps to it: a record of any version of
+/// this program has them as today's.
+const PLAIN: [&str; 15] = [
+    "annotations",
+    "cap_add",
+    "cap_drop",
+    "command",
+    "entrypoint",
+    "environment",
+    "expose",
+    "group_add",
+    "hostname",
+    "image",
+    "labels",
+    "security_opt",
+    "sysctls",
+    "user",
+    "working_dir",
+];
+
 /// Limits that the kernel changes under a running container. Taking one away
 /// is something else: what was there without it is not known.
 const LIMITS: [&str; 13] = [
@@ -197,17 +217,41 @@ fn structure_changes(project: &Project, prefix: &str, service: &Service, recorde
     if fields.is_empty() {
         return Vec::new();
     }
+    let plain = |field: &String| recorded.get(field).filter(|_| PLAIN.contains(&field.as_str()));
+    let read: Vec<String> = fields
+        .iter()
+        .filter(|field| plain(field).is_none())
+        .cloned()
+        .collect();
+    let old = as_today(recorded, &read);
+    let new = pick(service, &fields).unwrap_or_default();
+    let mut found = Vec::new();
+    for field in &fields {
+        compare(
+            field,
+            plain(field).or_else(|| old.get(field)),
+            new.get(field),
+            &mut found,
+        );
+    }
+    placed(project, prefix, found)
+}
+
+/// These fields of a recorded service as this version writes them; as they are
+/// when it cannot read them.
+fn as_today(recorded: &Value, fields: &[String]) -> Map<String, Value> {
+    if fields.is_empty() {
+        return Map::new();
+    }
     let there = || {
         let fields = fields.iter();
         fields.filter_map(|field| Some((field.as_str(), recorded.get(field)?)))
     };
-    let old: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there()));
-    let old = old.ok().and_then(|old| pick(&old, &fields)).unwrap_or_else(|| {
+    let read: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there()));
+    read.ok().and_then(|read| pick(&read, fields)).unwrap_or_else(|| {
         let raw = there().map(|(field, value)| (field.to_owned(), value.clone()));
         raw.collect()
-    });
-    let new = pick(service, &fields).unwrap_or_default();
-    changes(project, prefix, &Value::Object(old), &Value::Object(new), &[])
+    })
 }
 
 fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: &[&str]) -> Vec<Change> {
@@ -215,11 +259,16 @@ fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: 
         return vec![change(String::new(), Some(old), Some(new))];
     };
     let mut found = Vec::new();
-    for key in all_keys(before, after) {
+    for (key, old, new) in pairs(before, after) {
         if !left_out.contains(&key.as_str()) {
-            compare(key, before.get(key), after.get(key), &mut found);
+            compare(key, old, new, &mut found);
         }
     }
+    placed(project, prefix, found)
+}
+
+/// The changes with where their new values are written, sorted by field.
+fn placed(project: &Project, prefix: &str, mut found: Vec<Change>) -> Vec<Change> {
     for change in &mut found {
         if change.new.is_some() {
             change.origin = origin(project, prefix, &change.field);
@@ -229,13 +278,31 @@ fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: 
     found
 }
 
-/// The keys of either.
-fn all_keys<'a>(
+/// The keys of either, with both values.
+fn pairs<'a>(
     before: &'a Map<String, Value>,
     after: &'a Map<String, Value>,
-) -> impl Iterator<Item = &'a String> {
-    let more = after.keys().filter(|key| !before.contains_key(*key));
-    before.keys().chain(more)
+) -> impl Iterator<Item = (&'a String, Option<&'a Value>, Option<&'a Value>)> {
+    // Looked up only where the two have another order.
+    let mut beside = after.iter();
+    let both = before.iter().map(move |(key, old)| {
+        let new = beside.next().filter(|(other, _)| *other == key);
+        (
+            key,
+            Some(old),
+            new.map_or_else(|| after.get(key), |(_, new)| Some(new)),
+        )
+    });
+    let alike = if before.keys().eq(after.keys()) {
+        after.len()
+    } else {
+        0
+    };
+    let more = after
+        .iter()
+        .skip(alike)
+        .filter(|(key, _)| !before.contains_key(*key));
+    both.chain(more.map(|(key, new)| (key, None, Some(new))))
 }
 
 /// Where a field is written.
@@ -265,10 +332,9 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
     let last = path.rsplit('.').next().unwrap_or(path);
     match (old, new) {
         (Some(Value::Object(before)), Some(Value::Object(after))) if !VARIANTS.contains(&last) => {
-            for key in all_keys(before, after) {
-                let (old, new) = (before.get(key), after.get(key));
+            for (key, old, new) in pairs(before, after) {
                 if old != new {
-                    compare(&format!("{path}.{key}"), old, new, found);
+                    compare(&[path, ".", key].concat(), old, new, found);
                 }
             }
         }

@@ -6,6 +6,8 @@
 //! written in another order or that something here is not understood, and is
 //! looked into by whoever asks ([`super::diff`]).
 
+use std::iter::Peekable;
+
 use serde::Serialize;
 use serde::ser::{self, Impossible};
 use serde_json::{Map, Value};
@@ -18,9 +20,11 @@ pub(super) fn is_written<T: Serialize + ?Sized>(value: &T, json: &Value) -> bool
 /// The fields of a structure that are not what `json` has for them, or may not
 /// be, and those that only `json` has; `None` when one of the two is no structure.
 pub(super) fn differing<T: Serialize>(value: &T, json: &Value) -> Option<Vec<String>> {
+    let json = json.as_object()?;
     let differing = Differing {
-        json: json.as_object()?,
-        seen: Vec::new(),
+        json,
+        next: json.iter().peekable(),
+        seen: Vec::with_capacity(json.len()),
         found: Vec::new(),
     };
     value.serialize(Fields(differing)).ok()
@@ -368,6 +372,8 @@ trait Look: Sized {
 
 struct Differing<'a> {
     json: &'a Map<String, Value>,
+    /// What comes next in it, which is what comes next in the value, as a rule.
+    next: Peekable<serde_json::map::Iter<'a>>,
     /// Those of its fields that the value has.
     seen: Vec<&'static str>,
     found: Vec<String>,
@@ -377,7 +383,10 @@ impl Look for Differing<'_> {
     type Found = Vec<String>;
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer {
-        let there = self.json.get(name);
+        let there = match self.next.next_if(|(key, _)| *key == name) {
+            Some((_, there)) => Some(there),
+            None => self.json.get(name),
+        };
         if there.is_some() {
             self.seen.push(name);
         }

@@ -62,8 +62,9 @@ mod teardown;
 mod up;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use serde::de::value::MapDeserializer;
 
 use super::{
@@ -120,6 +121,12 @@ pub fn plan(project: &Project, observed: &Observed, intent: &Intent) -> Result<P
         } => teardown::remove(project, observed, services, *stop, *volumes),
     }
 }
+
+/// What is looked up by name, and never walked through: that has no order.
+type ByName<'a, T> = HashMap<&'a str, T, RandomState>;
+
+/// Names to look up, as above.
+type Names = HashSet<String, RandomState>;
 
 /// What is to become of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

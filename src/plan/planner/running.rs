@@ -7,7 +7,7 @@ use super::super::{Cause, ContainerState, Observed, ObservedContainer, Plan, Pla
 use super::network::Networks;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
-use super::{Fate, Slot, by_service, is_orphan};
+use super::{Fate, Names, Slot, by_service, is_orphan};
 use crate::graph::{Graph, GraphError};
 use crate::project::Project;
 
@@ -49,12 +49,12 @@ pub(super) fn start(
     } else {
         graph.select(&known)?
     };
-    let selected = if only_orphans {
-        BTreeSet::new()
+    let selected: Names = if only_orphans {
+        Names::default()
     } else {
-        graph.closure(&known)?
+        graph.closure(&known)?.into_iter().collect()
     };
-    let required = graph.reach(roots, |link| link.required);
+    let required: Names = graph.reach(roots, |link| link.required).into_iter().collect();
     let mut existing = by_service(observed);
     let nothing = observed.containers.is_empty();
     let mut slots: Vec<Slot<'_>> = Vec::new();
@@ -145,7 +145,7 @@ pub(super) fn resume(
             .into_values()
             .flat_map(|containers| judge(containers, asked)),
     );
-    let selected: BTreeSet<String> = slots
+    let selected: Names = slots
         .iter()
         .filter(|slot| slot.start)
         .map(|slot| slot.service.to_owned())
@@ -270,6 +270,7 @@ pub(super) fn restart(
         graph.select(&known)?
     };
     let selected = graph.reach_back(roots.clone(), |link| link.namespace || link.restart && !no_deps);
+    let selected: Names = selected.into_iter().collect();
     let mut existing = by_service(observed);
     if let Some(service) = roots.iter().find(|service| {
         let replicas = project
@@ -342,7 +343,7 @@ pub(super) fn again(old: &ObservedContainer, cause: Cause) -> Slot<'_> {
 }
 
 /// Why a dependent is restarted: the first of its dependencies that is.
-fn followed(graph: &Graph, name: &str, selected: &BTreeSet<String>) -> Cause {
+fn followed(graph: &Graph, name: &str, selected: &Names) -> Cause {
     let links = graph.dependencies(name);
     let with = links
         .iter()

@@ -10,7 +10,7 @@ use super::super::{Cause, ContainerState, Observed, ObservedContainer, Operation
 use super::running::{again, finish as finish_running, follow_provider, require_provider};
 use super::schedule::Options;
 use super::teardown::{Which, dependents_first, finish, stops_in_order};
-use super::{Fate, Slot, grouped, hold, needs_stop, target};
+use super::{Fate, Names, Slot, grouped, hold, needs_stop, target};
 use crate::graph::Graph;
 use crate::project::Project;
 
@@ -86,8 +86,8 @@ fn started<'a>(
         slots.extend(theirs);
     }
     let options = Options {
-        selected: BTreeSet::new(),
-        required: BTreeSet::new(),
+        selected: Names::default(),
+        required: Names::default(),
         up: None,
         timeout,
         signal,

@@ -5,16 +5,17 @@ mod order;
 mod resources;
 mod waits;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::draft::{Draft, Step};
 use super::super::{Hold, Observed, Plan, PlanError, Up};
-use super::Slot;
 use super::network::Networks;
 use super::volume::Volumes;
+use super::{ByName, Names, Slot};
 use crate::graph::{Graph, Link};
-use crate::project::Project;
+use crate::project::{Project, Service};
 
 /// Up to this many pairs of (fetch or make, stop), every stop waits for every
 /// fetch, so that nothing is touched when an image cannot be had. Beyond, a
@@ -24,9 +25,9 @@ pub(super) const BARRIER: usize = 100_000;
 /// What differs between the commands that start containers.
 pub(super) struct Options<'a> {
     /// Services the command is about.
-    pub(super) selected: BTreeSet<String>,
+    pub(super) selected: Names,
     /// Those without which it has failed; the others are optional dependencies.
-    pub(super) required: BTreeSet<String>,
+    pub(super) required: Names,
     /// The options of `up`; `None` for commands that make nothing.
     pub(super) up: Option<&'a Up>,
     /// In place of each service's `stop_grace_period`.
@@ -67,28 +68,29 @@ impl Steps {
 /// Turns slots into a plan.
 pub(super) struct Schedule<'a> {
     pub(super) project: &'a Project,
+    services: ByName<'a, &'a Service>,
     graph: &'a Graph,
     observed: &'a Observed,
     options: Options<'a>,
-    pub(super) slots: Vec<Slot<'a>>,
+    pub(super) slots: Rc<[Slot<'a>]>,
     networks: Networks<'a>,
     volumes: Volumes<'a>,
     pub(super) draft: Draft,
     steps: Vec<Steps>,
     /// Slots of each service.
-    of: BTreeMap<&'a str, Vec<usize>>,
+    of: ByName<'a, Vec<usize>>,
     /// Slots of the existing containers on each network, by its id.
-    on: BTreeMap<&'a str, Vec<usize>>,
-    pulls: BTreeMap<&'a str, Step>,
+    on: ByName<'a, Vec<usize>>,
+    pulls: ByName<'a, Step>,
     /// Creations of networks by key, of volumes by name.
     made_networks: BTreeMap<&'a str, Step>,
-    made_volumes: BTreeMap<&'a str, Step>,
+    made_volumes: ByName<'a, Step>,
     /// Removals of networks by id.
     gone_networks: BTreeMap<&'a str, Step>,
     /// What is there before anything is stopped.
     base: Vec<Step>,
     /// What each service's starts wait for.
-    gates: BTreeMap<&'a str, Vec<Step>>,
+    gates: ByName<'a, Rc<[Step]>>,
     early: Vec<bool>,
     holds: Vec<Hold>,
     pub(super) warnings: Vec<String>,
@@ -104,8 +106,9 @@ impl<'a> Schedule<'a> {
         networks: Networks<'a>,
         volumes: Volumes<'a>,
     ) -> Self {
-        let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        let mut on: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut of: ByName<'a, Vec<usize>> = ByName::default();
+        let mut on: ByName<'a, Vec<usize>> = ByName::default();
+        let services = project.services.iter();
         for (index, slot) in slots.iter().enumerate() {
             of.entry(slot.service).or_default().push(index);
             for id in slot.old.iter().flat_map(|old| old.networks.values()) {
@@ -114,6 +117,7 @@ impl<'a> Schedule<'a> {
         }
         Self {
             project,
+            services: services.map(|(name, service)| (name.as_str(), service)).collect(),
             graph,
             observed,
             options,
@@ -122,15 +126,15 @@ impl<'a> Schedule<'a> {
             draft: Draft::default(),
             steps: vec![Steps::default(); slots.len()],
             early: vec![false; slots.len()],
-            slots,
+            slots: slots.into(),
             of,
             on,
-            pulls: BTreeMap::new(),
+            pulls: ByName::default(),
             made_networks: BTreeMap::new(),
-            made_volumes: BTreeMap::new(),
+            made_volumes: ByName::default(),
             gone_networks: BTreeMap::new(),
             base: Vec::new(),
-            gates: BTreeMap::new(),
+            gates: ByName::default(),
             holds: Vec::new(),
             warnings: Vec::new(),
         }
@@ -190,7 +194,7 @@ impl<'a> Schedule<'a> {
 
     /// Whether a container that goes on leaves a network, by its id.
     fn leaves(&self, slot: &Slot<'a>, network: &str) -> bool {
-        let service = self.project.services.get(slot.service);
+        let service = self.services.get(slot.service);
         let wants = |key: &str| service.is_some_and(|service| service.networks.contains_key(key));
         let mut on = slot.old.iter().flat_map(|old| &old.networks);
         slot.update.is_some() && on.any(|(key, id)| id == network && !wants(key))

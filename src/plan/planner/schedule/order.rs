@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::super::super::draft::Step;
 use super::super::super::{Cause, ObservedNetwork};
@@ -130,7 +131,7 @@ impl<'a> Schedule<'a> {
             if steps.create.or(steps.start).is_none() {
                 continue;
             }
-            let Some(service) = self.project.services.get(slot.service) else {
+            let Some(&service) = self.services.get(slot.service) else {
                 continue;
             };
             let others = |holders: Option<&Vec<usize>>| -> Vec<usize> {
@@ -193,19 +194,17 @@ impl<'a> Schedule<'a> {
         let all = self.base.len().saturating_mul(ends) <= BARRIER;
         let base: BTreeSet<Step> = self.base.iter().copied().collect();
         let mut orphans: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
-        for index in 0..self.slots.len() {
+        let slots = Rc::clone(&self.slots);
+        for (index, slot) in slots.iter().enumerate() {
             let steps = self.steps_of(index);
             if steps.is_empty() {
                 continue;
             }
-            let Some(slot) = self.slots.get(index).cloned() else {
-                continue;
-            };
-            let needs = self.needs(&slot);
+            let needs = self.needs(slot);
             let gate = self.gates.get(slot.service).cloned().unwrap_or_default();
             // What ends the present container: nothing is touched before its
             // successor can be made.
-            if let (Some(update), Some(service)) = (steps.update, self.project.services.get(slot.service)) {
+            if let (Some(update), Some(service)) = (steps.update, self.services.get(slot.service)) {
                 let joined = attached(service).filter_map(|key| self.made_networks.get(key));
                 self.draft.after(update, joined.copied());
             }
@@ -223,7 +222,7 @@ impl<'a> Schedule<'a> {
                     self.draft.after(stop, gate.iter().copied());
                 }
                 if slot.start || slot.makes() {
-                    self.stop_after_dependents(&slot, stop);
+                    self.stop_after_dependents(slot, stop);
                 }
                 if is_orphan(self.project, slot.service) {
                     orphans.entry(slot.service).or_default().push(stop);
@@ -243,7 +242,7 @@ impl<'a> Schedule<'a> {
                 self.draft.after(start, prepared);
                 self.draft.after(start, steps.create.or(steps.stop));
                 self.draft.after(start, steps.update);
-                self.draft.after(start, gate);
+                self.draft.after(start, gate.iter().copied());
                 if steps.create.is_none() {
                     self.draft.after(start, needs);
                 }
@@ -263,7 +262,7 @@ impl<'a> Schedule<'a> {
     /// The fetches and creations that a container waits for.
     fn needs(&self, slot: &Slot<'a>) -> Vec<Step> {
         let mut needs = Vec::new();
-        if let Some(service) = self.project.services.get(slot.service).filter(|_| slot.makes()) {
+        if let Some(service) = self.services.get(slot.service).filter(|_| slot.makes()) {
             return self.needs_of(service, false);
         } else if slot.start {
             let keys = slot.old.iter().flat_map(|old| old.networks.keys());

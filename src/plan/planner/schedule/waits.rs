@@ -1,6 +1,7 @@
 //! The actions of containers, and who waits for whom.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::super::super::draft::Step;
 use super::super::super::{Cause, Operation, PlanError, Target, WAIT, preparation, prepared};
@@ -22,20 +23,17 @@ impl<'a> Schedule<'a> {
     /// [`PlanError::DependencyLeft`].
     pub(super) fn add_containers(&mut self) -> Result<(), PlanError> {
         let mut last = None;
-        for index in 0..self.slots.len() {
+        let slots = Rc::clone(&self.slots);
+        for (index, slot) in slots.iter().enumerate() {
             // What is left alone has no actions, and most may be.
-            let idle = |slot: &&Slot<'_>| slot.fate == Fate::Keep && slot.update.is_none() && !slot.start;
-            if self.slots.get(index).filter(idle).is_some() {
+            if slot.fate == Fate::Keep && slot.update.is_none() && !slot.start {
                 continue;
             }
-            let Some(slot) = self.slots.get(index).cloned() else {
-                continue;
-            };
             if last != Some(slot.service) {
                 last = Some(slot.service);
                 self.add_gate(slot.service)?;
             }
-            let steps = self.add_slot(&slot);
+            let steps = self.add_slot(slot);
             if let Some(place) = self.steps.get_mut(index) {
                 *place = steps;
             }
@@ -149,7 +147,7 @@ impl<'a> Schedule<'a> {
         if let Some(step) = self.add_preparation(service, None, &gate) {
             gate.push(step);
         }
-        self.gates.insert(service, gate);
+        self.gates.insert(service, gate.into());
         Ok(())
     }
 
@@ -161,7 +159,7 @@ impl<'a> Schedule<'a> {
         number: Option<u32>,
         gate: &[Step],
     ) -> Option<Step> {
-        let service = self.project.services.get(name)?;
+        let service = self.services.get(name).copied()?;
         let wanted = prepared(service, number.is_some(), &self.observed.images)?;
         // A service that is all new is prepared whatever was before it.
         let known = self
@@ -237,9 +235,13 @@ impl<'a> Schedule<'a> {
         if !self.options.wait {
             return;
         }
-        let project = self.project;
         for name in self.graph.order() {
-            let Some(service) = project.services.get(name).filter(|_| self.is_up(name)) else {
+            let Some(service) = self
+                .services
+                .get(name.as_str())
+                .copied()
+                .filter(|_| self.is_up(name))
+            else {
                 continue;
             };
             let settled = |slot: &Slot<'a>| {

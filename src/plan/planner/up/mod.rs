@@ -12,7 +12,7 @@ use super::replicas::{remove_duplicates, remove_surplus};
 use super::rollout::start_first;
 use super::schedule::{Options, Schedule};
 use super::volume::Volumes;
-use super::{Fate, Slot, by_service, container_name, is_orphan, orphan_warning};
+use super::{ByName, Fate, Names, Slot, by_service, container_name, is_orphan, orphan_warning};
 use crate::graph::{Graph, attached, mounted};
 use crate::plan::{
     Cause, Change, ContainerState, Observed, ObservedContainer, ObservedNetwork, Plan, PlanError, Run, Up,
@@ -29,16 +29,16 @@ struct Decider<'a> {
     /// A container to make beside those of its service.
     run: Option<&'a Run>,
     /// Services that are brought up.
-    selected: BTreeSet<String>,
+    selected: Names,
     /// Services whose containers are replaced even when nothing changed.
-    forced: BTreeSet<String>,
+    forced: Names,
     networks: Networks<'a>,
     /// Ids of the networks that go.
     gone: BTreeSet<&'a str>,
     volumes: Volumes<'a>,
     slots: Vec<Slot<'a>>,
     /// Where the slots of a service are in `slots`.
-    ranges: BTreeMap<&'a str, std::ops::Range<usize>>,
+    ranges: ByName<'a, std::ops::Range<usize>>,
     warnings: Vec<String>,
     /// Containers that were removed to be replaced and were not: their ids, by
     /// service and number.
@@ -63,8 +63,10 @@ pub(super) fn plan(
         graph.closure(&up.services)?
     };
     let required = graph.reach(named.clone(), |link| link.required);
-    let forced: BTreeSet<String> = selected
+    let flagged = up.force_recreate || up.always_recreate_deps;
+    let forced: Names = selected
         .iter()
+        .filter(|_| flagged)
         .filter(|service| {
             if named.contains(*service) {
                 up.force_recreate
@@ -75,8 +77,8 @@ pub(super) fn plan(
         .cloned()
         .collect();
     let chosen = Chosen {
-        selected,
-        required,
+        selected: selected.into_iter().collect(),
+        required: required.into_iter().collect(),
         forced,
     };
     decide(project, graph, observed, up, None, chosen)
@@ -103,10 +105,11 @@ pub(super) fn run(
         selected = graph.closure(service)?;
         selected.remove(&run.service);
     }
+    let required = graph.reach(BTreeSet::from([run.service.clone()]), |link| link.required);
     let chosen = Chosen {
-        selected,
-        required: graph.reach(BTreeSet::from([run.service.clone()]), |link| link.required),
-        forced: BTreeSet::new(),
+        selected: selected.into_iter().collect(),
+        required: required.into_iter().collect(),
+        forced: Names::default(),
     };
     decide(project, graph, observed, &run.up, Some(run), chosen)
 }
@@ -114,11 +117,11 @@ pub(super) fn run(
 /// What a command is about.
 struct Chosen {
     /// Services that are brought up.
-    selected: BTreeSet<String>,
+    selected: Names,
     /// Those without which it has failed.
-    required: BTreeSet<String>,
+    required: Names,
     /// Services whose containers are replaced even when nothing changed.
-    forced: BTreeSet<String>,
+    forced: Names,
 }
 
 fn decide<'a>(
@@ -146,7 +149,7 @@ fn decide<'a>(
         gone: BTreeSet::new(),
         volumes: Volumes::new(project, observed),
         slots: Vec::new(),
-        ranges: BTreeMap::new(),
+        ranges: ByName::default(),
         warnings: Vec::new(),
         awaited: BTreeMap::new(),
         holders: OnceCell::new(),
