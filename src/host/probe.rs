@@ -142,7 +142,7 @@ async fn connect(running: &RunningRecord, address: SocketAddr) -> io::Result<Tcp
         ))
     });
     let socket = socket.await.map_err(io::Error::other)?;
-    if runtime::probe(running).is_ok_and(|liveness| matches!(liveness, runtime::Liveness::Running { .. })) {
+    if runtime::is_running(running).unwrap_or_default() {
         TcpSocket::from_std_stream(StdTcpStream::from(socket))
             .connect(address)
             .await

@@ -18,7 +18,7 @@ use crate::plan::{
     self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner,
 };
 use crate::project::{Project, Protocol, PullPolicy};
-use crate::runtime::{self, ExitRecord, Liveness, RunningRecord};
+use crate::runtime::{self, ExitRecord, RunningRecord};
 use crate::store::{ContainerPaths, World, read_record};
 use crate::volume::Volumes;
 
@@ -121,7 +121,7 @@ pub fn replicas(world: &World, project: &str) -> Result<Vec<View>, HostError> {
 pub(super) fn state(paths: &ContainerPaths, stopped: bool) -> Result<ContainerState, HostError> {
     let running: Option<RunningRecord> = read_record(&paths.running())?;
     if let Some(running) = &running
-        && matches!(runtime::probe(running)?, Liveness::Running { .. })
+        && runtime::is_running(running)?
     {
         return Ok(ContainerState::Running {
             paused: running.fixed.cgroup.is_frozen(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{NetworkError, NetworkWarning};
 use super::firewall;
-use super::link::{self, Links};
+use super::link::{self, Link, Links};
 use super::pool::{self, Subnet, Taken};
 use super::record::{self, NetworkRecord, NetworkSpec};
 use crate::store::{World, sweep_records};
@@ -309,20 +309,30 @@ pub(super) fn set(path: &str, value: &str) -> Result<(), NetworkError> {
     fs::write(path, value).map_err(NetworkError::io(format!("set {path} to {value}")))
 }
 
+/// Up to so many links are asked for one by one, beyond all at once.
+const FEW: usize = 8;
+
 /// Whether each of these networks has its bridge, in their order.
 ///
 /// # Errors
 /// Those of the kernel.
 pub fn alive(records: &[NetworkRecord]) -> Result<Vec<bool>, NetworkError> {
-    let links = Links::open()?.all()?;
-    Ok(records
-        .iter()
-        .map(|record| {
-            links
-                .iter()
-                .any(|link| link.name == record.bridge && link.kind == "bridge" && link.up)
-        })
-        .collect())
+    let is_bridge = |link: &Link| link.kind == "bridge" && link.up;
+    let mut links = Links::open()?;
+    // There is a link for each container, too.
+    if records.len() <= FEW {
+        let found = records.iter().map(|record| links.find(&record.bridge));
+        return found
+            .map(|found| Ok(found?.as_ref().is_some_and(is_bridge)))
+            .collect();
+    }
+    let links = links.all()?;
+    let has = |record: &NetworkRecord| {
+        links
+            .iter()
+            .any(|link| link.name == record.bridge && is_bridge(link))
+    };
+    Ok(records.iter().map(has).collect())
 }
 
 /// Removes networks, all together. Networks that are gone are fine.

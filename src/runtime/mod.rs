@@ -73,7 +73,7 @@ pub use self::foreign::Foreign;
 pub use self::init::{OfflineMount, mount_offline};
 pub use self::process::{Process, ProcessId};
 pub use self::record::{ExitRecord, ExitStatus, Fixed, RunningRecord};
-pub use self::recover::{Liveness, cleanup, earlier, kill_all, probe, reap_lost, signal, update};
+pub use self::recover::{Liveness, cleanup, earlier, is_running, kill_all, probe, reap_lost, signal, update};
 pub use self::request::{
     CgroupRequest, LogFormat, LogForward, LogPlan, Populate, Revive, Rootfs, RunRequest, SyslogAddress,
     SyslogFormat,
