@@ -34,8 +34,8 @@
 //! when a container prints; while it prints faster than that is read, they and
 //! its pipes are large, so that the two do not wait for each other at every
 //! turn. After a second without anything to do all that is given back, and the
-//! pages of its executable that it has run through: some 90 KiB of its own and
-//! 270 KiB of the file's stay resident.
+//! pages of its executable that it has run through: some 80 KiB of its own and
+//! 400 KiB of the file's stay resident.
 //!
 //! Weak: killed with SIGKILL it takes the container with it (the kernel sends
 //! process 1 SIGKILL), and the `poststop` hooks of devices are not run. A terminal
