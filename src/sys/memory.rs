@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::ops::Range;
 
 use super::process::give_back_memory;
 
@@ -24,30 +25,44 @@ pub fn rest() {
             // that changes nothing.
             let _ = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
         }
-        let here = 0_u8;
-        stack = below_stack(&text, std::ptr::from_ref(&here).addr());
+        stack = main_stack(&text);
     }
     // When that text has been freed.
     give_back_memory();
-    if let Some((start, length)) = stack {
-        // SAFETY: the range is a part of the stack that this thread is on, and ends
-        // more than a page below this frame: nothing lives there.
+    if let Some(stack) = stack {
+        give_back_below(stack);
+    }
+}
+
+/// Gives back what this thread does not use of its stack, if that is the one
+/// mapped there. Not inlined: its own frame is small, and all others that are in
+/// use are above it. In the frame of a large caller anything might lie below the
+/// local whose address is taken.
+#[inline(never)]
+fn give_back_below(stack: Range<usize>) {
+    let here = 0_u8;
+    let here = std::hint::black_box(&raw const here).addr();
+    if let Some((start, length)) = below(&stack, here, rustix::param::page_size()) {
+        // SAFETY: whole pages of the stack that this thread is on, which end more than
+        // a page below this frame: nothing lives there.
         let _ = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
 }
 
-/// What is mapped of the stack that `here` is on, from a page below it down, in
-/// a text of `/proc/self/smaps`: address and length. `None` when `here` is not on
-/// the stack of the main thread.
-fn below_stack(text: &str, here: usize) -> Option<(usize, usize)> {
-    const PAGE: usize = 4096;
+/// The part of a stack that is more than a page below `here`, in whole pages:
+/// address and length. The page between is for what is called from `here`, and
+/// the red zone below that. `None` when `here` is on another stack.
+fn below(stack: &Range<usize>, here: usize, page: usize) -> Option<(usize, usize)> {
+    let until = (here / page).saturating_sub(1).saturating_mul(page);
+    (stack.contains(&here) && until > stack.start).then(|| (stack.start, until - stack.start))
+}
+
+/// Where the stack of the main thread is mapped, in a text of `/proc/self/smaps`.
+fn main_stack(text: &str) -> Option<Range<usize>> {
     let line = text.lines().find(|line| line.ends_with("[stack]"))?;
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
-    let start = usize::from_str_radix(start, 16).ok()?;
-    let end = usize::from_str_radix(end, 16).ok()?;
-    // As much for what is called from here, and the red zone below that.
-    let until = (here / PAGE).saturating_sub(1).saturating_mul(PAGE);
-    (until > start && here < end).then(|| (start, until - start))
+    let hexadecimal = |text| usize::from_str_radix(text, 16).ok();
+    Some(hexadecimal(start)?..hexadecimal(end)?)
 }
 
 /// The read-only file mappings without a page of our own in a text of
@@ -113,14 +128,21 @@ VmFlags: rd
     #[test]
     fn what_is_below_the_end_of_the_stack_is_not_in_use() {
         let text = "7ffc81320000-7ffc81345000 rw-p 00000000 00:00 0                  [stack]\n";
+        let stack = main_stack(text).unwrap();
+        assert_eq!(stack, 0x7ffc_8132_0000..0x7ffc_8134_5000);
+        let below = |here, page| below(&stack, here, page);
         assert_eq!(
-            below_stack(text, 0x7ffc_8134_1234),
+            below(0x7ffc_8134_1234, 0x1000),
             Some((0x7ffc_8132_0000, 0x2_0000))
         );
-        assert_eq!(below_stack(text, 0x7ffc_8132_1234), None);
+        assert_eq!(
+            below(0x7ffc_8134_1234, 0x10000),
+            Some((0x7ffc_8132_0000, 0x1_0000))
+        );
+        assert_eq!(below(0x7ffc_8132_1234, 0x1000), None);
         // Another thread.
-        assert_eq!(below_stack(text, 0x7f00_0000_1234), None);
-        assert_eq!(below_stack(text, 0x7fff_0000_1234), None);
+        assert_eq!(below(0x7f00_0000_1234, 0x1000), None);
+        assert_eq!(below(0x7fff_0000_1234, 0x1000), None);
     }
 
     #[test]

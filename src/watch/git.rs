@@ -86,6 +86,11 @@ mod tests {
         fs::write(at("trees/c/index.lock"), "").unwrap();
         assert!(Locks::of([inner.as_path()]).are_held());
         assert!(!Locks::of([Path::new("/nowhere/at/all")]).are_held());
+        // What goes on is waited for, but not for ever.
+        let before = |seconds| Instant::now() - Duration::from_secs(seconds);
+        assert!(of().hold_back((before(5), before(0))));
+        assert!(!of().hold_back((before(5), before(3))));
+        assert!(!of().hold_back((before(11), before(0))));
         // One that was left.
         let lock = fs::File::create(at(".git/index.lock")).unwrap();
         lock.set_modified(std::time::SystemTime::now() - OLD).unwrap();

@@ -67,6 +67,7 @@ fn a_killed_monitor_is_noticed_and_cleared_up_after() {
     let started = container.start(&LOOP).unwrap();
     container.wait_for("ready");
     let running = container.running();
+    assert!(runtime::is_running(&running).unwrap());
     started.monitor.signal(libc::SIGKILL).unwrap();
     assert!(started.monitor.ends_within(Some(crate::support::PATIENCE)));
     let _ = started.monitor.wait();
@@ -82,6 +83,7 @@ fn a_killed_monitor_is_noticed_and_cleared_up_after() {
     assert_eq!(container.exit(), record);
     assert!(started.init.ends_within(Some(crate::support::PATIENCE)));
     assert!(matches!(runtime::probe(&running).unwrap(), Liveness::Ended));
+    assert!(!runtime::is_running(&running).unwrap());
     container.clean();
     // Once more changes nothing.
     assert_eq!(
@@ -95,8 +97,13 @@ fn a_killed_monitor_is_noticed_and_cleared_up_after() {
         record
     );
     container.clean();
-    // And the container can be started again.
+    // And the container can be started again; until that is known, how it ended stays.
     assert_eq!(container.run(&["true"]).exit.code, 0);
+    let earlier = runtime::earlier(&container.path("exit.json"));
+    assert_eq!(
+        rcompose::store::read_record::<runtime::ExitRecord>(&earlier).unwrap(),
+        Some(record)
+    );
 }
 
 #[test]
