@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rcompose::plan::{ContainerState, Intent, Observed, ObservedContainer, ObservedNetwork, Owner, Up, plan};
+use rcompose::plan::{
+    ContainerState, Intent, Observed, ObservedContainer, ObservedNetwork, Owner, Recorded, Up, plan,
+};
 use rcompose::project::{Attachment, Condition, Dependency, Network, Project, Service};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -476,7 +478,7 @@ fn plans(count: usize) -> Result<[f64; 3]> {
                 project: "bench".into(),
                 key: "default".into(),
             }),
-            config: serde_json::to_value(&first.networks["default"])?,
+            config: Recorded::of(&first.networks["default"]),
             alive: true,
         }],
         ..Observed::default()
@@ -488,7 +490,7 @@ fn plans(count: usize) -> Result<[f64; 3]> {
             name: format!("bench-{}-1", service.name),
             service: service.name.clone(),
             number: 1,
-            config: serde_json::to_value(service)?,
+            config: Recorded::of(service),
             image: "sha256:1".into(),
             state: ContainerState::Running {
                 started: 1,

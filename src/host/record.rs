@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::HostError;
 use super::given::Given;
 use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
-use crate::plan::OneOff;
+use crate::plan::{OneOff, Recorded};
 use crate::project::{NetworkMode, Probe, Service, UtsMode};
 use crate::store::{World, read_record};
 
@@ -151,17 +152,61 @@ pub(super) struct HealthRecord {
 /// # Errors
 /// [`HostError::Store`] when a record is there and cannot be read.
 pub fn containers(world: &World, project: &str) -> Result<Vec<ContainerRecord>, HostError> {
+    let mut records = records(world, project, |record: &ContainerRecord| record.version)?;
+    records.sort_by(|a, b| (&a.config.name, a.number, a.created).cmp(&(&b.config.name, b.number, b.created)));
+    Ok(records)
+}
+
+/// What a plan needs of a [`ContainerRecord`], whose definition stays the text that
+/// it is: there are many, and what is read of each is most of what `up` does when
+/// there is nothing to do.
+#[derive(Debug, Deserialize)]
+pub(super) struct Glance {
+    version: u32,
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) config: Recorded,
+    pub(super) image: String,
+    pub(super) check: Option<IgnoredAny>,
+    pub(super) created: u64,
+    pub(super) networks: BTreeMap<String, String>,
+    pub(super) volumes: BTreeMap<String, String>,
+    pub(super) anonymous: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) given: Vec<GivenContent>,
+    pub(super) stopped: bool,
+    #[serde(default)]
+    pub(super) one_off: Option<IgnoredAny>,
+}
+
+/// What a plan needs of a [`Given`].
+#[derive(Debug, Deserialize)]
+pub(super) struct GivenContent {
+    pub(super) from: String,
+    pub(super) digest: String,
+}
+
+/// [`containers`] as a plan needs them, in no particular order.
+pub(super) fn glances(world: &World, project: &str) -> Result<Vec<Glance>, HostError> {
+    records(world, project, |glance: &Glance| glance.version)
+}
+
+fn records<T: DeserializeOwned>(
+    world: &World,
+    project: &str,
+    version: impl Fn(&T) -> u32,
+) -> Result<Vec<T>, HostError> {
     let mut records = Vec::new();
     for id in folders(&world.stack(project).join("containers")) {
         let path = world.container(project, &id).record();
-        if let Some(record) = read_record::<ContainerRecord>(&path)? {
-            if record.version > VERSION {
+        if let Some(record) = read_record(&path)? {
+            if version(&record) > VERSION {
                 return Err(HostError::Newer { path });
             }
             records.push(record);
         }
     }
-    records.sort_by(|a, b| (&a.config.name, a.number, a.created).cmp(&(&b.config.name, b.number, b.created)));
     Ok(records)
 }
 

@@ -8,18 +8,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ContainerRecord, HealthRecord, containers};
+use super::record::{ContainerRecord, Glance, HealthRecord, containers, glances};
 use super::{HostError, given, prepare};
 use crate::graph::mounted_images;
 use crate::image::{ImageError, ImageStore};
 use crate::lifecycle::Health;
 use crate::network;
 use crate::plan::{
-    self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner,
+    self, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Owner, Recorded,
 };
 use crate::project::{Project, Protocol, PullPolicy};
 use crate::runtime::{self, ExitRecord, RunningRecord};
-use crate::store::{ContainerPaths, World, read_record};
+use crate::store::{ContainerPaths, StoreError, World, read_record};
 use crate::volume::Volumes;
 
 /// Status of a container whose monitor was killed: as after SIGKILL.
@@ -83,14 +83,8 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
         .map(|record| {
             let paths = world.container(project, &record.id);
             let state = state(&paths, record.stopped)?;
-            let running = state.is_running();
-            let health = match (&record.check, running) {
-                (Some(_), true) => read_record::<HealthRecord>(&health_path(&paths))?
-                    .map(|record| record.health)
-                    .or(Some(Health::Starting)),
-                _ => None,
-            };
-            let ports = if running {
+            let health = health(&paths, &state, record.check.is_some())?;
+            let ports = if state.is_running() {
                 read_record(&ports_path(&paths))?.unwrap_or_default()
             } else {
                 vec![]
@@ -104,6 +98,19 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
             })
         })
         .collect()
+}
+
+/// The last verdict on a container that has a check, while it runs.
+fn health(
+    paths: &ContainerPaths,
+    state: &ContainerState,
+    checked: bool,
+) -> Result<Option<Health>, HostError> {
+    if !checked || !state.is_running() {
+        return Ok(None);
+    }
+    let record: Option<HealthRecord> = read_record(&health_path(paths))?;
+    Ok(Some(record.map_or(Health::Starting, |record| record.health)))
 }
 
 /// [`views`] without the containers that `run` made.
@@ -173,17 +180,18 @@ pub(super) fn ports_path(paths: &ContainerPaths) -> PathBuf {
 /// # Errors
 /// [`HostError`] when records cannot be read.
 pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> {
-    let views = views(world, &project.name)?;
-    let users: BTreeMap<String, String> = views
+    let glances = glances(world, &project.name)?;
+    let users: BTreeMap<String, String> = glances
         .iter()
-        .flat_map(|view| {
-            view.record
-                .anonymous
-                .values()
-                .map(|volume| (volume.clone(), view.record.id.clone()))
+        .flat_map(|glance| {
+            let volumes = glance.anonymous.values();
+            volumes.map(|volume| (volume.clone(), glance.id.clone()))
         })
         .collect();
-    let containers = views.into_iter().map(observed).collect();
+    let mut containers = Vec::with_capacity(glances.len());
+    for glance in glances {
+        containers.push(observed(world, &project.name, glance)?);
+    }
     let named: Vec<&str> = project
         .networks
         .values()
@@ -203,7 +211,7 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
                 }),
                 id: record.id,
                 name: record.name,
-                config: record.config,
+                config: Recorded::of(&record.config),
             });
         }
     }
@@ -278,27 +286,37 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     })
 }
 
-fn observed(view: View) -> ObservedContainer {
-    let record = view.record;
-    ObservedContainer {
-        service: record.config.name.clone(),
-        config: serde_json::to_value(&record.config).unwrap_or_default(),
-        id: record.id,
-        name: record.name,
-        number: record.number,
-        image: record.image,
-        state: view.state,
-        health: view.health,
-        networks: record.networks,
-        volumes: record.volumes,
-        contents: record
+/// What a plan knows of a container.
+fn observed(world: &World, project: &str, glance: Glance) -> Result<ObservedContainer, HostError> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let paths = world.container(project, &glance.id);
+    let Named { name: service } = glance.config.read().map_err(|source| StoreError::Malformed {
+        path: paths.record(),
+        source,
+    })?;
+    let state = state(&paths, glance.stopped)?;
+    Ok(ObservedContainer {
+        service,
+        health: health(&paths, &state, glance.check.is_some())?,
+        state,
+        config: glance.config,
+        id: glance.id,
+        name: glance.name,
+        number: glance.number,
+        image: glance.image,
+        networks: glance.networks,
+        volumes: glance.volumes,
+        contents: glance
             .given
             .into_iter()
             .map(|given| (given.from, given.digest))
             .collect(),
-        created: record.created,
-        one_off: record.one_off.is_some(),
-    }
+        created: glance.created,
+        one_off: glance.one_off.is_some(),
+    })
 }
 
 /// A project as the records have it: for a command that has a project's name

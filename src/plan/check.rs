@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ContainerState, Observed, Operation, Plan, Target};
 use crate::graph::{attached, mounted};
-use crate::project::{Condition, NetworkMode, Project};
+use crate::project::{Condition, NetworkMode, Project, Restart};
 
 /// A contradiction in a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,7 +271,10 @@ impl<'a> Checker<'a> {
         let runs = found.is_some_and(|found| match found.state {
             ContainerState::Running { .. } => true,
             ContainerState::Created | ContainerState::Exited { stopped: true, .. } => false,
-            ContainerState::Exited { .. } => found.config.get("restart").is_some_and(|policy| policy != "no"),
+            ContainerState::Exited { .. } => found
+                .config
+                .field::<Restart>("restart")
+                .is_some_and(|policy| policy != Restart::No),
         });
         let stopped = self.find(&container.into(), Verb::Stop).is_some();
         if !started && (!runs || stopped) {
@@ -484,7 +487,7 @@ impl<'a> Checker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Action, Cause, ObservedContainer, ObservedNetwork, Owner};
+    use crate::plan::{Action, Cause, ObservedContainer, ObservedNetwork, Owner, Recorded};
     use crate::project::{Attachment, Network, Service};
 
     fn project() -> Project {
@@ -517,7 +520,7 @@ mod tests {
                 name: "shop-web-1".into(),
                 service: "web".into(),
                 number: 1,
-                config: serde_json::Value::Null,
+                config: Recorded::default(),
                 image: "i".into(),
                 state: ContainerState::Running {
                     started: 1,
@@ -537,7 +540,7 @@ mod tests {
                     project: "shop".into(),
                     key: "front".into(),
                 }),
-                config: serde_json::Value::Null,
+                config: Recorded::default(),
                 alive: true,
             }],
             volumes: Vec::new(),

@@ -12,7 +12,7 @@ use serde::de::value::MapDeserializer;
 use serde_json::{Map, Value};
 
 use super::Change;
-use super::same::{differing, is_written, pick};
+use super::recorded::{Differing, Recorded, differing, json, pick};
 use crate::project::{Network, Origin, Project, Service};
 
 /// Fields of a service that no container is made from.
@@ -139,7 +139,7 @@ pub(super) fn content(digest: &str) -> String {
 /// The changes of a service since `recorded`, the definition a container was
 /// made from, sorted by field. A record of another version of this program is
 /// read with today's defaults for the fields that it lacks.
-pub fn service_changes(project: &Project, service: &Service, recorded: &Value) -> Vec<Change> {
+pub fn service_changes(project: &Project, service: &Service, recorded: &Recorded) -> Vec<Change> {
     let prefix = format!("services.{}", service.name);
     let mut changes = structure_changes(project, &prefix, service, recorded);
     // The rest of it says how the service is updated.
@@ -194,62 +194,55 @@ pub fn content_changes(
 
 /// The changes of a network since `recorded` that need another bridge, sorted
 /// by field. Labels do not: they change when the network is next made.
-pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Value) -> Vec<Change> {
-    if is_written(network, recorded) {
+pub fn network_changes(project: &Project, key: &str, network: &Network, recorded: &Recorded) -> Vec<Change> {
+    if recorded.is(network) {
         return Vec::new();
     }
     let Ok(wanted) = serde_json::to_value(network) else {
         return Vec::new();
     };
-    let old = Network::deserialize(recorded).and_then(serde_json::to_value);
-    let old = old.as_ref().unwrap_or(recorded);
-    changes(project, &format!("networks.{key}"), old, &wanted, &["labels"])
+    let old = recorded.read::<Network>().and_then(serde_json::to_value);
+    let old = old.unwrap_or_else(|_| recorded.json());
+    changes(project, &format!("networks.{key}"), &old, &wanted, &["labels"])
 }
 
 /// The changes of a service since `recorded`. Only what differs is read and
 /// written at all: with many services most of the time would go there.
-fn structure_changes(project: &Project, prefix: &str, service: &Service, recorded: &Value) -> Vec<Change> {
-    let Some(mut fields) = differing(service, recorded) else {
-        let wanted = serde_json::to_value(service).ok();
-        return vec![change(String::new(), Some(recorded), wanted.as_ref())];
-    };
-    fields.retain(|field| !NOT_COMPARED.contains(&field.as_str()));
-    if fields.is_empty() {
+fn structure_changes(project: &Project, prefix: &str, service: &Service, recorded: &Recorded) -> Vec<Change> {
+    if recorded.is(service) {
         return Vec::new();
     }
-    let plain = |field: &String| recorded.get(field).filter(|_| PLAIN.contains(&field.as_str()));
-    let read: Vec<String> = fields
-        .iter()
-        .filter(|field| plain(field).is_none())
-        .cloned()
-        .collect();
-    let old = as_today(recorded, &read);
-    let new = pick(service, &fields).unwrap_or_default();
+    let fields = recorded.fields();
+    let Some(fields) = fields.and_then(|fields| differing(service, fields, &NOT_COMPARED)) else {
+        let wanted = serde_json::to_value(service).ok();
+        return vec![change(String::new(), Some(&recorded.json()), wanted.as_ref())];
+    };
+    let mut old = as_today(&fields);
     let mut found = Vec::new();
     for field in &fields {
-        compare(
-            field,
-            plain(field).or_else(|| old.get(field)),
-            new.get(field),
-            &mut found,
-        );
+        let old = match field.old {
+            Some(plain) if PLAIN.contains(&field.name) => Some(json(plain)),
+            _ => old.remove(field.name),
+        };
+        compare(field.name, old.as_ref(), field.new.as_ref(), &mut found);
     }
     placed(project, prefix, found)
 }
 
-/// These fields of a recorded service as this version writes them; as they are
-/// when it cannot read them.
-fn as_today(recorded: &Value, fields: &[String]) -> Map<String, Value> {
-    if fields.is_empty() {
+/// Those of the fields of a recorded service that a record may have otherwise, as
+/// this version writes them; as they are when it cannot read them.
+fn as_today(fields: &[Differing<'_>]) -> Map<String, Value> {
+    let fields = fields
+        .iter()
+        .filter(|field| field.old.is_none() || !PLAIN.contains(&field.name));
+    let names: Vec<&str> = fields.clone().map(|field| field.name).collect();
+    if names.is_empty() {
         return Map::new();
     }
-    let there = || {
-        let fields = fields.iter();
-        fields.filter_map(|field| Some((field.as_str(), recorded.get(field)?)))
-    };
-    let read: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there()));
-    read.ok().and_then(|read| pick(&read, fields)).unwrap_or_else(|| {
-        let raw = there().map(|(field, value)| (field.to_owned(), value.clone()));
+    let there = fields.filter_map(|field| Some((field.name, field.old?)));
+    let read: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there.clone()));
+    read.ok().and_then(|read| pick(&read, &names)).unwrap_or_else(|| {
+        let raw = there.map(|(field, value)| (field.to_owned(), json(value)));
         raw.collect()
     })
 }
@@ -448,7 +441,7 @@ mod tests {
     }
 
     fn lines(change: impl FnOnce(&mut Service)) -> Vec<String> {
-        let recorded = serde_json::to_value(web()).unwrap();
+        let recorded = Recorded::of(&web());
         let mut service = web();
         change(&mut service);
         service_changes(&Project::default(), &service, &recorded)
@@ -529,7 +522,7 @@ mod tests {
     fn the_order_of_a_set_means_nothing() {
         let mut before = web();
         before.ports = vec![port(80), port(443)];
-        let recorded = serde_json::to_value(&before).unwrap();
+        let recorded = Recorded::of(&before);
         let mut after = before.clone();
         after.ports.reverse();
         assert_eq!(service_changes(&Project::default(), &after, &recorded), []);
@@ -561,7 +554,7 @@ mod tests {
         };
         let mut before = web();
         before.volumes = vec![mount(MountSource::Anonymous)];
-        let recorded = serde_json::to_value(&before).unwrap();
+        let recorded = Recorded::of(&before);
         let mut after = before.clone();
         let bind = MountSource::Bind {
             path: PathBuf::from("/srv"),
@@ -591,7 +584,7 @@ mod tests {
             .origins
             .insert("services.web.environment.PORT".into(), at(6));
         project.origins.insert("services.web.command".into(), at(9));
-        let recorded = serde_json::to_value(web()).unwrap();
+        let recorded = Recorded::of(&web());
         let mut service = web();
         service.environment.insert("PORT".into(), "81".into());
         service.environment.insert("NEW".into(), "1".into());
@@ -610,20 +603,25 @@ mod tests {
 
     #[test]
     fn a_record_without_newer_fields_is_read_with_defaults() {
-        let mut recorded = serde_json::to_value(web()).unwrap();
+        let mut recorded = Recorded::of(&web()).json();
         recorded.as_object_mut().unwrap().remove("tty");
+        let recorded = Recorded::of(&recorded);
         assert_eq!(service_changes(&Project::default(), &web(), &recorded), []);
     }
 
     #[test]
     fn a_record_that_is_no_service_still_compares() {
-        let changes = service_changes(&Project::default(), &web(), &serde_json::json!({"image": 7}));
+        let changes = service_changes(
+            &Project::default(),
+            &web(),
+            &Recorded::of(&serde_json::json!({"image": 7})),
+        );
         assert!(
             changes
                 .iter()
                 .any(|change| change.field == "image" && change.old.as_deref() == Some("7"))
         );
-        assert!(!service_changes(&Project::default(), &web(), &Value::Null).is_empty());
+        assert!(!service_changes(&Project::default(), &web(), &Recorded::default()).is_empty());
     }
 
     #[test]
@@ -677,7 +675,7 @@ mod tests {
             name: "shop_front".into(),
             ..Network::default()
         };
-        let recorded = serde_json::to_value(&network).unwrap();
+        let recorded = Recorded::of(&network);
         let labelled = Network {
             labels: BTreeMap::from([("a".into(), "b".into())]),
             internal: true,

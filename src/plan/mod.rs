@@ -31,8 +31,8 @@ mod intent;
 mod observed;
 mod planner;
 mod recall;
+mod recorded;
 pub mod render;
-mod same;
 mod saved;
 
 pub use action::*;
@@ -42,4 +42,5 @@ pub use intent::*;
 pub use observed::*;
 pub use planner::plan;
 pub use recall::recall;
+pub use recorded::Recorded;
 pub use saved::Expected;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Recorded;
 use crate::lifecycle::Health;
 use crate::project::Service;
 
@@ -78,7 +79,7 @@ pub struct ObservedContainer {
     pub number: u32,
     /// The service as it was when the container was made
     /// ([`crate::project::Service`] as JSON).
-    pub config: serde_json::Value,
+    pub config: Recorded,
     /// Image id it was made from.
     pub image: String,
     /// What it is doing.
@@ -147,7 +148,7 @@ pub struct ObservedNetwork {
     /// The project that owns it and its key there; `None` for a foreign one.
     pub owner: Option<Owner>,
     /// The definition it was made from ([`crate::project::Network`] as JSON).
-    pub config: serde_json::Value,
+    pub config: Recorded,
     /// The record is there and so is the kernel's bridge.
     pub alive: bool,
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize as _;
-
 use super::{Observed, ObservedContainer};
 use crate::project::{Network, Project, Service, Volume};
 
@@ -27,7 +25,7 @@ pub fn recall(name: &str, observed: &Observed) -> Project {
     }
     for (service, (container, count)) in newest {
         // A record that cannot be read still names a service that exists.
-        let recorded = Service::deserialize(&container.config).unwrap_or_default();
+        let recorded = container.config.read::<Service>().unwrap_or_default();
         let recalled = Service {
             name: service.to_owned(),
             replicas: count,
@@ -39,7 +37,7 @@ pub fn recall(name: &str, observed: &Observed) -> Project {
         let Some(owner) = network.owner.as_ref().filter(|owner| owner.project == name) else {
             continue;
         };
-        let recorded = Network::deserialize(&network.config).unwrap_or_default();
+        let recorded = network.config.read::<Network>().unwrap_or_default();
         let recalled = Network {
             name: network.name.clone(),
             external: false,

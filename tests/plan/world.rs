@@ -7,7 +7,7 @@ use rcompose::graph::{attached, mounted};
 use rcompose::lifecycle::Health;
 use rcompose::plan::{
     Action, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Operation, Owner,
-    Plan, Target, preparation, prepared,
+    Plan, Recorded, Target, preparation, prepared,
 };
 use rcompose::project::{Condition, MountSource, NetworkMode, Project, Service};
 
@@ -133,7 +133,7 @@ impl World {
                 let on = self.networks_of(project, service);
                 self.require_address(service, Some(container));
                 let found = self.find(container);
-                found.config = serde_json::to_value(service).unwrap();
+                found.config = Recorded::of(service);
                 found.networks = on;
                 for (from, digest) in &mut found.contents {
                     digest.clone_from(&contents[from]);
@@ -238,7 +238,7 @@ impl World {
             id,
             name: name.to_owned(),
             owner,
-            config: serde_json::to_value(&project.networks[key]).unwrap(),
+            config: Recorded::of(&project.networks[key]),
             alive: true,
         });
     }
@@ -320,7 +320,7 @@ impl World {
             name: name.to_owned(),
             service: service.name.clone(),
             number,
-            config: serde_json::to_value(service).unwrap(),
+            config: Recorded::of(service),
             image,
             state: ContainerState::Created,
             health: None,
@@ -366,7 +366,7 @@ impl World {
                 .iter()
                 .filter(|other| Some(&other.id) != own)
             {
-                let config: Service = serde_json::from_value(other.config.clone()).unwrap();
+                let config: Service = other.config.read().unwrap();
                 let theirs = config.networks.get(key).and_then(|there| there.ipv4_address);
                 assert_ne!(
                     theirs, attachment.ipv4_address,
@@ -403,7 +403,7 @@ impl World {
             .iter()
             .filter(|other| other.state.is_running())
         {
-            let config: Service = serde_json::from_value(other.config.clone()).unwrap();
+            let config: Service = other.config.read().unwrap();
             let clash = published(&config).into_iter().find(|port| wanted.contains(port));
             assert_eq!(
                 clash, None,
@@ -428,7 +428,7 @@ impl World {
         };
         let checked = found
             .config
-            .get("healthcheck")
+            .field::<serde_json::Value>("healthcheck")
             .is_some_and(|check| !check.is_null());
         found.health = checked.then_some(Health::Starting);
         self.log.push(("start", target.service.clone()));
@@ -561,7 +561,7 @@ impl World {
                 project: project.to_owned(),
                 key: name.to_owned(),
             }),
-            config: serde_json::Value::Null,
+            config: Recorded::default(),
             alive: true,
         });
     }
@@ -603,7 +603,7 @@ impl World {
                         name: name.clone(),
                         service: service.name.clone(),
                         number: *number,
-                        config: serde_json::to_value(service).unwrap(),
+                        config: Recorded::of(service),
                         image: self.observed.images[&service.image].clone(),
                         state: ContainerState::Running {
                             started,

@@ -65,13 +65,12 @@ mod volume;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
-use serde::de::value::MapDeserializer;
 
 use super::{
     Cause, ContainerState, Hold, Intent, Observed, ObservedContainer, OneOff, Plan, PlanError, Run, Target,
 };
 use crate::graph::Graph;
-use crate::project::{Project, Restart, Service};
+use crate::project::{Attachment, Port, Project, Restart, Service};
 
 /// Plans a command: what has to happen so that `observed` becomes what
 /// `intent` asks of `project`, in which order, and why the rest is left alone.
@@ -297,16 +296,25 @@ fn hold(kind: &str, name: &str, reason: impl Into<String>) -> Hold {
 
 /// The container's service as it was made, as far as the record can be read.
 fn recorded(container: &ObservedContainer) -> Option<Service> {
-    serde::Deserialize::deserialize(&container.config).ok()
+    container.config.read().ok()
 }
 
 /// The ports and networks of a container's service as it was made, as far as the
 /// record can be read; nothing else of it.
 fn recorded_places(container: &ObservedContainer) -> Option<Service> {
-    let fields = ["networks", "ports"].into_iter();
-    let fields = fields.filter_map(|field| Some((field, container.config.get(field)?)));
-    let fields: MapDeserializer<'_, _, serde_json::Error> = MapDeserializer::new(fields);
-    serde::Deserialize::deserialize(fields).ok()
+    #[derive(serde::Deserialize)]
+    struct Places {
+        #[serde(default)]
+        networks: BTreeMap<String, Attachment>,
+        #[serde(default)]
+        ports: Vec<Port>,
+    }
+    let Places { networks, ports } = container.config.read().ok()?;
+    Some(Service {
+        networks,
+        ports,
+        ..Service::default()
+    })
 }
 
 /// Whether a container has to be stopped before it can be removed or counted
@@ -318,17 +326,11 @@ fn needs_stop(container: &ObservedContainer) -> bool {
         ContainerState::Created | ContainerState::Exited { stopped: true, .. } => false,
         ContainerState::Exited {
             code, stopped: false, ..
-        } => {
-            match container
-                .config
-                .get("restart")
-                .and_then(|restart| serde::Deserialize::deserialize(restart).ok())
-            {
-                Some(Restart::Always | Restart::UnlessStopped) => true,
-                Some(Restart::OnFailure { .. }) => code != 0,
-                Some(Restart::No) | None => false,
-            }
-        }
+        } => match container.config.field("restart") {
+            Some(Restart::Always | Restart::UnlessStopped) => true,
+            Some(Restart::OnFailure { .. }) => code != 0,
+            Some(Restart::No) | None => false,
+        },
     }
 }
 

@@ -204,7 +204,7 @@ impl<'a> Networks<'a> {
 /// a subnet of the host's choice may have any.
 pub(super) fn may_overlap(new: &Network, existing: &ObservedNetwork) -> bool {
     let wanted: Vec<_> = subnets(new).collect();
-    let recorded: Option<Network> = serde::Deserialize::deserialize(&existing.config).ok();
+    let recorded: Option<Network> = existing.config.read().ok();
     let taken: Vec<_> = recorded.iter().flat_map(subnets).collect();
     wanted
         .iter()
