@@ -216,12 +216,12 @@ pub(super) fn diff(context: &Context, typed: &Diff) -> Outcome {
 
 /// `~ services.web.environment.PORT: "80" -> "81"  (compose.yaml:7:13)`.
 fn line(change: &Change, colored: bool) -> String {
-    let (sign, style, what) = match (&change.old, &change.new) {
-        (None, Some(new)) => ('+', Style::Green, new.clone()),
-        (Some(old), None) => ('-', Style::Red, old.clone()),
+    let (sign, style, what) = match (change.old.as_deref(), change.new.as_deref()) {
+        (None, Some(new)) => ('+', Style::Green, new.to_owned()),
+        (Some(old), None) => ('-', Style::Red, old.to_owned()),
         (old, new) => {
-            let text = |value: &Option<String>| value.clone().unwrap_or_default();
-            ('~', Style::Yellow, format!("{} -> {}", text(old), text(new)))
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            ('~', Style::Yellow, format!("{old} -> {new}"))
         }
     };
     let place = change

@@ -24,7 +24,7 @@ use crate::network::endpoint::Ends;
 use crate::network::{bridge, record as networks};
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
-use crate::runtime::{self, Revive, RunningRecord, RuntimeError};
+use crate::runtime::{self, Process, Revive, RunningRecord, RuntimeError};
 use crate::store::{World, read_record, sweep_records, write_record};
 use crate::sys::{readiness, signal};
 use crate::volume::Volumes;
@@ -177,6 +177,7 @@ impl Holders {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) running: RunningRecord,
+    pub(super) monitor: Arc<Process>,
     /// Turns true when the run has ended and is cleaned up.
     pub(super) ended: watch::Receiver<bool>,
     /// Closed without a word when we are killed, which is how the monitor
@@ -664,6 +665,23 @@ impl Machine {
         self.live().get(id).map(|live| live.running.clone())
     }
 
+    /// What the containers do that run, by id: at hand, where anybody else has to
+    /// read records and the kernel's files for it.
+    fn running_states(&self) -> HashMap<String, ContainerState> {
+        let paused = self.paused.borrow().clone();
+        let live = self.live();
+        // The end of one may not have been heard of yet.
+        let running = live.iter().filter(|(_, live)| !live.monitor.has_ended());
+        let state = |(id, live): (&String, &Live)| {
+            let state = ContainerState::Running {
+                started: live.running.started_at,
+                paused: paused.contains(id),
+            };
+            (id.clone(), state)
+        };
+        running.map(state).collect()
+    }
+
     /// Whether a container runs.
     pub fn runs(&self, id: &str) -> bool {
         self.live().contains_key(id)
@@ -986,14 +1004,14 @@ impl Machine {
 }
 
 impl Host for Machine {
-    async fn observe(self: &Arc<Self>, project: &Project) -> Result<Observed, HostError> {
+    async fn observe(self: &Arc<Self>, project: &Arc<Project>) -> Result<Observed, HostError> {
         // What is being stopped would be seen running.
         let stopping = std::mem::take(&mut *self.stopping.lock().unwrap_or_else(PoisonError::into_inner));
         for stop in stopping {
             let _ = stop.await;
         }
-        let (world, project) = (self.world.clone(), project.clone());
-        blocking(move || view::observe(&world, &project)).await
+        let (machine, project) = (self.clone(), project.clone());
+        blocking(move || view::observe_with(&machine.world, &project, &machine.running_states())).await
     }
 
     async fn perform(

@@ -52,7 +52,7 @@ pub trait Host: Send + Sync + 'static {
     /// One snapshot of what is there of a project.
     fn observe(
         self: &Arc<Self>,
-        project: &Project,
+        project: &Arc<Project>,
     ) -> impl Future<Output = Result<Observed, HostError>> + Send;
 
     /// Does one operation; says what the user should know of it. Repeating an

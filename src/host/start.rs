@@ -772,7 +772,13 @@ fn take_in(
     estate: Option<Estate>,
 ) {
     let (end, ended) = watch::channel(false);
-    let live = Live { running, ended, link };
+    let monitor = Arc::new(monitor);
+    let live = Live {
+        running,
+        monitor: monitor.clone(),
+        ended,
+        link,
+    };
     if live.running.fixed.cgroup.is_frozen() {
         machine.paused.send_modify(|paused| {
             paused.insert(record.id.clone());

@@ -1,7 +1,7 @@
 //! What is there now, read from records and checked against the kernel. Needs
 //! no supervisor and changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -180,6 +180,15 @@ pub(super) fn ports_path(paths: &ContainerPaths) -> PathBuf {
 /// # Errors
 /// [`HostError`] when records cannot be read.
 pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> {
+    observe_with(world, project, &HashMap::new())
+}
+
+/// [`observe`], by who knows already of some containers that they run.
+pub(super) fn observe_with(
+    world: &World,
+    project: &Project,
+    running: &HashMap<String, ContainerState>,
+) -> Result<Observed, HostError> {
     let glances = glances(world, &project.name)?;
     let users: BTreeMap<String, String> = glances
         .iter()
@@ -190,7 +199,8 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
         .collect();
     let mut containers = Vec::with_capacity(glances.len());
     for glance in glances {
-        containers.push(observed(world, &project.name, glance)?);
+        let known = running.get(&glance.id).cloned();
+        containers.push(observed(world, &project.name, glance, known)?);
     }
     let named: Vec<&str> = project
         .networks
@@ -286,8 +296,13 @@ pub fn observe(world: &World, project: &Project) -> Result<Observed, HostError> 
     })
 }
 
-/// What a plan knows of a container.
-fn observed(world: &World, project: &str, glance: Glance) -> Result<ObservedContainer, HostError> {
+/// What a plan knows of a container. `known`: what it is known to be doing.
+fn observed(
+    world: &World,
+    project: &str,
+    glance: Glance,
+    known: Option<ContainerState>,
+) -> Result<ObservedContainer, HostError> {
     #[derive(Deserialize)]
     struct Named {
         name: String,
@@ -297,7 +312,10 @@ fn observed(world: &World, project: &str, glance: Glance) -> Result<ObservedCont
         path: paths.record(),
         source,
     })?;
-    let state = state(&paths, glance.stopped)?;
+    let state = match known {
+        Some(state) => state,
+        None => state(&paths, glance.stopped)?,
+    };
     Ok(ObservedContainer {
         service,
         health: health(&paths, &state, glance.check.is_some())?,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::project::{Condition, Origin};
 
@@ -270,11 +271,11 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Path inside the definition (`environment.PORT`).
-    pub field: String,
+    pub field: SmolStr,
     /// Old value as compact JSON; `None` when it was not there.
-    pub old: Option<String>,
+    pub old: Option<SmolStr>,
     /// New value as compact JSON; `None` when it is gone.
-    pub new: Option<String>,
+    pub new: Option<SmolStr>,
     /// Where the new value is written.
     pub origin: Option<Origin>,
 }

@@ -5,14 +5,17 @@
 //! project is run rather than what a container is, so that changing them
 //! replaces nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize as _;
 use serde::de::value::MapDeserializer;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::Change;
-use super::recorded::{Differing, Recorded, differing, json, pick};
+use super::recorded::{Differing, Field, Recorded, differing, elements, fields, pick};
 use crate::project::{Network, Origin, Project, Service};
 
 /// Fields of a service that no container is made from.
@@ -132,8 +135,8 @@ pub fn in_place(change: &Change, movable: Movable) -> bool {
 }
 
 /// How a change of content is shown: what it is may be secret.
-pub(super) fn content(digest: &str) -> String {
-    format!("sha256:{}", digest.get(..12).unwrap_or(digest))
+pub(super) fn content(digest: &str) -> SmolStr {
+    format_smolstr!("sha256:{}", digest.get(..12).unwrap_or(digest))
 }
 
 /// The changes of a service since `recorded`, the definition a container was
@@ -161,8 +164,7 @@ pub fn project_changes(old: &Project, new: &Project) -> Vec<Change> {
         "working_dir",
         "disabled_services",
     ];
-    let value = |project: &Project| serde_json::to_value(project).unwrap_or_default();
-    let mut found = changes(new, "", &value(old), &value(new), &LEFT_OUT);
+    let mut found = changes(new, "", &Recorded::of(old), &Recorded::of(new), &LEFT_OUT);
     for change in &mut found {
         // What a default is, is said by its absence.
         if change.new.is_some() {
@@ -183,7 +185,7 @@ pub fn content_changes(
     let changed = old.iter().filter_map(|(from, digest)| {
         let now = new.get(from).filter(|now| *now != digest)?;
         Some(Change {
-            field: format!("{from}.content"),
+            field: format_smolstr!("{from}.content"),
             old: Some(content(digest)),
             new: Some(content(now)),
             origin: project.origin(from).cloned(),
@@ -198,12 +200,10 @@ pub fn network_changes(project: &Project, key: &str, network: &Network, recorded
     if recorded.is(network) {
         return Vec::new();
     }
-    let Ok(wanted) = serde_json::to_value(network) else {
-        return Vec::new();
-    };
-    let old = recorded.read::<Network>().and_then(serde_json::to_value);
-    let old = old.unwrap_or_else(|_| recorded.json());
-    changes(project, &format!("networks.{key}"), &old, &wanted, &["labels"])
+    let old = recorded.read().map(|old: Network| Recorded::of(&old));
+    let old = old.as_ref().unwrap_or(recorded);
+    let prefix = format!("networks.{key}");
+    changes(project, &prefix, old, &Recorded::of(network), &["labels"])
 }
 
 /// The changes of a service since `recorded`. Only what differs is read and
@@ -214,48 +214,60 @@ fn structure_changes(project: &Project, prefix: &str, service: &Service, recorde
     }
     let fields = recorded.fields();
     let Some(fields) = fields.and_then(|fields| differing(service, fields, &NOT_COMPARED)) else {
-        let wanted = serde_json::to_value(service).ok();
-        return vec![change(String::new(), Some(&recorded.json()), wanted.as_ref())];
+        let wanted = Recorded::of(service);
+        return vec![change(
+            SmolStr::default(),
+            Some(recorded.json()),
+            Some(wanted.json()),
+        )];
     };
-    let mut old = as_today(&fields);
+    let today = as_today(&fields);
     let mut found = Vec::new();
     for field in &fields {
         let old = match field.old {
-            Some(plain) if PLAIN.contains(&field.name) => Some(json(plain)),
-            _ => old.remove(field.name),
+            Some(plain) if PLAIN.contains(&&*field.name) => Some(plain),
+            _ => today.get(&*field.name).map(|old| &**old),
         };
-        compare(field.name, old.as_ref(), field.new.as_ref(), &mut found);
+        compare(&field.name, old, field.new.as_deref(), &mut found);
     }
     placed(project, prefix, found)
 }
 
 /// Those of the fields of a recorded service that a record may have otherwise, as
 /// this version writes them; as they are when it cannot read them.
-fn as_today(fields: &[Differing<'_>]) -> Map<String, Value> {
+fn as_today(fields: &[Differing<'_>]) -> BTreeMap<String, Box<RawValue>> {
     let fields = fields
         .iter()
-        .filter(|field| field.old.is_none() || !PLAIN.contains(&field.name));
-    let names: Vec<&str> = fields.clone().map(|field| field.name).collect();
+        .filter(|field| field.old.is_none() || !PLAIN.contains(&&*field.name));
+    let names: Vec<&str> = fields.clone().map(|field| &*field.name).collect();
     if names.is_empty() {
-        return Map::new();
+        return BTreeMap::new();
     }
-    let there = fields.filter_map(|field| Some((field.name, field.old?)));
+    let there = fields.filter_map(|field| Some((&*field.name, field.old?)));
     let read: Result<Service, serde_json::Error> = Service::deserialize(MapDeserializer::new(there.clone()));
     read.ok().and_then(|read| pick(&read, &names)).unwrap_or_else(|| {
-        let raw = there.map(|(field, value)| (field.to_owned(), json(value)));
+        let raw = there.map(|(field, value)| (field.to_owned(), value.to_owned()));
         raw.collect()
     })
 }
 
-fn changes(project: &Project, prefix: &str, old: &Value, new: &Value, left_out: &[&str]) -> Vec<Change> {
-    let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
-        return vec![change(String::new(), Some(old), Some(new))];
-    };
+fn changes(
+    project: &Project,
+    prefix: &str,
+    old: &Recorded,
+    new: &Recorded,
+    left_out: &[&str],
+) -> Vec<Change> {
     let mut found = Vec::new();
-    for (key, old, new) in pairs(before, after) {
-        if !left_out.contains(&key.as_str()) {
-            compare(key, old, new, &mut found);
+    match (old.fields(), new.fields()) {
+        (Some(before), Some(after)) => {
+            for (key, old, new) in pairs(before, after) {
+                if !left_out.contains(&&*key) {
+                    compare(&key, old, new, &mut found);
+                }
+            }
         }
+        _ => found.push(change(SmolStr::default(), Some(old.json()), Some(new.json()))),
     }
     placed(project, prefix, found)
 }
@@ -273,29 +285,30 @@ fn placed(project: &Project, prefix: &str, mut found: Vec<Change>) -> Vec<Change
 
 /// The keys of either, with both values.
 fn pairs<'a>(
-    before: &'a Map<String, Value>,
-    after: &'a Map<String, Value>,
-) -> impl Iterator<Item = (&'a String, Option<&'a Value>, Option<&'a Value>)> {
-    // Looked up only where the two have another order.
-    let mut beside = after.iter();
-    let both = before.iter().map(move |(key, old)| {
-        let new = beside.next().filter(|(other, _)| *other == key);
-        (
-            key,
-            Some(old),
-            new.map_or_else(|| after.get(key), |(_, new)| Some(new)),
-        )
-    });
-    let alike = if before.keys().eq(after.keys()) {
-        after.len()
-    } else {
-        0
-    };
-    let more = after
-        .iter()
-        .skip(alike)
-        .filter(|(key, _)| !before.contains_key(*key));
-    both.chain(more.map(|(key, new)| (key, None, Some(new))))
+    before: Vec<Field<'a>>,
+    after: Vec<Field<'a>>,
+) -> Vec<(Cow<'a, str>, Option<&'a RawValue>, Option<&'a RawValue>)> {
+    let mut after: Vec<Option<Field<'a>>> = after.into_iter().map(Some).collect();
+    // Where the next one of both is, as a rule.
+    let mut next = 0;
+    let mut pairs = Vec::with_capacity(before.len());
+    for (key, old) in before {
+        let is = |field: &Option<Field<'_>>| field.as_ref().is_some_and(|(other, _)| *other == key);
+        let at = match after.get(next) {
+            Some(field) if is(field) => Some(next),
+            _ => after.iter().position(is),
+        };
+        next = at.map_or(next, |at| at + 1);
+        let new = at.and_then(|at| after.get_mut(at)?.take());
+        pairs.push((key, Some(old), new.map(|(_, new)| new)));
+    }
+    pairs.extend(
+        after
+            .into_iter()
+            .flatten()
+            .map(|(key, new)| (key, None, Some(new))),
+    );
+    pairs
 }
 
 /// Where a field is written.
@@ -316,42 +329,47 @@ fn origin(project: &Project, prefix: &str, field: &str) -> Option<Origin> {
     project.origin(&path).cloned()
 }
 
-fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Change>) {
-    let old = old.filter(|value| !value.is_null());
-    let new = new.filter(|value| !value.is_null());
-    if old == new {
+fn compare(path: &str, old: Option<&RawValue>, new: Option<&RawValue>, found: &mut Vec<Change>) {
+    let is_there = |value: &&RawValue| value.get() != "null";
+    let old = old.filter(is_there);
+    let new = new.filter(is_there);
+    if old.map(RawValue::get) == new.map(RawValue::get) {
         return;
     }
     let last = path.rsplit('.').next().unwrap_or(path);
-    match (old, new) {
-        (Some(Value::Object(before)), Some(Value::Object(after))) if !VARIANTS.contains(&last) => {
+    if let (Some(old), Some(new)) = (old, new) {
+        if !VARIANTS.contains(&last)
+            && let (Some(before), Some(after)) = (fields(old), fields(new))
+        {
             for (key, old, new) in pairs(before, after) {
-                if old != new {
-                    compare(&[path, ".", key].concat(), old, new, found);
+                if old.map(RawValue::get) != new.map(RawValue::get) {
+                    compare(&format_smolstr!("{path}.{key}"), old, new, found);
                 }
             }
+            return;
         }
-        (Some(Value::Array(before)), Some(Value::Array(after))) => {
+        if let (Some(before), Some(after)) = (elements(old), elements(new)) {
             let (gone, come) = if SETS.contains(&last) {
-                differing_members(before, after)
+                differing_members(&before, &after)
             } else {
-                differing_middles(before, after)
+                differing_middles(&before, &after)
             };
             compare_elements(path, &gone, &come, found);
+            return;
         }
-        _ => found.push(change(path.to_owned(), old, new)),
     }
+    found.push(change(path.into(), old, new));
 }
 
 /// Elements with their index.
-type Elements<'a> = Vec<(usize, &'a Value)>;
+type Elements<'a> = Vec<(usize, &'a RawValue)>;
 
 /// What only one of two lists has, whatever the order.
-fn differing_members<'a>(old: &'a [Value], new: &'a [Value]) -> (Elements<'a>, Elements<'a>) {
-    let mut come: Elements<'a> = new.iter().enumerate().collect();
+fn differing_members<'a>(old: &[&'a RawValue], new: &[&'a RawValue]) -> (Elements<'a>, Elements<'a>) {
+    let mut come: Elements<'a> = new.iter().copied().enumerate().collect();
     let mut gone = Elements::new();
-    for (index, value) in old.iter().enumerate() {
-        match come.iter().position(|(_, other)| *other == value) {
+    for (index, value) in old.iter().copied().enumerate() {
+        match come.iter().position(|(_, other)| other.get() == value.get()) {
             Some(at) => {
                 come.remove(at);
             }
@@ -362,38 +380,39 @@ fn differing_members<'a>(old: &'a [Value], new: &'a [Value]) -> (Elements<'a>, E
 }
 
 /// What is left of two lists without their common beginning and end.
-fn differing_middles<'a>(old: &'a [Value], new: &'a [Value]) -> (Elements<'a>, Elements<'a>) {
-    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+fn differing_middles<'a>(old: &[&'a RawValue], new: &[&'a RawValue]) -> (Elements<'a>, Elements<'a>) {
+    let same = |(a, b): &(&&RawValue, &&RawValue)| a.get() == b.get();
+    let head = old.iter().zip(new).take_while(same).count();
     let tail = old
         .iter()
         .skip(head)
         .rev()
         .zip(new.iter().skip(head).rev())
-        .take_while(|(a, b)| a == b)
+        .take_while(same)
         .count();
-    let middle = |list: &'a [Value]| {
+    let middle = |list: &[&'a RawValue]| {
         let length = list.len().saturating_sub(head + tail);
-        list.iter().enumerate().skip(head).take(length).collect()
+        list.iter().copied().enumerate().skip(head).take(length).collect()
     };
     (middle(old), middle(new))
 }
 
-fn compare_elements(path: &str, gone: &[(usize, &Value)], come: &[(usize, &Value)], found: &mut Vec<Change>) {
+fn compare_elements(path: &str, gone: &Elements<'_>, come: &Elements<'_>, found: &mut Vec<Change>) {
     if gone.len() == come.len() {
         for ((_, old), (index, new)) in gone.iter().zip(come) {
-            compare(&format!("{path}[{index}]"), Some(old), Some(new), found);
+            compare(&format_smolstr!("{path}[{index}]"), Some(old), Some(new), found);
         }
         return;
     }
     for (index, old) in gone {
-        found.push(change(format!("{path}[{index}]"), Some(old), None));
+        found.push(change(format_smolstr!("{path}[{index}]"), Some(old), None));
     }
     for (index, new) in come {
-        found.push(change(format!("{path}[{index}]"), None, Some(new)));
+        found.push(change(format_smolstr!("{path}[{index}]"), None, Some(new)));
     }
 }
 
-fn change(field: String, old: Option<&Value>, new: Option<&Value>) -> Change {
+fn change(field: SmolStr, old: Option<&RawValue>, new: Option<&RawValue>) -> Change {
     Change {
         field,
         old: old.map(compact),
@@ -403,22 +422,24 @@ fn change(field: String, old: Option<&Value>, new: Option<&Value>) -> Change {
 }
 
 /// Compact JSON without what is not set.
-fn compact(value: &Value) -> String {
-    if !value.is_object() && !value.is_array() {
-        return value.to_string();
-    }
-    fn prune(value: &Value) -> Value {
+fn compact(value: &RawValue) -> SmolStr {
+    fn prune(value: &mut Value) {
         match value {
-            Value::Object(map) => map
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| (key.clone(), prune(value)))
-                .collect(),
-            Value::Array(list) => list.iter().map(prune).collect(),
-            other => other.clone(),
+            Value::Object(map) => {
+                map.retain(|_, value| !value.is_null());
+                map.values_mut().for_each(prune);
+            }
+            Value::Array(list) => list.iter_mut().for_each(prune),
+            _ => {}
         }
     }
-    prune(value).to_string()
+    let text = value.get();
+    if !text.starts_with(['{', '[']) || !text.contains("null") {
+        return text.into();
+    }
+    let mut value: Value = serde_json::from_str(text).unwrap_or_default();
+    prune(&mut value);
+    format_smolstr!("{value}")
 }
 
 #[cfg(test)]
@@ -447,7 +468,7 @@ mod tests {
         service_changes(&Project::default(), &service, &recorded)
             .into_iter()
             .map(|change| {
-                let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+                let text = |value: Option<SmolStr>| value.unwrap_or_else(|| "-".into());
                 format!("{} {} {}", change.field, text(change.old), text(change.new))
             })
             .collect()
@@ -603,7 +624,7 @@ mod tests {
 
     #[test]
     fn a_record_without_newer_fields_is_read_with_defaults() {
-        let mut recorded = Recorded::of(&web()).json();
+        let mut recorded = serde_json::to_value(web()).unwrap();
         recorded.as_object_mut().unwrap().remove("tty");
         let recorded = Recorded::of(&recorded);
         assert_eq!(service_changes(&Project::default(), &web(), &recorded), []);
@@ -627,9 +648,9 @@ mod tests {
     #[test]
     fn fields_are_sorted_into_two_kinds() {
         let to = |field: &str, new: Option<&str>| Change {
-            field: field.to_owned(),
-            old: Some("0".to_owned()),
-            new: new.map(str::to_owned),
+            field: field.into(),
+            old: Some("0".into()),
+            new: new.map(SmolStr::from),
             origin: None,
         };
         let no = Movable::default();

@@ -9,13 +9,14 @@
 //! two are written in another order, or by another version of this program, and
 //! is looked into by whoever asks ([`super::diff`]).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::{self, Impossible};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
 
 /// The JSON of a [`Service`](crate::project::Service) or
 /// [`Network`](crate::project::Network) that something was made from.
@@ -44,15 +45,14 @@ impl Recorded {
         serde_json::from_str(field.get()).ok()
     }
 
-    /// All of it.
-    pub(super) fn json(&self) -> Value {
-        json(&self.0)
+    /// All of it, as it is written.
+    pub(super) fn json(&self) -> &RawValue {
+        &self.0
     }
 
-    /// Its fields, in their order; `None` when it is no structure of ours.
-    pub(super) fn fields(&self) -> Option<Vec<(&str, &RawValue)>> {
-        let fields: Fields<'_> = serde_json::from_str(self.0.get()).ok()?;
-        Some(fields.0)
+    /// Its fields, in their order; `None` when it is no structure.
+    pub(super) fn fields(&self) -> Option<Vec<Field<'_>>> {
+        fields(&self.0)
     }
 
     /// Whether `definition` is written as exactly this.
@@ -75,9 +75,21 @@ impl PartialEq for Recorded {
     }
 }
 
-/// What is JSON already, as JSON.
-pub(super) fn json(text: &RawValue) -> Value {
-    serde_json::from_str(text.get()).unwrap_or_default()
+/// A field of a structure, or an entry of a map, as it is written.
+pub(super) type Field<'a> = (Cow<'a, str>, &'a RawValue);
+
+/// The fields of a structure or map, in their order; `None` when it is neither.
+pub(super) fn fields(value: &RawValue) -> Option<Vec<Field<'_>>> {
+    // What cannot be is not tried: an error is made with care.
+    let text = Some(value.get()).filter(|text| text.starts_with('{'))?;
+    let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+    Some(fields.0)
+}
+
+/// The elements of a list; `None` when it is none.
+pub(super) fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    let text = Some(value.get()).filter(|text| text.starts_with('['))?;
+    serde_json::from_str(text).ok()
 }
 
 /// Whether `value` is written as exactly this text.
@@ -101,8 +113,12 @@ impl io::Write for Along<'_> {
     }
 }
 
-/// The fields of a structure as they are written.
-struct Fields<'a>(Vec<(&'a str, &'a RawValue)>);
+/// [`fields`] of whatever is read.
+struct Fields<'a>(Vec<Field<'a>>);
+
+/// Their names: most are the text that was read, without a copy.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -116,9 +132,9 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(FIELDS);
-                while let Some(entry) = map.next_entry()? {
-                    fields.push(entry);
+                let mut fields = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
                 }
                 Ok(Fields(fields))
             }
@@ -128,24 +144,21 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// Room for the fields of a service.
-const FIELDS: usize = 96;
-
 /// A field in which a structure is not what is recorded, or may not be.
 #[derive(Debug)]
 pub(super) struct Differing<'a> {
-    pub(super) name: &'a str,
+    pub(super) name: Cow<'a, str>,
     /// As it is recorded.
     pub(super) old: Option<&'a RawValue>,
     /// As it is.
-    pub(super) new: Option<Value>,
+    pub(super) new: Option<Box<RawValue>>,
 }
 
 /// The fields in which a structure differs from what is recorded, but for those
 /// that are `passed_over`; `None` when it is no structure.
 pub(super) fn differing<'a, T: Serialize>(
     value: &T,
-    recorded: Vec<(&'a str, &'a RawValue)>,
+    recorded: Vec<Field<'a>>,
     passed_over: &[&str],
 ) -> Option<Vec<Differing<'a>>> {
     let walk = Walk {
@@ -158,10 +171,10 @@ pub(super) fn differing<'a, T: Serialize>(
 }
 
 /// These fields of a structure as JSON, but for those that are not written.
-pub(super) fn pick<T: Serialize>(value: &T, names: &[&str]) -> Option<Map<String, Value>> {
+pub(super) fn pick<T: Serialize>(value: &T, names: &[&str]) -> Option<BTreeMap<String, Box<RawValue>>> {
     let picked = Picked {
         names,
-        found: Map::new(),
+        found: BTreeMap::new(),
     };
     value.serialize(Structure(picked)).ok()
 }
@@ -179,7 +192,7 @@ type Answer = Result<(), Refused>;
 
 struct Walk<'a, 'b> {
     /// What is recorded, but for what the value has had.
-    left: Vec<Option<(&'a str, &'a RawValue)>>,
+    left: Vec<Option<Field<'a>>>,
     /// Where the value's next field is, as a rule.
     next: usize,
     passed_over: &'b [&'b str],
@@ -188,7 +201,7 @@ struct Walk<'a, 'b> {
 
 impl<'a> Walk<'a, '_> {
     fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        let is = |field: &Option<(&str, &RawValue)>| field.is_some_and(|(other, _)| other == name);
+        let is = |field: &Option<Field<'_>>| field.as_ref().is_some_and(|(other, _)| other == name);
         let at = match self.left.get(self.next) {
             Some(field) if is(field) => self.next,
             _ => self.left.iter().position(is)?,
@@ -207,15 +220,18 @@ impl<'a> Look for Walk<'a, '_> {
         if self.passed_over.contains(&name) || old.is_some_and(|old| is_written(value, old)) {
             return Ok(());
         }
-        let new = Some(serde_json::to_value(value).map_err(|_| Refused)?);
-        self.found.push(Differing { name, old, new });
+        self.found.push(Differing {
+            name: name.into(),
+            old,
+            new: Some(to_raw_value(value).map_err(|_| Refused)?),
+        });
         Ok(())
     }
 
     fn found(mut self) -> Self::Found {
         // What is not written is what it is by default.
         for (name, old) in self.left.into_iter().flatten() {
-            if !self.passed_over.contains(&name) {
+            if !self.passed_over.contains(&&*name) {
                 self.found.push(Differing {
                     name,
                     old: Some(old),
@@ -229,15 +245,15 @@ impl<'a> Look for Walk<'a, '_> {
 
 struct Picked<'a> {
     names: &'a [&'a str],
-    found: Map<String, Value>,
+    found: BTreeMap<String, Box<RawValue>>,
 }
 
 impl Look for Picked<'_> {
-    type Found = Map<String, Value>;
+    type Found = BTreeMap<String, Box<RawValue>>;
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Answer {
         if self.names.contains(&name) {
-            let value = serde_json::to_value(value).map_err(|_| Refused)?;
+            let value = to_raw_value(value).map_err(|_| Refused)?;
             self.found.insert(name.to_owned(), value);
         }
         Ok(())
@@ -353,9 +369,7 @@ impl<L: Look> ser::Serializer for Structure<L> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -410,7 +424,7 @@ mod tests {
             }
         }
         assert!(Recorded::of(&record()).is(&record()));
-        let json = Recorded::of(&record()).json();
+        let json = serde_json::to_value(record()).unwrap();
         let mut all = Vec::new();
         leaves(&json, String::new(), &mut all);
         assert!(all.len() > 15, "{all:?}");
@@ -441,12 +455,12 @@ mod tests {
             let fields = differing(&record(), recorded.fields()?, passed_over)?;
             let text = |field: &Differing<'_>| {
                 let old = field.old.map_or("-", |old| old.get());
-                let new = field.new.as_ref().map_or("-".to_owned(), Value::to_string);
+                let new = field.new.as_ref().map_or("-", |new| new.get());
                 format!("{} {old} {new}", field.name)
             };
             Some(fields.iter().map(text).collect())
         };
-        let json = Recorded::of(&record()).json();
+        let json = serde_json::to_value(record()).unwrap();
         assert_eq!(found(&json, &[]), Some(vec![]));
         let mut other = json.clone();
         other["map"]["a"] = json!(false);
@@ -469,8 +483,12 @@ mod tests {
     #[test]
     fn fields_are_picked_and_read() {
         let picked = pick(&record(), &["ratio", "none"]).unwrap();
-        assert_eq!(Value::Object(picked), json!({"ratio": 0.5}));
-        assert_eq!(pick(&vec![1], &["ratio"]), None);
+        let picked: Vec<_> = picked
+            .iter()
+            .map(|(name, value)| (&**name, value.get()))
+            .collect();
+        assert_eq!(picked, [("ratio", "0.5")]);
+        assert!(pick(&vec![1], &["ratio"]).is_none());
         let recorded = Recorded::of(&record());
         assert_eq!(recorded.field::<f64>("ratio"), Some(0.5));
         assert_eq!(recorded.field::<String>("ratio"), None);

@@ -315,7 +315,7 @@ fn short(id: &str) -> &str {
 }
 
 fn change(change: &Change) -> String {
-    let value = |value: &Option<String>| match value {
+    let value = |value: Option<&str>| match value {
         Some(value) => cut(&readable(&change.field, value)),
         None => "(none)".into(),
     };
@@ -326,8 +326,8 @@ fn change(change: &Change) -> String {
     format!(
         "{} {} -> {}{place}",
         change.field,
-        value(&change.old),
-        value(&change.new)
+        value(change.old.as_deref()),
+        value(change.new.as_deref())
     )
 }
 

@@ -21,7 +21,7 @@ fn name(operation: &Operation) -> String {
 }
 
 impl Host for Recorder {
-    async fn observe(self: &Arc<Self>, _: &Project) -> Result<Observed, HostError> {
+    async fn observe(self: &Arc<Self>, _: &Arc<Project>) -> Result<Observed, HostError> {
         Ok(Observed::default())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::Digest as _;
 use tokio::sync::mpsc;
@@ -34,11 +34,19 @@ pub(super) struct Request {
 }
 
 /// What a stack is brought to: the project, and what it reads from files.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Model {
     project: Arc<Project>,
     /// Digests of configs and secrets.
     contents: BTreeMap<String, String>,
+    /// When it was asked for.
+    digest: OnceLock<String>,
+}
+
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        self.project == other.project && self.contents == other.contents
+    }
 }
 
 impl Model {
@@ -51,6 +59,7 @@ impl Model {
         Self {
             contents: given::digests(&project),
             project,
+            digest: OnceLock::new(),
         }
     }
 
@@ -60,16 +69,29 @@ impl Model {
     }
 
     /// Tells models apart: 64 hexadecimal digits.
-    pub(super) fn digest(&self) -> String {
-        let text = serde_json::to_vec(&(&*self.project, &self.contents)).unwrap_or_default();
-        sha256(&text)
+    pub(super) fn digest(&self) -> &str {
+        self.digest.get_or_init(|| {
+            let text = serde_json::to_vec(&(&*self.project, &self.contents)).unwrap_or_default();
+            sha256(&text)
+        })
+    }
+
+    /// Takes over the digest of a model, if it is the same: to compare them takes a
+    /// tenth of the time.
+    pub(super) fn learn_from(&self, other: &Self) {
+        if let Some(digest) = other.digest.get()
+            && self.digest.get().is_none()
+            && self == other
+        {
+            let _ = self.digest.set(digest.clone());
+        }
     }
 }
 
 /// Tells apart what stacks are brought to: 64 hexadecimal digits for a project
 /// and the content of its configs and secrets.
 pub fn digest(project: &Arc<Project>) -> String {
-    Model::new(project.clone()).digest()
+    Model::new(project.clone()).digest().to_owned()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -272,6 +294,7 @@ async fn model_of(
         let model = Model {
             contents: given::digests(&restored),
             project: Arc::new(generation.project),
+            digest: OnceLock::new(),
         };
         return Ok(Some((model, Arc::new(restored))));
     }

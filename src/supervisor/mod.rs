@@ -118,7 +118,7 @@ fn command(world: &World, project: &str) -> Vec<String> {
 }
 
 /// What a new supervisor must know to go on where a killed one stopped.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Standing {
     /// How the project was loaded last.
     load: Option<LoadRequest>,
@@ -288,6 +288,8 @@ struct Supervisor {
     queue: VecDeque<Job>,
     walk: Option<Walk>,
     standing: Standing,
+    /// What is written down of that.
+    noted: Option<Standing>,
     watch: Option<Watch>,
     /// The model that the stack was last brought to: a save that changes
     /// nothing in it asks for nothing.
@@ -327,7 +329,7 @@ impl Supervisor {
         keeper.write_to(journal.clone());
         let host = Arc::new(Supervised::new(machine.clone(), keeper.board(), journal));
         let listener = listen(&path)?;
-        let standing: Standing = read_record(&standing_path(&world, project))?.unwrap_or_default();
+        let noted: Option<Standing> = read_record(&standing_path(&world, project))?;
         let sources = Sources::new(world.clone(), project, machine.clone());
         let mut supervisor = Self {
             world,
@@ -342,7 +344,8 @@ impl Supervisor {
             peers: BTreeMap::new(),
             queue: VecDeque::new(),
             walk: None,
-            standing,
+            standing: noted.clone().unwrap_or_default(),
+            noted,
             watch: None,
             model: None,
             sources,
@@ -553,6 +556,19 @@ impl Supervisor {
         }
     }
 
+    /// Writes down what the next supervisor must know, unless it is written.
+    fn note_standing(&mut self) {
+        if self.noted.as_ref() == Some(&self.standing) {
+            return;
+        }
+        match write_record(&standing_path(&self.world, &self.project), &self.standing) {
+            Ok(()) => self.noted = Some(self.standing.clone()),
+            Err(error) => {
+                tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
+            }
+        }
+    }
+
     fn cancel(&self, id: ClientId) {
         if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id)) {
             walk.canceller.cancel();
@@ -660,7 +676,10 @@ impl Supervisor {
             ..
         } = applied;
         if up {
-            let digest = model.as_ref().map(Model::digest);
+            if let (Some(model), Some(before)) = (&model, &self.model) {
+                model.learn_from(before);
+            }
+            let digest = model.as_ref().map(|model| model.digest().to_owned());
             let by = match (generation, asked_by) {
                 (Some(number), _) => format!("rollback to {number}"),
                 (None, Some(_)) => "up".to_owned(),
@@ -680,10 +699,7 @@ impl Supervisor {
             if model.is_some() {
                 self.model = model;
             }
-            let path = standing_path(&self.world, &self.project);
-            if let Err(error) = write_record(&path, &self.standing) {
-                tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
-            }
+            self.note_standing();
             self.watch_as_needed();
             if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty()) {
                 match watch.files(&inputs) {

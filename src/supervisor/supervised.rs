@@ -41,7 +41,7 @@ fn identify(containers: &[Target], made: &Made) -> Vec<Target> {
 }
 
 impl Host for Supervised {
-    async fn observe(self: &Arc<Self>, project: &Project) -> Result<Observed, HostError> {
+    async fn observe(self: &Arc<Self>, project: &Arc<Project>) -> Result<Observed, HostError> {
         self.machine.observe(project).await
     }
 

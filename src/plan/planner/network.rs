@@ -149,9 +149,9 @@ impl<'a> Networks<'a> {
         match &found.owner {
             Some(owner) if self.is_ours(found) && !self.project.networks.contains_key(&owner.key) => {
                 let changes = vec![Change {
-                    field: "key".to_owned(),
-                    old: Some(owner.key.clone()),
-                    new: Some(key.to_owned()),
+                    field: "key".into(),
+                    old: Some(owner.key.as_str().into()),
+                    new: Some(key.into()),
                     origin: self.project.origin(&format!("networks.{key}")).cloned(),
                 }];
                 Ok(Fate::Replace(

@@ -512,7 +512,7 @@ impl<'a> Decider<'a> {
         }
         in_place.extend(self.content_changes(old));
         if !in_place.is_empty() && !changed {
-            let fields = in_place.iter().map(|change| change.field.clone()).collect();
+            let fields = in_place.iter().map(|change| change.field.to_string()).collect();
             slot.update = Some((
                 fields,
                 Cause::Changed {
@@ -532,7 +532,7 @@ impl<'a> Decider<'a> {
             .filter_map(|(from, digest)| {
                 let new = now(from).filter(|new| *new != digest)?;
                 Some(Change {
-                    field: from.clone(),
+                    field: from.as_str().into(),
                     old: Some(diff::content(digest)),
                     new: Some(diff::content(new)),
                     origin: self.project.origin(from).cloned(),
