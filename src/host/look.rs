@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::record::{ContainerRecord, folders, lease_key};
-use super::start::stop_signal;
+use super::stop::stop_signal;
 use super::view::{View, views};
 use super::{HostError, Machine};
 use crate::lifecycle::restart::Tries;

@@ -1,18 +1,17 @@
 //! The real machine: performs operations on containers of one project.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::look::Waiting;
-use super::record::{Check, ContainerRecord, HealthRecord, containers, folders, lease_key, lease_prefix};
+use super::record::{Check, ContainerRecord, HealthRecord, containers, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
 use super::view::{self, health_path, recall, state};
 use super::{Host, HostError, create, given, hook, others, prepare, probe, runtimes, start, update};
@@ -20,17 +19,13 @@ use crate::image::ImageStore;
 use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
 use crate::monitor::standin;
-use crate::network::endpoint::Ends;
-use crate::network::{bridge, record as networks};
+use crate::network::bridge;
 use crate::plan::{self, ContainerState, Observed, Operation, Plan, Target};
 use crate::project::{Hook, Project, Restart};
-use crate::runtime::{self, Process, Revive, RunningRecord, RuntimeError};
-use crate::store::{World, read_record, sweep_records, write_record};
-use crate::sys::{readiness, signal};
+use crate::runtime::{self, Process, Revive, RunningRecord};
+use crate::store::{World, read_record, write_record};
+use crate::sys::readiness;
 use crate::volume::Volumes;
-
-/// Time between the first signal and SIGKILL when nobody says otherwise.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Hears what happens to containers. Called before the operation that made it
 /// happen counts as done.
@@ -123,11 +118,11 @@ pub struct Machine {
     /// Links to those who bring this supervisor back though no container runs.
     stand_ins: Mutex<Vec<UnixStream>>,
     /// Stops that a former supervisor had begun.
-    stopping: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) stopping: Mutex<Vec<JoinHandle<()>>>,
     /// Held for reading while the container of a `pre_start` hook is made.
     pub(super) preparing: Arc<tokio::sync::RwLock<()>>,
     /// One operation at a time on each container.
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pub(super) locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -149,7 +144,7 @@ impl Holders {
         self.0.entry(key).or_default().push(id);
     }
 
-    fn remove(&mut self, key: &str, id: &str) {
+    pub(super) fn remove(&mut self, key: &str, id: &str) {
         if let Some(ids) = self.0.get_mut(key) {
             ids.retain(|other| other != id);
             if ids.is_empty() {
@@ -159,7 +154,7 @@ impl Holders {
     }
 
     /// The replicas of a service.
-    fn of_service(&self, project: &str, service: &str) -> Vec<String> {
+    pub(super) fn of_service(&self, project: &str, service: &str) -> Vec<String> {
         let prefix = format!("{}{service}-", lease_prefix(project));
         let of = self.0.iter().filter(|(key, _)| {
             let number = key.strip_prefix(&prefix);
@@ -222,103 +217,6 @@ impl Machine {
             preparing: Arc::default(),
             locks: Mutex::default(),
         }))
-    }
-
-    /// Takes over what runs already, and puts right what a killed process left:
-    /// runs whose monitor is gone, folders without a record, addresses of
-    /// containers that are no more, interfaces and firewall entries that nothing
-    /// names, stops that have not come to their end. `killed`: the supervisor
-    /// before this one was, and has not seen to restarts that were due.
-    ///
-    /// # Errors
-    /// [`HostError`] when records cannot be read.
-    pub async fn adopt(self: &Arc<Self>, killed: bool) -> Result<(), HostError> {
-        let machine = self.clone();
-        let ends = blocking(move || {
-            let ends = Ends::look(&machine.world)?;
-            machine.mend()?;
-            Ok(ends)
-        })
-        .await?;
-        for record in containers(&self.world, &self.project)? {
-            self.holders().insert(record.lease_key(), record.id.clone());
-            if let Err(error) = start::adopt(self, &record, killed).await {
-                // The others are not to suffer.
-                tracing::error!(container = record.name, %error, "could not be taken over");
-            }
-            let on: BTreeSet<&str> = record.networks.values().map(String::as_str).collect();
-            if ends.networks(&record.lease_key()) != on
-                && let Err(error) = self.reconnect(&record).await
-            {
-                tracing::error!(container = record.name, %error, "it is not on all of its networks");
-            }
-            if record.stopped && self.live().contains_key(&record.id) {
-                self.stop_on(record);
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings a container that runs to its networks: whoever was changing them was
-    /// killed meanwhile.
-    async fn reconnect(&self, record: &ContainerRecord) -> Result<(), HostError> {
-        let Some(running) = self.running(&record.id) else {
-            return Ok(());
-        };
-        let (world, record) = (self.world.clone(), record.clone());
-        blocking(move || start::connect_networks(&world, &record, &running)).await
-    }
-
-    /// Goes on with a stop whose supervisor was killed meanwhile.
-    fn stop_on(self: &Arc<Self>, record: ContainerRecord) {
-        let machine = self.clone();
-        let task = tokio::spawn(async move {
-            let target = Target {
-                id: Some(record.id),
-                service: record.config.name,
-                number: record.number,
-                name: record.name,
-            };
-            if let Err(error) = machine.stop(&target, None, None, false).await {
-                tracing::error!(container = target.name, %error, "could not be stopped");
-            }
-        });
-        self.stopping
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task);
-    }
-
-    /// Removes what has no record: what was being made or removed when a
-    /// process was killed.
-    fn mend(&self) -> Result<(), HostError> {
-        let records = containers(&self.world, &self.project)?;
-        let known: HashSet<&String> = records.iter().map(|record| &record.id).collect();
-        let durable = folders(&self.world.stack(&self.project).join("containers"));
-        let transient = folders(&self.world.stack_run(&self.project).join("containers"));
-        for id in durable.iter().chain(&transient).filter(|id| !known.contains(id)) {
-            create::discard(&self.world, &self.project, id)?;
-        }
-        let trash = self.world.stack(&self.project).join("trash");
-        for id in folders(&trash) {
-            create::remove_tree(&trash.join(id))?;
-        }
-        let _ = std::fs::remove_dir(&trash);
-        sweep_records(&self.world.stack(&self.project));
-        for id in &known {
-            let paths = self.world.container(&self.project, id);
-            sweep_records(&paths.state);
-            sweep_records(&paths.run);
-        }
-        let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for record in &records {
-            let on = keys.entry(record.lease_key()).or_default();
-            on.extend(record.networks.values().cloned());
-        }
-        networks::release_all_but(&self.world, &lease_prefix(&self.project), &keys)?;
-        bridge::sweep(&self.world)?;
-        Volumes::new(&self.world).let_go_all()?;
-        Ok(())
     }
 
     /// Says goodbye to the monitors: this supervisor ends on purpose.
@@ -482,30 +380,6 @@ impl Machine {
             .any(|record| record.name == name && record.config.name == service)
     }
 
-    /// Leads what comes to the published ports of a container that is about to be
-    /// stopped to the one that takes its place, if there is one: nobody waits.
-    async fn hand_over(self: &Arc<Self>, record: &ContainerRecord) -> Result<(), HostError> {
-        if record.config.ports.is_empty() || record.one_off.is_some() {
-            return Ok(());
-        }
-        let siblings = self.holders().of_service(&self.project, &record.config.name);
-        let running = siblings
-            .into_iter()
-            .filter(|id| *id != record.id && self.runs(id));
-        for heir in running.filter_map(|id| self.record_by_id(&id)) {
-            let takes = heir.config.name == record.config.name && heir.created > record.created;
-            if takes
-                && self
-                    .traffic
-                    .hand_over(&record.name, &heir.name, &heir.config.ports)
-            {
-                self.republish(&heir).await?;
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Leads ports and names to a container that runs, as its record has them.
     pub(super) async fn republish(self: &Arc<Self>, record: &ContainerRecord) -> Result<(), HostError> {
         let places = start::places(&self.world, record)?;
@@ -573,26 +447,6 @@ impl Machine {
         let (world, check) = (self.world.clone(), check.clone());
         let probe = tokio::spawn(async move { probe::passes(&world, &record, &running, &check).await });
         probe.await.unwrap_or(false)
-    }
-
-    /// Ends the run of a container that is unhealthy, as a stop would; what
-    /// follows is its restart policy's.
-    pub async fn end_unhealthy(&self, id: &str) {
-        let (Some(running), Ok(Some(record))) = (self.running(id), self.record(id)) else {
-            return;
-        };
-        let Some((_, mut ended)) = self.live().get(id).map(Live::clone_of) else {
-            return;
-        };
-        let grace = record.config.stop_grace_period.unwrap_or(GRACE);
-        // It may have just ended.
-        let _ = runtime::signal(&running, start::stop_signal(&record));
-        if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
-            .await
-            .is_err()
-        {
-            let _ = blocking(move || Ok(runtime::kill_all(&running)?)).await;
-        }
     }
 
     /// A plan has come to its end. Containers that it has stopped and, having
@@ -743,233 +597,12 @@ impl Machine {
         })
     }
 
-    /// Stops a container and waits until it has ended. With `again` the plan
-    /// starts it once more: nothing is noted of its being stopped but that its
-    /// restart policy is to leave it alone until then.
-    async fn stop(
-        self: &Arc<Self>,
-        target: &Target,
-        timeout: Option<Duration>,
-        signal: Option<&str>,
-        again: bool,
-    ) -> Result<Vec<String>, HostError> {
-        let wanted = match signal {
-            Some(name) => Some(signal::number(name).ok_or_else(|| HostError::NoSignal {
-                name: name.to_owned(),
-            })?),
-            None => None,
-        };
-        let Some(record) = self.record_of(target)? else {
-            return Ok(vec![]);
-        };
-        let mut warnings = Vec::new();
-        if !record.config.pre_stop.is_empty()
-            && let Some(running) = self.running(&record.id)
-        {
-            // Frozen, it could run nothing.
-            self.thaw(&record.id, &running).await?;
-            // Whatever a hook comes to: the container is to stop.
-            let (hooks, say) = (&record.config.pre_stop, self.teller(&record.name));
-            if let Err(error) = hook::run(&running, &record.name, "pre_stop", hooks, say).await {
-                warnings.push(error.to_string());
-            }
-        }
-        if !again {
-            self.hand_over(&record).await?;
-        }
-        let guard = self.lock(&record.id).await;
-        let Some(mut record) = self.record(&record.id)? else {
-            return Ok(warnings);
-        };
-        let path = self.world.container(&self.project, &record.id).record();
-        if again {
-            self.resting().insert(record.id.clone());
-        } else if !record.stopped {
-            record.stopped = true;
-            write_record(&path, &record)?;
-        }
-        let found = self.live().get(&record.id).map(Live::clone_of);
-        drop(guard);
-        let Some((running, mut ended)) = found else {
-            // Its restart may be due: it is not wanted any more.
-            if let ContainerState::Exited { code, .. } =
-                state(&self.world.container(&self.project, &record.id), record.stopped)?
-            {
-                self.hear(News::Exited {
-                    id: record.id,
-                    code,
-                    stopped: true,
-                });
-            }
-            return Ok(warnings);
-        };
-        let grace = timeout.or(record.config.stop_grace_period).unwrap_or(GRACE);
-        if !grace.is_zero() {
-            match runtime::signal(&running, wanted.unwrap_or_else(|| start::stop_signal(&record))) {
-                // Just ended by itself.
-                Err(RuntimeError::NotRunning(_)) => {}
-                other => other?,
-            }
-            // Frozen, it would take no notice.
-            self.thaw(&record.id, &running).await?;
-            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended))
-                .await
-                .is_ok()
-            {
-                return Ok(warnings);
-            }
-        }
-        self.thaw(&record.id, &running).await?;
-        blocking(move || Ok(runtime::kill_all(&running)?)).await?;
-        let _ = ended.wait_for(|ended| *ended).await;
-        Ok(warnings)
-    }
-
-    /// Sends a signal to process 1. One that ends containers, by its nature or
-    /// because it is this one's stop signal, is the user's wish to have it ended:
-    /// its restart policy leaves it alone.
-    async fn signal(&self, target: &Target, name: &str) -> Result<Vec<String>, HostError> {
-        let number = signal::number(name).ok_or_else(|| HostError::NoSignal {
-            name: name.to_owned(),
-        })?;
-        let Some(record) = self.record_of(target)? else {
-            return Ok(vec![]);
-        };
-        let _guard = self.lock(&record.id).await;
-        let (Some(running), Some(mut record)) = (self.running(&record.id), self.record(&record.id)?) else {
-            return Ok(vec![]);
-        };
-        if number == libc::SIGKILL || number == start::stop_signal(&record) {
-            record.stopped = true;
-            write_record(&self.world.container(&self.project, &record.id).record(), &record)?;
-        }
-        match runtime::signal(&running, number) {
-            Err(RuntimeError::NotRunning(_)) => {}
-            other => other?,
-        }
-        if number == libc::SIGKILL {
-            // Nobody dies frozen in a version 1 hierarchy.
-            self.thaw(&record.id, &running).await?;
-        }
-        Ok(vec![])
-    }
-
-    /// Freezes a container, or lets it go on. Its health is not asked for
-    /// meanwhile.
-    async fn freeze(&self, target: &Target, frozen: bool) -> Result<Vec<String>, HostError> {
-        let Some(record) = self.record_of(target)? else {
-            return Ok(vec![]);
-        };
-        let _guard = self.lock(&record.id).await;
-        let Some(running) = self.running(&record.id) else {
-            return Err(HostError::NotRunning {
-                name: record.name.clone(),
-            });
-        };
-        if !frozen {
-            self.thaw(&record.id, &running).await?;
-            return Ok(vec![]);
-        }
-        self.paused.send_modify(|paused| {
-            paused.insert(record.id.clone());
-        });
-        let cgroup = running.fixed.cgroup;
-        let done = blocking(move || Ok(cgroup.freeze(true).map_err(RuntimeError::from)?)).await;
-        if done.is_err() {
-            self.goes_on(&record.id);
-        }
-        done.map(|()| vec![])
-    }
-
-    async fn thaw(&self, id: &str, running: &RunningRecord) -> Result<(), HostError> {
-        let cgroup = running.fixed.cgroup.clone();
-        blocking(move || {
-            if cgroup.is_frozen() {
-                cgroup.freeze(false).map_err(RuntimeError::from)?;
-            }
-            Ok(())
-        })
-        .await?;
-        self.goes_on(id);
-        Ok(())
-    }
-
-    /// Notes that a container is not frozen, or no more.
-    pub(super) fn goes_on(&self, id: &str) {
-        self.paused.send_if_modified(|paused| paused.remove(id));
-    }
-
     pub(super) fn record_of(&self, target: &Target) -> Result<Option<ContainerRecord>, HostError> {
         match self.target(target) {
             Ok(record) => Ok(Some(record)),
             Err(HostError::NoContainer { .. }) => Ok(None),
             Err(other) => Err(other),
         }
-    }
-
-    /// Removes a container, killing it first if it still runs.
-    pub(super) async fn remove(self: &Arc<Self>, target: &Target, volumes: bool) -> Result<(), HostError> {
-        let Some(record) = self.record_of(target)? else {
-            return Ok(());
-        };
-        let _guard = loop {
-            let guard = self.lock(&record.id).await;
-            if !self.live().contains_key(&record.id) {
-                break guard;
-            }
-            // Its end is noted under the lock.
-            drop(guard);
-            self.stop(target, Some(Duration::ZERO), None, false).await?;
-        };
-        let (world, project) = (self.world.clone(), self.project.clone());
-        let (id, key) = (record.id.clone(), record.lease_key());
-        // Of several, the last one gives the addresses back.
-        let heir = {
-            let mut holders = self.holders();
-            holders.remove(&key, &id);
-            !holders.of(&key).is_empty()
-        };
-        let removed = blocking(move || {
-            if !heir {
-                create::release_leases(&world, &record)?;
-            }
-            create::discard(&world, &project, &record.id)?;
-            if volumes {
-                let store = Volumes::new(&world);
-                for name in record.anonymous.values() {
-                    store.remove(name)?;
-                }
-            }
-            Ok(())
-        })
-        .await;
-        if let Err(error) = removed {
-            self.holders().insert(key, id);
-            return Err(error);
-        }
-        self.locks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
-        self.hear(News::Removed { id });
-        Ok(())
-    }
-
-    /// Notes whose the anonymous volumes of a container are to be that is about to
-    /// be replaced.
-    async fn hand_on_volumes(&self, target: &Target) -> Result<(), HostError> {
-        let Some(record) = self.record_of(target)? else {
-            return Ok(());
-        };
-        let world = self.world.clone();
-        blocking(move || {
-            let store = Volumes::new(&world);
-            for name in record.anonymous.values() {
-                store.await_successor(name, &record.config.name, record.number)?;
-            }
-            Ok(())
-        })
-        .await
     }
 
     /// Who has which lease.

@@ -4,11 +4,12 @@
 //! tests of the executor bring their own, which fails on demand.
 //!
 //! A container's record is written by [`create`] and read by all others; a run
-//! of it begins and ends in [`start`]; [`update`] changes one that goes on. What it is given beside its image has a
-//! room each: configs and secrets in [`given`], commands in its life in
-//! [`hook`], questions about its health in [`probe`], ports and names in
-//! [`traffic`]; what it has of containers of other stacks in
-//! [`others`], which other runtime makes it in [`runtimes`].
+//! of it begins and ends in [`start`], is ended by [`stop`] and taken over by
+//! [`adopt`]; [`update`] changes one that goes on. What it is given beside its
+//! image has a room each: configs and secrets in [`given`], the files of `/etc`
+//! in [`etc`], commands in its life in [`hook`], questions about its health in
+//! [`probe`], ports and names in [`traffic`]; what it has of containers of other
+//! stacks in [`others`], which other runtime makes it in [`runtimes`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use std::sync::Arc;
 use crate::plan::{Observed, Operation};
 use crate::project::Project;
 
+mod adopt;
 mod cdi;
 mod create;
 mod error;
+mod etc;
 mod files;
 pub mod given;
 mod hook;
@@ -34,6 +37,7 @@ mod runtimes;
 mod selinux;
 mod spec;
 mod start;
+mod stop;
 mod traffic;
 mod update;
 mod view;

@@ -10,9 +10,10 @@ use oci_spec::runtime::{
     LinuxWeightDeviceBuilder, Mount as SpecMount,
 };
 
+use super::etc::hostname;
 use super::logging::log_plan;
 use super::record::{ContainerRecord, containers};
-use super::start::{Shared, hostname};
+use super::start::Shared;
 use super::{HostError, cdi, given, others, runtimes, selinux};
 use crate::image::{Image, LAYERS_LIMIT};
 use crate::project::{

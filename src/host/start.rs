@@ -1,9 +1,7 @@
-//! One run of a container: begins it, takes it over from a former supervisor,
-//! and clears up after it.
+//! One run of a container: begins it, and clears up after it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,29 +12,28 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
+use super::etc::write_files;
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
-use super::traffic::{Place, RESOLV_CONF, own_resolv_conf};
+use super::traffic::Place;
 use super::view::{self, LOST, lock_path, ports_path};
 use super::{HostError, create, given, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::monitor::{self, Estate};
 use crate::network::endpoint::{Endpoint, Namespace, change_namespace, create_namespace, loopback_only};
-use crate::network::names::{ResolvConf, hosts_file, plain_resolv_conf, resolv_conf};
 use crate::network::record as networks;
 use crate::network::{NetworkError, bridge};
-use crate::plan::ContainerState;
-use crate::project::{EndpointOptions, HostAddress, IpcMode, NetworkMode, PidMode, Restart, Service};
-use crate::runtime::{self, ExitRecord, Liveness, Orders, Process, RunRequest, RunningRecord, RuntimeError};
+use crate::project::{EndpointOptions, IpcMode, NetworkMode, PidMode, Restart, Service};
+use crate::runtime::{self, ExitRecord, Liveness, Process, RunRequest, RunningRecord};
 use crate::store::{ContainerPaths, Lock, World, read_record, remove_record, write_record};
-use crate::sys::{readiness, signal};
+use crate::sys::readiness;
 use crate::volume::{Hold, Volumes};
 
 /// How long a monitor may take to begin or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at that.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
 /// What a run needs that only this process has.
 #[derive(Debug)]
@@ -386,151 +383,6 @@ pub(super) fn run_lock(paths: &ContainerPaths) -> Result<Lock, HostError> {
     }
 }
 
-/// The run of a container whose supervisor was killed; `None` when there is
-/// none. Blocks while one is about to begin.
-fn present_run(paths: &ContainerPaths) -> Result<Option<(RunningRecord, Process)>, HostError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // In this order: a monitor writes the record while it holds the lock.
-        let free = Lock::try_take(&lock_path(paths))?.is_some();
-        if let Some(running) = read_record::<RunningRecord>(&paths.running())?
-            && let Liveness::Running { monitor, .. } = runtime::probe(&running)?
-        {
-            return Ok(Some((running, monitor)));
-        }
-        if free || Instant::now() > deadline {
-            return Ok(None);
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// The static names of a container that runs are others now.
-pub(super) fn write_hosts(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
-    let paths = world.container(&record.project, &record.id);
-    let places = places(world, record)?;
-    let addresses: Vec<IpAddr> = places
-        .iter()
-        .map(|place| IpAddr::V4(place.lease.address))
-        .collect();
-    let mut gateway = None;
-    for id in record.networks.values() {
-        if let Some(network) = networks::read(world, id)?
-            && let Some(endpoint) = network.endpoint(&record.lease_key(), None, 0)?
-        {
-            gateway = gateway.or(endpoint.gateway);
-        }
-    }
-    let path = paths.run.join("hosts");
-    // Not another file: this one is mounted.
-    std::fs::write(&path, hosts(world, record, &addresses, gateway)?).map_err(HostError::io("write", &path))
-}
-
-/// The host name inside a container: that of the one whose network it is on,
-/// unless it has been given one.
-pub(super) fn hostname(world: &World, record: &ContainerRecord) -> Result<String, HostError> {
-    let owner = match &record.config.hostname {
-        Some(_) => None,
-        None => others::network_owner(world, record)?,
-    };
-    let of = owner.as_ref().unwrap_or(record);
-    Ok(of.hostname().into_owned())
-}
-
-/// The content of a container's `/etc/hosts`.
-fn hosts(
-    world: &World,
-    record: &ContainerRecord,
-    addresses: &[IpAddr],
-    gateway: Option<IpAddr>,
-) -> Result<String, HostError> {
-    let name = hostname(world, record)?;
-    let domain = record.config.domainname.as_ref();
-    let with_domain = domain.map(|domain| format!("{name}.{domain}"));
-    let own: Vec<String> = std::iter::once(name).chain(with_domain).collect();
-    let mut extra = Vec::new();
-    for (name, targets) in &record.config.extra_hosts {
-        for target in targets {
-            let address = match target {
-                HostAddress::HostGateway => gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                HostAddress::Address(address) => *address,
-            };
-            extra.push((name.clone(), address));
-        }
-    }
-    // Where the network is another's, so are the names: the machine's are in the
-    // machine's file, those of a container in that one's.
-    let others = match others::network_owner(world, record)? {
-        Some(owner) => Some(world.container(&owner.project, &owner.id).run.join("hosts")),
-        None => (record.config.network_mode == NetworkMode::Host).then(|| "/etc/hosts".into()),
-    };
-    let given = others.and_then(|path| std::fs::read_to_string(path).ok());
-    let own = if given.is_some() { vec![] } else { own };
-    let made = hosts_file(&own, addresses, &extra).map_err(|error| HostError::Interrupted {
-        reason: error.to_string(),
-    })?;
-    let Some(mut hosts) = given else {
-        return Ok(made);
-    };
-    if !hosts.is_empty() && !hosts.ends_with('\n') {
-        hosts.push('\n');
-    }
-    for (name, address) in &extra {
-        hosts.push_str(&format!("{address}\t{name}\n"));
-    }
-    Ok(hosts)
-}
-
-/// The files in `/etc` that are made for a container.
-fn write_files(
-    world: &World,
-    record: &ContainerRecord,
-    paths: &ContainerPaths,
-    endpoints: Option<&[Endpoint]>,
-) -> Result<(), HostError> {
-    let write = |name: &str, text: &str| {
-        let path = paths.run.join(name);
-        std::fs::write(&path, text).map_err(HostError::io("write", &path))
-    };
-    let addresses: Vec<IpAddr> = endpoints
-        .unwrap_or_default()
-        .iter()
-        .map(|endpoint| IpAddr::V4(endpoint.address))
-        .collect();
-    let gateway = endpoints
-        .unwrap_or_default()
-        .iter()
-        .find_map(|endpoint| endpoint.gateway);
-    write("hosts", &hosts(world, record, &addresses, gateway)?)?;
-    write("hostname", &format!("{}\n", hostname(world, record)?))?;
-    write("resolv.conf", &resolver(world, record)?)
-}
-
-/// The content of a container's `/etc/resolv.conf`.
-fn resolver(world: &World, record: &ContainerRecord) -> Result<String, HostError> {
-    let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let own = own_resolv_conf(&record.config);
-    // There, somebody answers at our name service's address.
-    let owner = others::network_owner(world, record)?;
-    let mode = &owner.as_ref().unwrap_or(record).config.network_mode;
-    let named = *mode == NetworkMode::Networks;
-    Ok(if named {
-        resolv_conf(&ResolvConf::parse(&host), &own)
-    } else {
-        plain_resolv_conf(&host, &own)
-    })
-}
-
-/// The resolver of a container that runs is another one now.
-pub(super) fn write_resolver(world: &World, record: &ContainerRecord) -> Result<(), HostError> {
-    let path = world
-        .container(&record.project, &record.id)
-        .run
-        .join("resolv.conf");
-    // Not another file: this one is mounted.
-    std::fs::write(&path, resolver(world, record)?).map_err(HostError::io("write", &path))
-}
-
 /// Namespaces of other containers that a container is put into. Held open until
 /// it runs: a descriptor cannot come to stand for another process's.
 #[derive(Debug, Default)]
@@ -653,117 +505,8 @@ pub(super) fn places(world: &World, record: &ContainerRecord) -> Result<Vec<Plac
     Ok(places)
 }
 
-/// The number of the signal that stops a container: the service's, the
-/// image's, or SIGTERM.
-pub(super) fn stop_signal(record: &ContainerRecord) -> i32 {
-    let named = record.stop_signal.as_deref();
-    named.and_then(signal::number).unwrap_or(libc::SIGTERM)
-}
-
-/// Takes over a container from a former supervisor, as it is now. With
-/// `killed`, that one had no chance to see to its restarts.
-///
-/// # Errors
-/// [`HostError`] when its records cannot be read or the kernel refuses.
-pub(super) async fn adopt(
-    machine: &Arc<Machine>,
-    record: &ContainerRecord,
-    killed: bool,
-) -> Result<(), HostError> {
-    let paths = machine.world.container(&machine.project, &record.id);
-    let look = paths.clone();
-    let Some((running, monitor)) = blocking(move || present_run(&look)).await? else {
-        return settle_end(machine, record, &paths, killed).await;
-    };
-    let (link, monitor_end) = UnixStream::pair().map_err(HostError::io("make", Path::new("socket pair")))?;
-    // Fails when the container ends just now, which is heard of below.
-    let linked = runtime::link(&running, monitor_end.as_fd());
-    let run = running.clone();
-    // Or what it has taken over from one that was killed is kept for nobody.
-    if let Err(error) = blocking(move || Ok(keep_recorded(&run)?)).await {
-        tracing::debug!(container = record.name, %error, "its monitor was not asked");
-    }
-    if let Err(error) = reconnect(machine, record, &running).await {
-        tracing::error!(container = record.name, %error, "its ports or names do not work until it is started again");
-    }
-    // So does this; then there is nothing to be had.
-    let estate = Estate::of(&running).ok();
-    take_in(
-        machine,
-        record,
-        running,
-        monitor,
-        linked.is_ok().then_some(link),
-        estate,
-    );
-    machine.leave_sockets(record).await;
-    machine.hear(News::Started(Started {
-        tries: machine.tries(&record.id),
-        ..started(&machine.world, record, false, log_end(&machine.world, record))
-    }));
-    Ok(())
-}
-
-/// Has the monitor of a container let go of what no record says it keeps: whoever
-/// was changing that was killed between two steps, and ports would stay taken.
-fn keep_recorded(running: &RunningRecord) -> Result<(), RuntimeError> {
-    if !running.fixed.takes_orders {
-        return Ok(());
-    }
-    Orders::open(running)?.keep_only(running.fixed.kept.values().copied().collect())
-}
-
-/// Takes over ports and names of a container that runs.
-async fn reconnect(
-    machine: &Arc<Machine>,
-    record: &ContainerRecord,
-    running: &RunningRecord,
-) -> Result<(), HostError> {
-    let places = places(&machine.world, record)?;
-    machine.traffic.adopt(record, running, &places)?;
-    let published = machine.traffic.publish(record, &places).await?;
-    let paths = machine.world.container(&machine.project, &record.id);
-    Ok(write_record(&ports_path(&paths), &published)?)
-}
-
-/// Clears up after a container that does not run, and lets everybody know how
-/// it ended, if it ever ran.
-async fn settle_end(
-    machine: &Arc<Machine>,
-    record: &ContainerRecord,
-    paths: &ContainerPaths,
-    killed: bool,
-) -> Result<(), HostError> {
-    // A first start may have been killed half way.
-    let ran = view::state(paths, record.stopped)? != ContainerState::Created || paths.log().exists();
-    if !ran {
-        let (cgroup, paths) = (spec::cgroup_of(&machine.world, record), paths.clone());
-        return blocking(move || {
-            Ok(runtime::cleanup(
-                &cgroup,
-                &paths.running(),
-                &paths.exit(),
-                &paths.root(),
-            )?)
-        })
-        .await;
-    }
-    let exit = clear(machine, record, None).await?;
-    let offset = log_end(&machine.world, record);
-    machine.hear(News::Ended {
-        container: Started {
-            tries: machine.tries(&record.id),
-            waiting: machine.waiting(&record.id),
-            ..started(&machine.world, record, false, offset)
-        },
-        code: exit.code,
-        stopped: record.stopped || !killed,
-    });
-    Ok(())
-}
-
 /// Notes that a container runs, and waits for its end.
-fn take_in(
+pub(super) fn take_in(
     machine: &Arc<Machine>,
     record: &ContainerRecord,
     running: RunningRecord,
@@ -825,7 +568,7 @@ async fn bury(machine: &Arc<Machine>, record: &ContainerRecord, estate: Option<E
 
 /// Kills what is left of a run, records how it ended if its monitor could not,
 /// and removes what was made for it.
-async fn clear(
+pub(super) async fn clear(
     machine: &Arc<Machine>,
     record: &ContainerRecord,
     estate: Option<Estate>,

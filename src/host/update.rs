@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::machine::{Machine, News, blocking};
 use super::record::ContainerRecord;
 use super::view::state;
-use super::{HostError, create, given, logging, spec, start};
+use super::{HostError, create, etc, given, logging, spec, start};
 use crate::network::NetworkError;
 use crate::network::record as networks;
 use crate::plan::Target;
@@ -231,7 +231,7 @@ impl Update<'_> {
                 )
             };
             if resolves(before) != resolves(after) {
-                start::write_resolver(&machine.world, new)?;
+                etc::write_resolver(&machine.world, new)?;
                 machine.traffic.serve_names_anew(new, &running, &places)?;
             }
             if before.ports != after.ports || self.moves() {
@@ -239,7 +239,7 @@ impl Update<'_> {
             }
             if before.extra_hosts != after.extra_hosts || self.moves() {
                 let (world, new) = (machine.world.clone(), new.clone());
-                blocking(move || start::write_hosts(&world, &new)).await?;
+                blocking(move || etc::write_hosts(&world, &new)).await?;
             }
         }
         let left: Vec<String> = old
