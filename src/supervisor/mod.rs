@@ -9,11 +9,12 @@
 //! health, changes of the stack file, and the end of the walk in progress.
 //!
 //! * Every request is [`Request::Apply`]: load, observe, plan, walk
-//!   ([`apply`]). One walk at a time; later requests queue.
+//!   ([`apply`]). One walk at a time; later requests queue ([`walks`]).
 //! * A client that goes away cancels the walk it asked for: nothing new is
 //!   begun, and what has begun comes to its end.
-//! * A change of the stack file is a request too, asked by nobody; when the
-//!   file does not load, the stack is left as it is and the sessions are told.
+//! * A change of the stack file is a request too, asked by nobody
+//!   ([`following`]); when the file does not load, the stack is left as it is
+//!   and the sessions are told.
 //! * When nothing has happened for a while, it gives the pages of its executable
 //!   back that it has run through, once: they come back as they are needed.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
@@ -48,23 +49,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::host::{Host as _, HostError, Machine, client_path, containers, views};
-use crate::plan::{Intent, Operation, Target, Up};
-use crate::project::{LoadRequest, Project};
-use crate::reconcile::{Canceller, cancellation};
+use crate::plan::{Intent, Operation, Target};
+use crate::project::Project;
 use crate::runtime::Revive;
-use crate::store::{Lock, World, read_record, remove_record, write_record};
+use crate::store::{Lock, World, read_record, remove_record};
 use crate::watch::Watch;
 
 mod apply;
 mod board;
 pub mod client;
 mod connection;
+mod following;
 pub mod generations;
 mod health;
 pub mod journal;
@@ -72,17 +72,22 @@ mod keeper;
 mod load;
 pub mod protocol;
 pub mod sources;
+mod standing;
 mod supervised;
+mod walks;
 
 pub use apply::digest;
-use apply::{Applied, Model, Step};
+use apply::{Model, Step};
 use connection::{ClientId, Incoming, Sender};
+use following::changed;
 use journal::Journal;
 use keeper::{Keeper, Told};
 pub use load::load;
-use protocol::{Apply, Reply, Request, Watching};
-use sources::{Setup, Sources, Word};
+use protocol::{Reply, Request, Watching};
+use sources::Sources;
+use standing::Standing;
 use supervised::Supervised;
+use walks::{Job, Walk};
 
 /// The hidden first argument that makes a process a supervisor; the project's
 /// name and the state root follow.
@@ -115,27 +120,6 @@ fn command(world: &World, project: &str) -> Vec<String> {
         project.to_owned(),
         state,
     ]
-}
-
-/// What a new supervisor must know to go on where a killed one stopped.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Standing {
-    /// How the project was loaded last.
-    load: Option<LoadRequest>,
-    /// The stack file is watched though nobody is connected.
-    watch: bool,
-    /// The services whose sources are followed though nobody is connected; none
-    /// of them is all.
-    #[serde(default)]
-    sources: Option<Vec<String>>,
-    /// What the stack file said when the stack was last brought to it: the
-    /// digest of the model.
-    #[serde(default)]
-    said: Option<String>,
-    /// The stack was brought back to this generation since, and stays there
-    /// until the stack file says something else than that.
-    #[serde(default)]
-    pinned: Option<u64>,
 }
 
 /// Why a supervisor cannot work.
@@ -236,25 +220,6 @@ fn leave(world: &World, project: &str) {
     let _ = std::fs::remove_dir(state);
 }
 
-/// One request that waits for its turn.
-#[derive(Debug)]
-struct Job {
-    asked_by: Option<ClientId>,
-    wanted: Apply,
-    /// Changed sources ask for it, and hear what went wrong.
-    answer: Option<oneshot::Sender<Vec<String>>>,
-}
-
-/// The walk in progress.
-#[derive(Debug)]
-struct Walk {
-    asked_by: Option<ClientId>,
-    canceller: Canceller,
-    answer: Option<oneshot::Sender<Vec<String>>>,
-    /// The container that `run` asks for.
-    one_off: Option<String>,
-}
-
 /// A connected client.
 #[derive(Debug)]
 struct Peer {
@@ -329,7 +294,7 @@ impl Supervisor {
         keeper.write_to(journal.clone());
         let host = Arc::new(Supervised::new(machine.clone(), keeper.board(), journal));
         let listener = listen(&path)?;
-        let noted: Option<Standing> = read_record(&standing_path(&world, project))?;
+        let noted: Option<Standing> = read_record(&standing::path(&world, project))?;
         let sources = Sources::new(world.clone(), project, machine.clone());
         let mut supervisor = Self {
             world,
@@ -410,7 +375,7 @@ impl Supervisor {
         // Whoever connects from now on finds nobody, and starts the next one.
         let _ = remove_record(&socket_path(&self.world, &self.project));
         if !self.keeper.is_busy() {
-            remove_record(&standing_path(&self.world, &self.project))?;
+            remove_record(&standing::path(&self.world, &self.project))?;
         }
         if self.is_idle() {
             self.forget_clients();
@@ -556,296 +521,6 @@ impl Supervisor {
         }
     }
 
-    /// Writes down what the next supervisor must know, unless it is written.
-    fn note_standing(&mut self) {
-        if self.noted.as_ref() == Some(&self.standing) {
-            return;
-        }
-        match write_record(&standing_path(&self.world, &self.project), &self.standing) {
-            Ok(()) => self.noted = Some(self.standing.clone()),
-            Err(error) => {
-                tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
-            }
-        }
-    }
-
-    fn cancel(&self, id: ClientId) {
-        if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id)) {
-            walk.canceller.cancel();
-        }
-    }
-
-    /// Starts the next walk when none is in progress.
-    fn advance(&mut self) {
-        if self.walk.is_some() {
-            return;
-        }
-        let Some(job) = self.queue.pop_front() else { return };
-        let (canceller, cancelled) = cancellation();
-        self.walk = Some(Walk {
-            asked_by: job.asked_by,
-            canceller,
-            answer: job.answer,
-            one_off: match &job.wanted.intent {
-                Intent::Run(run) => Some(run.one_off.id.clone()),
-                _ => None,
-            },
-        });
-        let reload = job.wanted.load.is_some() && job.asked_by.is_none();
-        // What a supervisor before us left half done is to be completed.
-        let known = self.model.is_some() || self.standing.pinned.is_some();
-        tokio::spawn(apply::apply(apply::Request {
-            host: self.host.clone(),
-            project: self.project.clone(),
-            wanted: job.wanted,
-            unless: self.standing.said.clone().filter(|_| reload && known),
-            cancelled,
-            steps: self.steps.0.clone(),
-        }));
-    }
-
-    /// Notes what the stack has been brought to.
-    fn remember(&mut self, model: &Model, digest: &str, by: String) {
-        if self.remembered.as_deref() == Some(digest) {
-            return;
-        }
-        let summary = generations::Summary {
-            number: 0,
-            applied: journal::now(),
-            by,
-            digest: digest.to_owned(),
-        };
-        match generations::add(&self.world, model.project(), model.contents(), summary) {
-            Ok(()) => self.remembered = Some(digest.to_owned()),
-            Err(error) => tracing::error!(%error, "this generation is not in the history"),
-        }
-    }
-
-    fn step(&mut self, step: Step) {
-        let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
-        let sources = self.walk.as_ref().is_some_and(|walk| walk.answer.is_some());
-        match step {
-            Step::Planned(plan) => match asked_by {
-                Some(id) => self.tell(id, &Reply::Planned { plan }),
-                None if sources => {}
-                None => self.tell_sessions(&Reply::Reloading { plan }),
-            },
-            Step::Progress(event) => match asked_by {
-                Some(id) => self.tell(id, &Reply::Progress { event }),
-                None => self.tell_sessions(&Reply::Progress { event }),
-            },
-            Step::Done(applied) => {
-                // What it started is told before its end.
-                while let Ok(told) = self.told.try_recv() {
-                    self.pass_on(told);
-                }
-                let walk = self.walk.take();
-                self.machine.plan_done();
-                if let Some(id) = walk.as_ref().and_then(|walk| walk.one_off.clone()) {
-                    // It may not have come to its start.
-                    self.sweep(&id);
-                }
-                let answer = walk.and_then(|walk| walk.answer);
-                match answer {
-                    Some(answer) => {
-                        let mut errors = applied.errors;
-                        if applied.cancelled {
-                            errors.push("cancelled".to_owned());
-                        }
-                        // Who asked may follow something else by now.
-                        let _ = answer.send(errors);
-                        self.settle();
-                        self.tell_if_idle();
-                    }
-                    None => self.done(asked_by, *applied),
-                }
-            }
-        }
-    }
-
-    fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
-        let Applied {
-            model,
-            inputs,
-            errors,
-            diagnostics,
-            cancelled,
-            load,
-            generation,
-            up,
-            ..
-        } = applied;
-        if up {
-            if let (Some(model), Some(before)) = (&model, &self.model) {
-                model.learn_from(before);
-            }
-            let digest = model.as_ref().map(|model| model.digest().to_owned());
-            let by = match (generation, asked_by) {
-                (Some(number), _) => format!("rollback to {number}"),
-                (None, Some(_)) => "up".to_owned(),
-                (None, None) => "reload".to_owned(),
-            };
-            if let (Some(model), Some(digest), true, false) = (&model, &digest, errors.is_empty(), cancelled)
-            {
-                self.remember(model, digest, by);
-            }
-            if let Some(load) = load {
-                self.standing.load = Some(*load);
-            }
-            self.standing.pinned = generation;
-            if generation.is_none() {
-                self.standing.said = digest.or(self.standing.said.take());
-            }
-            if model.is_some() {
-                self.model = model;
-            }
-            self.note_standing();
-            self.watch_as_needed();
-            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty()) {
-                match watch.files(&inputs) {
-                    // What was saved in it since the load has gone unseen.
-                    Ok(true) => self.reload(),
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!(%error, "the stack file is not watched"),
-                }
-            }
-        } else if self.standing.watch && self.watch.is_none() {
-            // Nothing ran when this supervisor came (after a boot, say): the one
-            // before it watched.
-            self.watch_as_needed();
-        }
-        // Other rules, other containers.
-        self.follow_sources(None);
-        match asked_by {
-            Some(id) => self.tell(
-                id,
-                &Reply::Done {
-                    errors,
-                    diagnostics,
-                    cancelled,
-                },
-            ),
-            None => self.tell_sessions(&Reply::Reloaded { errors, diagnostics }),
-        }
-        self.settle();
-        self.tell_if_idle();
-        // A walk has had the project, what was observed and the plan several times.
-        crate::sys::process::give_back_memory();
-    }
-
-    /// Watches when somebody wants it: a session, or `--watch`.
-    fn watch_as_needed(&mut self) {
-        let wanted = self.standing.watch || self.peers.values().any(|peer| peer.session);
-        if !wanted {
-            self.watch = None;
-        } else if self.watch.is_none() {
-            match Watch::new() {
-                Ok(watch) => {
-                    self.watch = Some(watch);
-                    // What was saved since the file was loaded has gone unseen.
-                    self.reload();
-                }
-                Err(error) => tracing::warn!(%error, "the stack file is not watched"),
-            }
-        }
-    }
-
-    fn reload(&mut self) {
-        // One reload at a time, and the newest content: a queued one will read
-        // what is there when its turn comes.
-        if self
-            .queue
-            .iter()
-            .any(|job| job.asked_by.is_none() && job.answer.is_none())
-        {
-            return;
-        }
-        let Some(load) = self.standing.load.clone() else {
-            return;
-        };
-        let intent = Intent::Up(Up {
-            reload: true,
-            ..Up::default()
-        });
-        self.queue.push_back(Job {
-            asked_by: None,
-            wanted: Apply::new(Some(Box::new(load)), intent),
-            answer: None,
-        });
-    }
-
-    /// Follows the sources that somebody wants followed, by the rules of the
-    /// model the stack was last brought to; when there is none yet, of what
-    /// `load` leads to.
-    fn follow_sources(&mut self, load: Option<&LoadRequest>) {
-        let wanted: Vec<&Vec<String>> = self
-            .standing
-            .sources
-            .iter()
-            .chain(
-                self.peers
-                    .values()
-                    .filter_map(|peer| Some(&peer.follow.as_ref()?.services)),
-            )
-            .collect();
-        let Some(project) = self
-            .model
-            .as_ref()
-            .map(Model::project)
-            .or(self.looked_at.as_ref())
-        else {
-            let Some(load) = load.filter(|_| !wanted.is_empty()) else {
-                return;
-            };
-            match self::load(load) {
-                Ok(loaded) => {
-                    self.looked_at = Some(Arc::new(loaded.project));
-                    self.follow_sources(None);
-                }
-                Err(failure) => {
-                    let reasons = failure.diagnostics.iter().map(|one| one.message.clone());
-                    let reason = reasons.collect::<Vec<_>>().join("; ");
-                    self.tell_followers(&Reply::NotFollowing { reason });
-                }
-            }
-            return;
-        };
-        let setup = if wanted.is_empty() {
-            Setup::default()
-        } else {
-            // One that wants all has them all.
-            let all = wanted.iter().any(|services| services.is_empty());
-            let chosen: Vec<String> = if all {
-                vec![]
-            } else {
-                wanted.into_iter().flatten().cloned().collect()
-            };
-            let explain = |peer: &Peer| peer.follow.as_ref().is_some_and(|follow| follow.explain);
-            Setup::new(project, &chosen, self.peers.values().any(explain))
-        };
-        let project = project.clone();
-        self.sources.follow(&project, setup);
-    }
-
-    /// Does what the task that follows sources asks for.
-    fn attend(&mut self, word: Word) {
-        match word {
-            Word::Tell(reply) => self.tell_followers(&reply),
-            Word::Restart(services, answer) => {
-                let intent = Intent::Restart {
-                    services,
-                    timeout: None,
-                    no_deps: false,
-                };
-                self.queue.push_back(Job {
-                    asked_by: None,
-                    wanted: Apply::new(None, intent),
-                    answer: Some(answer),
-                });
-            }
-        }
-    }
-
     fn pass_on(&mut self, told: Told) {
         if matches!(told, Told::Started(_) | Told::Removed) {
             self.sources.look();
@@ -931,15 +606,4 @@ fn listen(path: &Path) -> Result<UnixListener, SupervisorError> {
     let listener = UnixListener::bind(&fresh).map_err(io("listen on the supervisor's socket"))?;
     std::fs::rename(&fresh, path).map_err(io("name the supervisor's socket"))?;
     Ok(listener)
-}
-
-async fn changed(watch: Option<&mut Watch>) {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn standing_path(world: &World, project: &str) -> PathBuf {
-    world.stack(project).join("supervisor.json")
 }

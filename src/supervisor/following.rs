@@ -1,0 +1,136 @@
+//! What is followed while somebody wants it: the inputs of the stack file, and
+//! the sources of `develop.watch`.
+
+use std::sync::Arc;
+
+use super::apply::Model;
+use super::protocol::{Apply, Reply};
+use super::sources::{Setup, Word};
+use super::walks::Job;
+use super::{Peer, Supervisor, load};
+use crate::plan::{Intent, Up};
+use crate::project::LoadRequest;
+use crate::watch::Watch;
+
+impl Supervisor {
+    /// Watches when somebody wants it: a session, or `--watch`.
+    pub(super) fn watch_as_needed(&mut self) {
+        let wanted = self.standing.watch || self.peers.values().any(|peer| peer.session);
+        if !wanted {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            match Watch::new() {
+                Ok(watch) => {
+                    self.watch = Some(watch);
+                    // What was saved since the file was loaded has gone unseen.
+                    self.reload();
+                }
+                Err(error) => tracing::warn!(%error, "the stack file is not watched"),
+            }
+        }
+    }
+
+    pub(super) fn reload(&mut self) {
+        // One reload at a time, and the newest content: a queued one will read
+        // what is there when its turn comes.
+        if self
+            .queue
+            .iter()
+            .any(|job| job.asked_by.is_none() && job.answer.is_none())
+        {
+            return;
+        }
+        let Some(load) = self.standing.load.clone() else {
+            return;
+        };
+        let intent = Intent::Up(Up {
+            reload: true,
+            ..Up::default()
+        });
+        self.queue.push_back(Job {
+            asked_by: None,
+            wanted: Apply::new(Some(Box::new(load)), intent),
+            answer: None,
+        });
+    }
+
+    /// Follows the sources that somebody wants followed, by the rules of the
+    /// model the stack was last brought to; when there is none yet, of what
+    /// `load` leads to.
+    pub(super) fn follow_sources(&mut self, load: Option<&LoadRequest>) {
+        let wanted: Vec<&Vec<String>> = self
+            .standing
+            .sources
+            .iter()
+            .chain(
+                self.peers
+                    .values()
+                    .filter_map(|peer| Some(&peer.follow.as_ref()?.services)),
+            )
+            .collect();
+        let Some(project) = self
+            .model
+            .as_ref()
+            .map(Model::project)
+            .or(self.looked_at.as_ref())
+        else {
+            let Some(load) = load.filter(|_| !wanted.is_empty()) else {
+                return;
+            };
+            match load::load(load) {
+                Ok(loaded) => {
+                    self.looked_at = Some(Arc::new(loaded.project));
+                    self.follow_sources(None);
+                }
+                Err(failure) => {
+                    let reasons = failure.diagnostics.iter().map(|one| one.message.clone());
+                    let reason = reasons.collect::<Vec<_>>().join("; ");
+                    self.tell_followers(&Reply::NotFollowing { reason });
+                }
+            }
+            return;
+        };
+        let setup = if wanted.is_empty() {
+            Setup::default()
+        } else {
+            // One that wants all has them all.
+            let all = wanted.iter().any(|services| services.is_empty());
+            let chosen: Vec<String> = if all {
+                vec![]
+            } else {
+                wanted.into_iter().flatten().cloned().collect()
+            };
+            let explain = |peer: &Peer| peer.follow.as_ref().is_some_and(|follow| follow.explain);
+            Setup::new(project, &chosen, self.peers.values().any(explain))
+        };
+        let project = project.clone();
+        self.sources.follow(&project, setup);
+    }
+
+    /// Does what the task that follows sources asks for.
+    pub(super) fn attend(&mut self, word: Word) {
+        match word {
+            Word::Tell(reply) => self.tell_followers(&reply),
+            Word::Restart(services, answer) => {
+                let intent = Intent::Restart {
+                    services,
+                    timeout: None,
+                    no_deps: false,
+                };
+                self.queue.push_back(Job {
+                    asked_by: None,
+                    wanted: Apply::new(None, intent),
+                    answer: Some(answer),
+                });
+            }
+        }
+    }
+}
+
+/// Resolves when an input has changed; never while none is watched.
+pub(super) async fn changed(watch: Option<&mut Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,210 @@
+//! Requests one after the other: a walk is begun, followed by step, and what it
+//! came to noted for the next supervisor and in the history.
+
+use tokio::sync::oneshot;
+
+use super::apply::{self, Applied, Model, Step};
+use super::connection::ClientId;
+use super::protocol::{Apply, Reply};
+use super::{Supervisor, generations, journal, standing};
+use crate::plan::Intent;
+use crate::reconcile::{Canceller, cancellation};
+use crate::store::write_record;
+
+/// One request that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) asked_by: Option<ClientId>,
+    pub(super) wanted: Apply,
+    /// Changed sources ask for it, and hear what went wrong.
+    pub(super) answer: Option<oneshot::Sender<Vec<String>>>,
+}
+
+/// The walk in progress.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) asked_by: Option<ClientId>,
+    canceller: Canceller,
+    answer: Option<oneshot::Sender<Vec<String>>>,
+    /// The container that `run` asks for.
+    pub(super) one_off: Option<String>,
+}
+
+impl Supervisor {
+    /// Writes down what the next supervisor must know, unless it is written.
+    fn note_standing(&mut self) {
+        if self.noted.as_ref() == Some(&self.standing) {
+            return;
+        }
+        match write_record(&standing::path(&self.world, &self.project), &self.standing) {
+            Ok(()) => self.noted = Some(self.standing.clone()),
+            Err(error) => {
+                tracing::error!(%error, "the next supervisor will not know how the stack was loaded");
+            }
+        }
+    }
+
+    pub(super) fn cancel(&self, id: ClientId) {
+        if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id)) {
+            walk.canceller.cancel();
+        }
+    }
+
+    /// Starts the next walk when none is in progress.
+    pub(super) fn advance(&mut self) {
+        if self.walk.is_some() {
+            return;
+        }
+        let Some(job) = self.queue.pop_front() else { return };
+        let (canceller, cancelled) = cancellation();
+        self.walk = Some(Walk {
+            asked_by: job.asked_by,
+            canceller,
+            answer: job.answer,
+            one_off: match &job.wanted.intent {
+                Intent::Run(run) => Some(run.one_off.id.clone()),
+                _ => None,
+            },
+        });
+        let reload = job.wanted.load.is_some() && job.asked_by.is_none();
+        // What a supervisor before us left half done is to be completed.
+        let known = self.model.is_some() || self.standing.pinned.is_some();
+        tokio::spawn(apply::apply(apply::Request {
+            host: self.host.clone(),
+            project: self.project.clone(),
+            wanted: job.wanted,
+            unless: self.standing.said.clone().filter(|_| reload && known),
+            cancelled,
+            steps: self.steps.0.clone(),
+        }));
+    }
+
+    /// Notes what the stack has been brought to.
+    fn remember(&mut self, model: &Model, digest: &str, by: String) {
+        if self.remembered.as_deref() == Some(digest) {
+            return;
+        }
+        let summary = generations::Summary {
+            number: 0,
+            applied: journal::now(),
+            by,
+            digest: digest.to_owned(),
+        };
+        match generations::add(&self.world, model.project(), model.contents(), summary) {
+            Ok(()) => self.remembered = Some(digest.to_owned()),
+            Err(error) => tracing::error!(%error, "this generation is not in the history"),
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
+        let sources = self.walk.as_ref().is_some_and(|walk| walk.answer.is_some());
+        match step {
+            Step::Planned(plan) => match asked_by {
+                Some(id) => self.tell(id, &Reply::Planned { plan }),
+                None if sources => {}
+                None => self.tell_sessions(&Reply::Reloading { plan }),
+            },
+            Step::Progress(event) => match asked_by {
+                Some(id) => self.tell(id, &Reply::Progress { event }),
+                None => self.tell_sessions(&Reply::Progress { event }),
+            },
+            Step::Done(applied) => {
+                // What it started is told before its end.
+                while let Ok(told) = self.told.try_recv() {
+                    self.pass_on(told);
+                }
+                let walk = self.walk.take();
+                self.machine.plan_done();
+                if let Some(id) = walk.as_ref().and_then(|walk| walk.one_off.clone()) {
+                    // It may not have come to its start.
+                    self.sweep(&id);
+                }
+                let answer = walk.and_then(|walk| walk.answer);
+                match answer {
+                    Some(answer) => {
+                        let mut errors = applied.errors;
+                        if applied.cancelled {
+                            errors.push("cancelled".to_owned());
+                        }
+                        // Who asked may follow something else by now.
+                        let _ = answer.send(errors);
+                        self.settle();
+                        self.tell_if_idle();
+                    }
+                    None => self.done(asked_by, *applied),
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
+        let Applied {
+            model,
+            inputs,
+            errors,
+            diagnostics,
+            cancelled,
+            load,
+            generation,
+            up,
+            ..
+        } = applied;
+        if up {
+            if let (Some(model), Some(before)) = (&model, &self.model) {
+                model.learn_from(before);
+            }
+            let digest = model.as_ref().map(|model| model.digest().to_owned());
+            let by = match (generation, asked_by) {
+                (Some(number), _) => format!("rollback to {number}"),
+                (None, Some(_)) => "up".to_owned(),
+                (None, None) => "reload".to_owned(),
+            };
+            if let (Some(model), Some(digest), true, false) = (&model, &digest, errors.is_empty(), cancelled)
+            {
+                self.remember(model, digest, by);
+            }
+            if let Some(load) = load {
+                self.standing.load = Some(*load);
+            }
+            self.standing.pinned = generation;
+            if generation.is_none() {
+                self.standing.said = digest.or(self.standing.said.take());
+            }
+            if model.is_some() {
+                self.model = model;
+            }
+            self.note_standing();
+            self.watch_as_needed();
+            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty()) {
+                match watch.files(&inputs) {
+                    // What was saved in it since the load has gone unseen.
+                    Ok(true) => self.reload(),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%error, "the stack file is not watched"),
+                }
+            }
+        } else if self.standing.watch && self.watch.is_none() {
+            // Nothing ran when this supervisor came (after a boot, say): the one
+            // before it watched.
+            self.watch_as_needed();
+        }
+        // Other rules, other containers.
+        self.follow_sources(None);
+        match asked_by {
+            Some(id) => self.tell(
+                id,
+                &Reply::Done {
+                    errors,
+                    diagnostics,
+                    cancelled,
+                },
+            ),
+            None => self.tell_sessions(&Reply::Reloaded { errors, diagnostics }),
+        }
+        self.settle();
+        self.tell_if_idle();
+        // A walk has had the project, what was observed and the plan several times.
+        crate::sys::process::give_back_memory();
+    }
+}
