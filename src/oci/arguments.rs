@@ -266,6 +266,17 @@ impl Invocation {
     }
 }
 
+/// The arguments that stand before the command.
+pub(super) fn before_command(arguments: &[String]) -> &[String] {
+    let mut end = 0;
+    while let Some(option) = arguments.get(end).filter(|argument| argument.starts_with('-')) {
+        let name = option.trim_start_matches('-');
+        let takes = GLOBAL.iter().any(|(known, _, takes)| *known == name && *takes);
+        end += if takes { 2 } else { 1 };
+    }
+    arguments.get(..end).unwrap_or(arguments)
+}
+
 /// The help of a command, or of all.
 pub(super) fn help(command: &str) -> String {
     let option = |(name, short, takes): &Known| {
@@ -328,6 +339,13 @@ mod tests {
             ["c1", "sh", "-t"]
         );
         assert_eq!(parse("ps c1 -ef").unwrap().positional, ["c1", "-ef"]);
+    }
+
+    #[test]
+    fn what_stands_before_the_command_is_known() {
+        let words = ["--debug", "--log", "f", "exec", "c1", "sh", "--log", "x"].map(str::to_owned);
+        assert_eq!(before_command(&words), ["--debug", "--log", "f"]);
+        assert_eq!(Invocation::parse(&words).unwrap().value("log"), Some("f"));
     }
 
     #[test]

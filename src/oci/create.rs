@@ -166,8 +166,16 @@ fn make(
     ))?;
     let config = invocation.value("config").unwrap_or("config.json");
     let (mut spec, ignored) = read_spec(&place.join(config))?;
-    for warning in &ignored {
-        log.warn(warning);
+    let own_users = spec.linux().iter().any(|linux| {
+        let all = linux.namespaces().iter().flatten();
+        all.into_iter().any(|one| one.typ() == LinuxNamespaceType::User)
+    });
+    for warning in ignored.into_iter().chain(
+        spec.process()
+            .iter()
+            .flat_map(|process| not_granted(process, own_users)),
+    ) {
+        log.warn_aloud(&warning);
     }
     let systemd = invocation.has("systemd-cgroup") || invocation.value("cgroup-manager") == Some("systemd");
     if systemd && !rustix::process::geteuid().is_root() {
@@ -283,7 +291,14 @@ pub(super) fn parse_spec(bytes: &[u8]) -> Result<(Spec, Vec<String>), String> {
             .unwrap_or_default();
         serde_json::from_value(value).map_err(|_| error)
     });
-    let spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
+    let mut spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
+    let resources = spec
+        .linux_mut()
+        .as_mut()
+        .and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources {
+        super::resources::drop_absent_limit(resources, bytes, "/linux/resources/pids/limit");
+    }
     for field in ["ociVersion", "root"] {
         if !fields.contains_key(field) {
             return Err(format!("{field} is missing"));
@@ -319,8 +334,44 @@ pub(super) fn as_others_take_it(process: &mut serde_json::Value) -> Vec<String> 
             known
         });
     }
-    let warning = |name| format!("capability {name} is not known, so nobody can have it");
-    ignored.into_iter().map(warning).collect()
+    ignoring(ignored.into_iter().collect()).into_iter().collect()
+}
+
+/// What of a process's capabilities it will not get, one warning a reason: what we
+/// lack ourselves (in a user namespace of its own nothing), and ambient ones that
+/// are not inheritable.
+pub(super) fn not_granted(process: &oci_spec::runtime::Process, own_users: bool) -> Vec<String> {
+    let Some(sets) = process.capabilities() else {
+        return Vec::new();
+    };
+    let bits = |set: &Option<_>| capability::from_spec(set.as_ref());
+    let (ambient, inheritable) = (bits(sets.ambient()), bits(sets.inheritable()));
+    let bounding = bits(sets.bounding());
+    let asked = bounding | bits(sets.effective()) | bits(sets.permitted()) | inheritable | ambient;
+    let own = match rustix::thread::capabilities(None) {
+        Ok(own) if !own_users => own.permitted.bits(),
+        _ => u64::MAX,
+    };
+    let names = |bits: u64| capability::names(bits).map(|name| format!("CAP_{name}"));
+    let mut warnings = Vec::from_iter(ignoring(names(asked & !own).collect()));
+    for (bits, set, why) in [
+        (inheritable & !bounding & own, "inheritable", "bounding set"),
+        (
+            ambient & !(inheritable & bits(sets.permitted())) & own,
+            "ambient",
+            "inheritable and permitted sets",
+        ),
+    ] {
+        warnings
+            .extend(names(bits).map(|name| format!("can't raise {set} capability {name}: not in its {why}")));
+    }
+    warnings
+}
+
+/// In the words that people who know the runtimes before us look for.
+fn ignoring(names: Vec<String>) -> Option<String> {
+    let list = names.join(" ");
+    (!list.is_empty()).then(|| format!("ignoring unknown or unavailable capabilities: [{list}]"))
 }
 
 /// Flags of `process.scheduler` that the crate knows by other names than the

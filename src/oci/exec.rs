@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use super::arguments::Invocation;
 use super::container::{Container, Status};
-use super::create::{as_others_take_it, hand_out, preserved};
+use super::create::{as_others_take_it, hand_out, not_granted, preserved};
 use super::error::OciError;
 use super::log::Log;
 use super::{terminal, wait};
@@ -36,6 +36,19 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         return Err(OciError::NotRunning);
     };
     let process = process(&container, invocation, log)?;
+    if ["process", "cap"].iter().any(|name| invocation.has(name)) {
+        // What the container's own process lacks was told when it was made.
+        let own_users = container.record.fixed.namespaces & libc::CLONE_NEWUSER != 0;
+        for warning in not_granted(&process, own_users) {
+            log.warn_aloud(&warning);
+        }
+    }
+    let affinity = process.exec_cpu_affinity().as_ref();
+    if let Some(list) = affinity.and_then(|affinity| affinity.initial().as_deref()) {
+        let processors = bundle::processors(list).map_err(crate::runtime::RuntimeError::from)?;
+        let mask = mask(&processors);
+        log.debug(&format!("until it runs its program, CPU affinity: {mask}"));
+    }
     let detach = invocation.has("detach");
     let has_terminal = process.terminal() == Some(true);
     let socket = invocation.value("console-socket").filter(|path| !path.is_empty());
@@ -88,6 +101,19 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()))
 }
 
+/// Processors as a number in which each is a bit.
+fn mask(processors: &[u32]) -> String {
+    let digits = processors.iter().max().map_or(1, |last| last / 4 + 1);
+    let digit = |at: u32| {
+        let bits = processors.iter().filter(|one| *one / 4 == at);
+        let value = bits.fold(0, |all, one| all | 1 << (one % 4));
+        char::from_digit(value, 16).unwrap_or('0')
+    };
+    std::iter::once("0x".to_owned())
+        .chain((0..digits).rev().map(|at| digit(at).to_string()))
+        .collect()
+}
+
 /// `[CONTROLLER[,CONTROLLER...]:]PATH`, below the container's cgroup.
 fn cgroup_below(text: &str) -> Result<Below, OciError> {
     let (controllers, path) = text.split_once(':').unwrap_or(("", text));
@@ -115,7 +141,7 @@ fn process(container: &Container, invocation: &Invocation, log: &Log) -> Result<
         let bytes = fs::read(path).map_err(OciError::io("open", path))?;
         let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
         for warning in as_others_take_it(&mut value) {
-            log.warn(&warning);
+            log.warn_aloud(&warning);
         }
         return serde_json::from_value(value).map_err(wrong);
     }
@@ -231,6 +257,14 @@ fn number(text: &str) -> Result<u32, OciError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_bits() {
+        assert_eq!(mask(&[0]), "0x1");
+        assert_eq!(mask(&[1, 0, 1]), "0x3");
+        assert_eq!(mask(&[4, 9]), "0x210");
+        assert_eq!(mask(&[]), "0x0");
+    }
 
     #[test]
     fn users_are_numbers_and_nothing_else() {

@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::arguments::Invocation;
 use super::error::OciError;
 
 /// Where messages go.
@@ -13,35 +14,23 @@ use super::error::OciError;
 pub(super) struct Log {
     file: Option<PathBuf>,
     json: bool,
+    debug: bool,
 }
 
 impl Log {
-    /// Looks for the options of logging in all arguments.
+    /// As the options of a command say.
     ///
     /// # Errors
     /// An unknown format, a file that cannot be written: who called would wait
     /// for messages in vain.
-    pub(super) fn find(arguments: &[String]) -> Result<Self, OciError> {
-        let value = |name: &str| {
-            let mut list = arguments.iter();
-            while let Some(argument) = list.next() {
-                let Some(option) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
-                    continue;
-                };
-                match option.split_once('=') {
-                    Some((found, value)) if found == name => return Some(value.to_owned()),
-                    None if option == name => return list.next().cloned(),
-                    _ => {}
-                }
-            }
-            None
-        };
-        let json = match value("log-format").as_deref() {
+    pub(super) fn of(invocation: &Invocation) -> Result<Self, OciError> {
+        let json = match invocation.value("log-format") {
             None | Some("" | "text") => false,
             Some("json") => true,
             Some(other) => return Err(OciError::Usage(format!("invalid log format {other:?}"))),
         };
-        let file = value("log").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let file = invocation.value("log").filter(|path| !path.is_empty());
+        let file = file.map(PathBuf::from);
         if let Some(path) = &file {
             OpenOptions::new()
                 .append(true)
@@ -49,7 +38,8 @@ impl Log {
                 .open(path)
                 .map_err(OciError::io("open log file", path.display().to_string()))?;
         }
-        Ok(Self { file, json })
+        let debug = invocation.has("debug") || invocation.value("log-level") == Some("debug");
+        Ok(Self { file, json, debug })
     }
 
     /// An error that ends the command.
@@ -68,10 +58,21 @@ impl Log {
     /// A failure that the spec wants a warning for: on standard error when there
     /// is no log.
     pub(super) fn warn_aloud(&self, text: &str) {
+        self.tell("warning", text);
+    }
+
+    /// What only somebody who looks for a mistake wants to know (`--debug`).
+    pub(super) fn debug(&self, text: &str) {
+        if self.debug {
+            self.tell("debug", text);
+        }
+    }
+
+    fn tell(&self, level: &str, text: &str) {
         match self.file {
-            Some(_) => self.warn(text),
+            Some(_) => self.write(level, text),
             None => {
-                let _ = writeln!(std::io::stderr(), "rcompose-oci: warning: {text}");
+                let _ = writeln!(std::io::stderr(), "rcompose-oci: {level}: {text}");
             }
         }
     }

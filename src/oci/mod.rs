@@ -62,18 +62,21 @@ pub fn is_name(name: &str) -> bool {
 /// 0, that of the program where one is waited for, 1 for errors, 255 for those
 /// of `exec`.
 pub fn main(arguments: &[String]) -> i32 {
-    // Log options count for what is wrong with the arguments, too.
-    let log = match log::Log::find(arguments) {
-        Ok(log) => log,
-        Err(error) => {
-            log::Log::default().error(&error);
-            return 1;
-        }
-    };
     let invocation = match Invocation::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => {
-            log.error(&error);
+            // Log options count for what is wrong with the arguments, too; those of
+            // a program are not ours.
+            let before = Invocation::parse(arguments::before_command(arguments));
+            let log = before.and_then(|before| log::Log::of(&before));
+            log.unwrap_or_default().error(&error);
+            return 1;
+        }
+    };
+    let log = match log::Log::of(&invocation) {
+        Ok(log) => log,
+        Err(error) => {
+            log::Log::default().error(&error);
             return 1;
         }
     };

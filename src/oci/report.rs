@@ -131,10 +131,10 @@ pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
     match invocation.value("format").unwrap_or("table") {
         "json" => print(&(json!(processes).to_string() + "\n"))?,
         "table" => {
-            if let Some(option) = invocation.positional.get(1).filter(|option| *option != "-ef") {
-                return Err(OciError::Usage(format!(
-                    "the option {option} of ps is not supported"
-                )));
+            let options = invocation.positional.get(1..).unwrap_or_default();
+            if !matches!(options, [] | [_]) || options.iter().any(|option| option != "-ef") {
+                print(&listed(options, &processes)?)?;
+                return Ok(0);
             }
             let head = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
             let mut rows = vec![head.map(str::to_owned)];
@@ -144,6 +144,34 @@ pub(super) fn ps(invocation: &Invocation) -> Result<i32, OciError> {
         other => return Err(OciError::Usage(format!("invalid format {other:?}"))),
     }
     Ok(0)
+}
+
+/// What the host's `ps` says of these processes with such options: its first line,
+/// and those with one of the numbers below the word PID.
+fn listed(options: &[String], processes: &[u32]) -> Result<String, OciError> {
+    let failed = |reason: String| OciError::Usage(format!("ps {}: {reason}", options.join(" ")));
+    let said = std::process::Command::new("ps")
+        .args(options)
+        .output()
+        .map_err(|error| failed(crate::runtime::describe(&error)))?;
+    if !said.status.success() {
+        return Err(failed(String::from_utf8_lossy(&said.stderr).trim().to_owned()));
+    }
+    let text = String::from_utf8_lossy(&said.stdout);
+    let mut lines = text.lines();
+    let head = lines.next().unwrap_or_default();
+    let at = head
+        .split_whitespace()
+        .position(|title| title == "PID")
+        .ok_or_else(|| failed("it shows no PID".into()))?;
+    let ours = |line: &&str| {
+        let number = line.split_whitespace().nth(at).and_then(|word| word.parse().ok());
+        number.is_some_and(|number| processes.contains(&number))
+    };
+    Ok(std::iter::once(head)
+        .chain(lines.filter(ours))
+        .map(|line| format!("{line}\n"))
+        .collect())
 }
 
 /// A process as `ps -ef` shows it; read from the host's side.

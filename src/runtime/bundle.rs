@@ -17,6 +17,7 @@ use oci_spec::runtime::{ContainerState, Hooks, LinuxDeviceCgroup, LinuxResources
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+pub(crate) use super::blueprint::processors;
 use super::blueprint::{Blueprint, BundlePlan, DeviceNode, ProcessPlan, process_plan};
 use super::cgroup::systemd::{self, Scope, Unit};
 use super::cgroup::{Below, Cgroup, CgroupError, Version, Warning};
@@ -363,7 +364,7 @@ fn create_in(
                     rustix::process::WaitIdOptions::EXITED,
                 );
             }
-            if matches!(error, CgroupError::NotEmpty(_)) {
+            if matches!(error, CgroupError::NotEmpty(_) | CgroupError::Frozen(_)) {
                 // Not ours: it must not be killed with what we clear up.
                 fixed.cgroup = Cgroup::default();
             }
@@ -400,11 +401,13 @@ fn create_in(
     }
     // It waits for its number as we see it.
     let told = fd::send(report.as_fd(), child.pid.to_string().as_bytes(), None);
+    // The spec counts the hooks that follow the making of the environment (steps 3 to
+    // 5 of its lifecycle) as those of a created container.
     let state = state(
         request.id,
         request.spec,
         request.bundle,
-        ContainerState::Creating,
+        ContainerState::Created,
         Some(child.pid),
     );
     let beginning = match told {

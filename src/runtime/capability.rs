@@ -73,7 +73,7 @@ pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
 }
 
 /// The bits of a set as the OCI spec has it; `None` is empty.
-pub(super) fn from_spec(set: Option<&Capabilities>) -> u64 {
+pub(crate) fn from_spec(set: Option<&Capabilities>) -> u64 {
     set.into_iter()
         .flatten()
         .filter_map(|capability| bit(&capability.to_string()))

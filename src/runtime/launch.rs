@@ -18,6 +18,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
@@ -32,7 +33,7 @@ use super::init;
 use super::init::report::Report;
 use crate::sys::clone::{self, Child, NEWTIME};
 use crate::sys::stub::Stub;
-use crate::sys::{fd, process};
+use crate::sys::{fd, pidfd, process};
 
 /// What the init stage is made of.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Launch<'_> {
                 fd::send(self.control, MAPPED, None)
             };
             if let Err(error) = map() {
-                let _ = crate::sys::pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
                 let _ = rustix::process::waitid(
                     rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
                     rustix::process::WaitIdOptions::EXITED,
@@ -262,6 +263,15 @@ impl Launch<'_> {
             let make = || -> Result<(), Failure> {
                 process::die_with_parent().map_err(cloning)?;
                 self.join_cgroup(true)?;
+                let not_mounts = |(kind, _): &&(i32, PathBuf)| *kind != libc::CLONE_NEWNS;
+                for (kind, path) in self.namespaces.join.iter().filter(not_mounts) {
+                    // Whoever owns them, the host's root may enter them; what is refused
+                    // here is tried again by who is inside.
+                    match enter(*kind, path) {
+                        Err(failure) if failure.errno != Some(libc::EPERM) => return Err(failure),
+                        _ => {}
+                    }
+                }
                 enter(libc::CLONE_NEWUSER, path)?;
                 become_root().map_err(|error| Failure::new(Step::Credentials, "", &error))?;
                 if self.namespaces.time.is_some() {
@@ -296,8 +306,13 @@ impl Launch<'_> {
         let (length, pidfd) = received.map_err(cloning)?;
         let bytes = buffer.get(..length).unwrap_or_default();
         let text = std::str::from_utf8(bytes).unwrap_or_default();
-        match (text.parse(), pidfd) {
-            (Ok(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+        match (text.parse::<u32>(), pidfd) {
+            (Ok(_), Some(pidfd)) => {
+                // The number it was told was that of another pid namespace, if the
+                // process in between was in one.
+                let pid = pidfd::number(pidfd.as_fd()).map_err(cloning)?;
+                Ok(Child { pid, pidfd })
+            }
             _ => Err(serde_json::from_slice(bytes)
                 .unwrap_or_else(|_| Failure::because(Step::Clone, "", "the process in between was killed"))),
         }
@@ -399,14 +414,23 @@ fn early(kind: i32) -> Option<&'static str> {
         libc::CLONE_NEWNET => Some("net"),
         libc::CLONE_NEWIPC => Some("ipc"),
         libc::CLONE_NEWUTS => Some("uts"),
+        NEWTIME => Some("time"),
         _ => None,
     }
 }
 
-/// Enters a namespace by path, which must be of that kind.
+/// Enters a namespace by path, which must be of that kind. One that we are in needs
+/// no right to enter it.
 pub(crate) fn enter(kind: i32, path: &std::path::Path) -> Result<(), Failure> {
+    let own = early(kind).or((kind == libc::CLONE_NEWCGROUP).then_some("cgroup"));
     let enter = || -> io::Result<()> {
         let file = fs::File::open(path)?;
+        if let Some(own) = own {
+            let (own, found) = (fs::metadata(format!("/proc/self/ns/{own}"))?, file.metadata()?);
+            if (own.dev(), own.ino()) == (found.dev(), found.ino()) {
+                return Ok(());
+            }
+        }
         nix::sched::setns(file.as_fd(), nix::sched::CloneFlags::from_bits_retain(kind))?;
         Ok(())
     };
@@ -469,7 +493,7 @@ pub(crate) fn user_namespace(mappings: &Mappings) -> io::Result<OwnedFd> {
     };
     let opened = open();
     drop(held);
-    let _ = crate::sys::pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     let _ = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
         rustix::process::WaitIdOptions::EXITED,

@@ -26,6 +26,18 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
+/// The number of a process in the pid namespace that `/proc` is of.
+///
+/// # Errors
+/// Of kind `NotFound` when it is gone, or not in that namespace.
+pub fn number(process: BorrowedFd<'_>) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .filter(|number| *number != 0)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 /// A copy of the descriptor `number` of another process: pidfd_getfd(2).
 ///
 /// # Errors

@@ -341,3 +341,106 @@ fn a_further_process_may_be_written_sparingly() {
     );
     bundle.delete();
 }
+
+#[test]
+fn capabilities_that_cannot_be_given_are_told() {
+    let Some(mut bundle) = bundle() else { return };
+    let some = json!(["CAP_KILL", "CAP_CHOWN"]);
+    bundle.config["process"]["capabilities"] = json!({
+        "bounding": ["CAP_KILL", "CAP_OF_TOMORROW"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"],
+        "inheritable": some, "ambient": some});
+    bundle.sh("grep -E '^Cap(Inh|Amb)' /proc/self/status");
+    let run = bundle.run();
+    assert_eq!(
+        (run.code, run.out.as_str()),
+        (0, "CapInh:\t0000000000000020\nCapAmb:\t0000000000000020\n"),
+        "{run:?}"
+    );
+    for words in [
+        "warning: ignoring unknown or unavailable capabilities: [CAP_OF_TOMORROW]",
+        "can't raise inheritable capability CAP_CHOWN",
+        "can't raise ambient capability CAP_CHOWN",
+    ] {
+        assert!(run.err.contains(words), "{words}: {run:?}");
+    }
+    // What the caller lacks, too.
+    let sets = json!(["CAP_KILL", "CAP_NET_RAW"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": sets, "permitted": sets, "effective": sets});
+    bundle.sh("true");
+    bundle.save();
+    let id = bundle.id.clone();
+    let words = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"];
+    let output = by_way_of(&bundle, &words, &["run", &id]).output();
+    let said = said(output.unwrap());
+    assert!(
+        said.code == 0 && said.err.contains("capabilities: [CAP_NET_RAW]"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn bind_mounts_take_options_of_file_systems_that_mean_nothing() {
+    let Some(mut bundle) = bundle() else { return };
+    fs::create_dir(bundle.path("source")).unwrap();
+    let options = json!(["bind", "nosuid", "mode=755", "size=1k"]);
+    bundle.mount(json!({"destination": "/data", "source": bundle.path("source"), "options": options}));
+    bundle.prints("grep ' /data ' /proc/self/mounts | grep nosuid");
+    // A bare word may have been meant for the mount.
+    bundle.mount(json!({"destination": "/tmp", "source": "source", "options": ["bind", "readonly"]}));
+    let refused = bundle.refused();
+    assert!(refused.contains("readonly makes no sense"), "{refused}");
+}
+
+#[test]
+fn ps_takes_the_options_of_the_hosts() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let pid = bundle.state()["pid"].to_string();
+    let said = bundle.call(&["ps", &bundle.id, "-e", "-o", "pid,args"]);
+    if said.err.contains("executable file not found") || said.err.contains("no such file") {
+        eprintln!("skipped: no ps");
+    } else {
+        let words: Vec<&str> = said.out.split_whitespace().collect();
+        assert_eq!(words, ["PID", "COMMAND", &pid, "sleep", "1000"], "{said:?}");
+        let said = bundle.call(&["ps", &bundle.id, "-e", "-o", "comm"]);
+        assert!(said.code == 1 && said.err.contains("PID"), "{said:?}");
+    }
+    bundle.delete();
+}
+
+#[test]
+fn who_looks_for_a_mistake_is_told_more() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["process"]["execCPUAffinity"] = json!({"initial": "0"});
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let id = &bundle.id;
+    let said = bundle.call(&["exec", id, "true"]);
+    assert!(said.code == 0 && said.err.is_empty(), "{said:?}");
+    let said = bundle.call(&["--debug", "exec", id, "true"]);
+    assert!(
+        said.err.contains("debug: ") && said.err.contains("affinity: 0x1"),
+        "{said:?}"
+    );
+    bundle.ok(&["--debug", "--log", "log", "exec", id, "true"]);
+    let log = fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(
+        log.contains("level=debug") && log.contains("affinity: 0x1"),
+        "{log}"
+    );
+    // Options of the program are none of ours.
+    bundle.ok(&[
+        "exec",
+        id,
+        "echo",
+        "--debug",
+        "--log",
+        "programs",
+        "--log-format",
+        "x",
+    ]);
+    assert!(!bundle.path("programs").exists());
+    bundle.delete();
+}

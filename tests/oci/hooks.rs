@@ -45,10 +45,20 @@ fn they_run_in_order_where_they_belong_with_the_state() {
     assert_eq!(
         fs::read_to_string(&log).unwrap(),
         format!(
-            "prestart \"status\":\"creating\" {own}\ncreateRuntime \"status\":\"creating\" {own}\n\
-             createContainer \"status\":\"creating\" {inside}\npoststart \"status\":\"running\" {own}\n\
+            "prestart \"status\":\"created\" {own}\ncreateRuntime \"status\":\"created\" {own}\n\
+             createContainer \"status\":\"created\" {inside}\npoststart \"status\":\"running\" {own}\n\
              poststop \"status\":\"stopped\" {own}\n"
         )
+    );
+}
+
+#[test]
+fn one_that_makes_the_container_is_in_its_root() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["hooks"] = json!({"createContainer": hook("pwd > data/place")});
+    assert_eq!(
+        bundle.prints("cat /data/place").trim(),
+        bundle.path("rootfs").to_str().unwrap()
     );
 }
 

@@ -47,6 +47,69 @@ fn on_version_1_alone() {
 }
 
 #[test]
+fn no_tasks_at_all_is_a_limit_and_none_written_is_none() {
+    let Some(mut bundle) = bundle() else { return };
+    for (pids, most) in [
+        (json!({"limit": 0}), "1"),
+        (json!({"limit": -1}), "max"),
+        (json!({}), "max"),
+    ] {
+        bundle.config["linux"]["resources"] = json!({"pids": pids});
+        bundle.args(&["sleep", "1000"]);
+        bundle.start();
+        assert_eq!(value(&bundle, &["pids.max"]).as_deref(), Some(most), "{pids}");
+        bundle.ok(&["update", "--pids-limit", "9", &bundle.id]);
+        fs::write(bundle.path("resources"), json!({"pids": pids}).to_string()).unwrap();
+        bundle.ok(&["update", "--resources", "resources", &bundle.id]);
+        let most = if pids == json!({}) { "9" } else { most };
+        assert_eq!(value(&bundle, &["pids.max"]).as_deref(), Some(most), "{pids}");
+        assert_eq!(bundle.exec(&["true"]).code, 0);
+        bundle.delete();
+    }
+}
+
+#[test]
+fn nobody_is_made_in_a_cgroup_that_is_frozen() {
+    let Some(mut bundle) = bundle() else { return };
+    let own = format!("rcompose-frozen-{}", std::process::id());
+    bundle.args(&["true"]);
+    // Which hierarchies there are on this machine.
+    bundle.create();
+    let hierarchies: Vec<_> = bundle
+        .cgroups()
+        .iter()
+        .filter_map(|folder| Some(folder.parent()?.parent()?.to_owned()))
+        .collect();
+    bundle.delete();
+    bundle.config["linux"]["cgroupsPath"] = format!("/{own}/inner").into();
+    for (file, frozen, thawed) in [("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")] {
+        for hierarchy in &hierarchies {
+            let above = hierarchy.join(&own);
+            let inner = above.join("inner");
+            fs::create_dir_all(&inner).unwrap();
+            if inner.join(file).exists() {
+                for place in [&inner, &above] {
+                    fs::write(place.join(file), frozen).unwrap();
+                    bundle.save();
+                    for command in ["create", "run"] {
+                        let said = bundle.call(&[command, &bundle.id]);
+                        let refused = said.code == 1 && said.err.contains("unexpectedly frozen");
+                        assert!(refused, "{place:?}: {said:?}");
+                    }
+                    // It stays as somebody has left it.
+                    assert!(place.exists());
+                    fs::write(place.join(file), thawed).unwrap();
+                    // Then the one above it is frozen, and this one not there.
+                    let _ = fs::remove_dir(&inner);
+                }
+            }
+            let _ = fs::remove_dir(&inner);
+            fs::remove_dir(&above).unwrap();
+        }
+    }
+}
+
+#[test]
 fn limits_are_set_changed_and_counted() {
     let Some(mut bundle) = bundle() else { return };
     bundle.config["linux"]["resources"] = json!({

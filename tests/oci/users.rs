@@ -67,6 +67,41 @@ fn exec_and_a_second_container_join_it() {
         said.contains(user.to_str().unwrap()) && said.contains("100000"),
         "{said}"
     );
+    // Its number is that of the host, wherever it was made.
+    second.args(&["sleep", "2000"]);
+    second.start();
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", second.state()["pid"])).unwrap();
+    assert_eq!(command, "sleep\x002000\0");
+    assert_eq!(second.exec(&["true"]).code, 0);
+    second.delete();
+    first.delete();
+}
+
+#[test]
+fn namespaces_are_joined_whoever_owns_them() {
+    let Some(mut first) = bundle() else { return };
+    mapped(&mut first);
+    first.namespace(json!({"type": "time"}));
+    first.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 7777}});
+    first.args(&["sleep", "1000"]);
+    first.start();
+    let pid = first.state()["pid"].clone();
+    // A fresh time namespace is the host's root's.
+    let mut second = bundle().unwrap();
+    mapped(&mut second);
+    second.config["linux"]
+        .as_object_mut()
+        .unwrap()
+        .remove("uidMappings");
+    second.config["linux"]
+        .as_object_mut()
+        .unwrap()
+        .remove("gidMappings");
+    for name in ["user", "time"] {
+        second.namespace(json!({"type": name, "path": format!("/proc/{pid}/ns/{name}")}));
+    }
+    let said = second.prints("cat /proc/self/timens_offsets");
+    assert!(said.contains("7777"), "{said}");
     first.delete();
 }
 

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, Spec, State};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::process::{plan as process_plan, resource_limit};
+pub(crate) use self::process::{plan as process_plan, processors, resource_limit};
 use super::cgroup::View;
 use super::request::{Populate, Rootfs, RunRequest};
 use super::seccomp::SeccompPolicy;

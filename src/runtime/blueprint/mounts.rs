@@ -103,7 +103,11 @@ pub(super) fn step(
             MountSource::Remount
         }
         (Some(_), _) | (None, "bind") => {
-            let odd = |(name, _): &&(String, Option<String>)| !FILE_SYSTEM_FLAGS.contains(&name.as_str());
+            // What has a value is for a file system too, and means nothing to mount(2) here;
+            // a bare word may have been meant for the mount (`readonly`).
+            let odd = |(name, value): &&(String, Option<String>)| {
+                value.is_none() && !FILE_SYSTEM_FLAGS.contains(&name.as_str())
+            };
             if let Some((name, _)) = options.iter().find(odd) {
                 return Err(wrong(format!("option {name} makes no sense for a bind mount")));
             }

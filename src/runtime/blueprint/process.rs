@@ -224,7 +224,7 @@ fn io_priority(wish: &LinuxIOPriority) -> Result<(u32, u32), SpecError> {
 ///
 /// # Errors
 /// [`SpecError::Unsupported`] for anything else, and for numbers above 8191.
-fn processors(list: &str) -> Result<Vec<u32>, SpecError> {
+pub(crate) fn processors(list: &str) -> Result<Vec<u32>, SpecError> {
     let wrong = || SpecError::Unsupported(format!("the list of numbers {list:?}"));
     let number = |text: &str| {
         text.trim()

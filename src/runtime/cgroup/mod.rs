@@ -38,7 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxPids, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 pub use self::layout::{Hierarchy, Layout, Version};
@@ -72,6 +72,9 @@ pub enum CgroupError {
     /// Somebody else's processes are in it.
     #[error("container's cgroup is not empty: processes are in {}", .0.display())]
     NotEmpty(PathBuf),
+    /// Whoever joins it stops, and cannot even be killed in version 1.
+    #[error("container's cgroup unexpectedly frozen: {}", .0.display())]
+    Frozen(PathBuf),
     /// What systemd did not do.
     #[error("systemd: {0}")]
     Systemd(String),
@@ -238,6 +241,10 @@ impl Cgroup {
                 .iter()
                 .filter(move |folder| folder.version == version)
         };
+        // Before anybody can be made in it.
+        if let Some(folder) = cgroup.folders.iter().find(|folder| folder.would_freeze()) {
+            return Err(CgroupError::Frozen(folder.path.clone()));
+        }
         let claim = |folder| claim_folder(folder, known);
         of(Version::V2).try_for_each(claim)?;
         if cgroup.tasks().next().is_some() {
@@ -474,6 +481,15 @@ impl Cgroup {
         self.folders
             .iter()
             .try_for_each(|folder| remove_tree(&folder.path))
+    }
+}
+
+/// A limit of tasks as the kernel takes it. 0 is a limit to the spec; its process 1
+/// has to be made all the same, and to whoever is inside 1 is no different.
+fn pids_limit(pids: &LinuxPids) -> String {
+    match pids.limit() {
+        ..0 => "max".into(),
+        limit => limit.max(1).to_string(),
     }
 }
 

@@ -186,6 +186,24 @@ impl Cgroup {
     }
 }
 
+impl Folder {
+    /// Whether a process that joins it is frozen at once: it is there and frozen,
+    /// or will be made below one that is.
+    pub(super) fn would_freeze(&self) -> bool {
+        let Some(nearest) = self.path.ancestors().find(|path| path.is_dir()) else {
+            return false;
+        };
+        let says = |file: &str, texts: &[&str]| {
+            fs::read_to_string(nearest.join(file))
+                .is_ok_and(|found| found.lines().any(|line| texts.contains(&line.trim())))
+        };
+        match self.version {
+            Version::V2 => says("cgroup.events", &["frozen 1"]) || says("cgroup.freeze", &["1"]),
+            Version::V1 => self.has("freezer") && says("freezer.state", &["FROZEN", "FREEZING"]),
+        }
+    }
+}
+
 fn collect(folder: &Path, list: &mut Vec<u32>) {
     let text = kernel_file::read(folder.join("cgroup.procs")).unwrap_or_default();
     list.extend(

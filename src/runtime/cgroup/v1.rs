@@ -6,7 +6,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 
-use super::{CgroupError, Folder, Wishes, devices, write};
+use super::{CgroupError, Folder, Wishes, devices, pids_limit, write};
 use crate::sys::kernel_file;
 
 /// Makes a fresh folder usable: a cpuset starts without processors and memory
@@ -93,13 +93,7 @@ pub(super) fn apply(
     if let Some(pids) = resources.pids()
         && has("pids")
     {
-        let limit = pids.limit();
-        let value = if limit > 0 {
-            limit.to_string()
-        } else {
-            "max".into()
-        };
-        write(path, "pids.max", &value)?;
+        write(path, "pids.max", &pids_limit(pids))?;
         wishes.fulfilled("pids limit");
     }
     if let Some(rules) = resources.devices()

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{CgroupError, Folder, Wishes, devices, write};
+use super::{CgroupError, Folder, Wishes, devices, pids_limit, write};
 use crate::sys::kernel_file;
 
 /// The controllers that are always switched on.
@@ -153,11 +153,7 @@ pub(super) fn apply(
     if let Some(pids) = resources.pids()
         && has("pids")
     {
-        write(
-            path,
-            "pids.max",
-            &bytes(if pids.limit() > 0 { pids.limit() } else { -1 }),
-        )?;
+        write(path, "pids.max", &pids_limit(pids))?;
         wishes.fulfilled("pids limit");
     }
     for (file, value) in resources.unified().iter().flatten() {

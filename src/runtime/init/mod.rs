@@ -40,7 +40,7 @@ pub(super) use self::rootfs::enter_tree;
 use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{ContainerState, State};
@@ -285,13 +285,17 @@ fn run(
             reporter.send(&Report::Mounted, None);
             reporter.wait().map_err(given)?;
         }
-        state.set_status(ContainerState::Creating);
+        // What hooks are told; a listener hears of a container that is being made.
+        let status = *state.status();
+        state.set_status(ContainerState::Created);
         hooks::run(
             "createContainer",
             &bundle.create_container,
             &state,
-            state.bundle(),
+            // Where they are as with the runtimes before us: most change the root.
+            Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())),
         )?;
+        state.set_status(status);
     }
     let root = if late {
         change_root(root, no_pivot, host_mounts)?
