@@ -314,7 +314,8 @@ impl Bench {
         }
         row("up -d of 50, nothing to do", milliseconds(same), "15 ms");
         row("up -d of 50, one changed", milliseconds(changed), "60 ms");
-        // Nobody has asked for anything for a while.
+        // Nobody has asked for anything for a while: it rests.
+        std::thread::sleep(Duration::from_secs(4));
         let supervisor = self
             .processes("__supervisor")
             .into_iter()

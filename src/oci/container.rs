@@ -7,7 +7,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, Hook, State};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +31,36 @@ pub(super) struct Record {
     pub(super) poststop: Vec<Hook>,
     /// The container's process 1 is the first of a pid namespace.
     pub(super) own_pids: bool,
+    /// The number of the mount that `rootfs` is in, for a container in the host's
+    /// mount namespace: its root is mounted upon that.
+    #[serde(default)]
+    pub(super) root_is_in: Option<u64>,
     /// What `exec` without a process of its own starts from.
     pub(super) process: oci_spec::runtime::Process,
     pub(super) fixed: Fixed,
+}
+
+impl Record {
+    /// Takes the root away from the mounts of the host, if it is among them.
+    pub(super) fn unmount_root(&self) -> Result<(), OciError> {
+        // Whoever knows the runtimes before us may have done so.
+        if self.root_is_in.is_none() || self.root_is_in == mount_of(&self.rootfs) {
+            return Ok(());
+        }
+        match rustix::mount::unmount(&self.rootfs, UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(error) => {
+                let subject = self.rootfs.display().to_string();
+                Err(OciError::io("unmount", subject)(error.into()))
+            }
+        }
+    }
+}
+
+/// The number of the mount that a path leads into (statx(2), Linux 5.8).
+pub(super) fn mount_of(path: &Path) -> Option<u64> {
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    Some(found.stx_mnt_id)
 }
 
 /// A container's status, as the runtimes before us name it.
@@ -196,7 +225,7 @@ impl Folder {
         write().map_err(OciError::io("write", path.display().to_string()))
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, OciError> {
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, OciError> {
         let path = self.path.join(name);
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -7,17 +7,17 @@ use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{ContainerState, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
 use serde_json::value::RawValue;
 
 use super::arguments::Invocation;
-use super::container::{Container, Folder, Record, Status};
+use super::container::{Container, Folder, Record, Status, mount_of};
 use super::error::OciError;
 use super::log::Log;
 use super::{lifecycle, terminal, wait};
 use crate::runtime::bundle::{self, BundleRequest, Created};
-use crate::runtime::{Process, RuntimeError, capability};
+use crate::runtime::{Process, RuntimeError, Step, capability};
 use crate::sys::process;
 
 /// How long a process may take to end when it has nothing left to do.
@@ -96,6 +96,11 @@ pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError>
         _ => return Err(container.wrong_status("start")),
     }
     if let Err(error) = bundle::start(&container.folder.path) {
+        if matches!(&error, RuntimeError::Failed(failure) if failure.step == Step::Hook) {
+            // To the runtimes before us it was started when its own hooks run: those
+            // that follow run, too. What they come to changes nothing any more.
+            let _ = poststart(&container);
+        }
         // It has said so and ends: whoever hears of it deletes it next.
         if let Some(process) = &container.process {
             process.ends_within(Some(GOING));
@@ -222,16 +227,24 @@ fn make(
     // All that can be wrong with the configuration, before anything is made.
     let (plan, fixed) = bundle::check(&request)?;
     let hooks = spec.hooks().clone().unwrap_or_default();
-    let own_pids = spec
+    let namespaces: Vec<&LinuxNamespace> = spec
         .linux()
         .iter()
         .flat_map(|linux| linux.namespaces().iter().flatten())
+        .collect();
+    let own_pids = namespaces
+        .iter()
         .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none());
+    let on_host = !namespaces
+        .iter()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Mount);
     let held = folder.make()?;
     let make = || -> Result<(Created, Record), OciError> {
+        let rootfs = place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path()));
         let mut record = Record {
             state: bundle::state(&folder.id, &spec, &place, ContainerState::Creating, None),
-            rootfs: place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path())),
+            root_is_in: on_host.then(|| mount_of(&rootfs)).flatten(),
+            rootfs,
             created: jiff::Timestamp::now().to_string(),
             owner: rustix::process::geteuid().as_raw(),
             poststart: hooks.poststart().clone().unwrap_or_default(),
@@ -256,6 +269,9 @@ fn make(
     };
     let made = make();
     if made.is_err() {
+        if let Some(record) = folder.read::<Record>("record.json")? {
+            record.unmount_root()?;
+        }
         folder.remove()?;
     }
     drop(held);
@@ -291,14 +307,7 @@ pub(super) fn parse_spec(bytes: &[u8]) -> Result<(Spec, Vec<String>), String> {
             .unwrap_or_default();
         serde_json::from_value(value).map_err(|_| error)
     });
-    let mut spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
-    let resources = spec
-        .linux_mut()
-        .as_mut()
-        .and_then(|linux| linux.resources_mut().as_mut());
-    if let Some(resources) = resources {
-        super::resources::drop_absent_limit(resources, bytes, "/linux/resources/pids/limit");
-    }
+    let spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
     for field in ["ociVersion", "root"] {
         if !fields.contains_key(field) {
             return Err(format!("{field} is missing"));

@@ -126,6 +126,7 @@ fn end(container: &Container, log: &Log) -> Result<(), OciError> {
             container.cgroup.remove_own()?;
         }
     }
+    container.record.unmount_root()?;
     container.folder.remove()?;
     let mut state = container.state();
     state.set_status(oci_spec::runtime::ContainerState::Stopped);

@@ -45,22 +45,10 @@ fn read(path: &str) -> Result<LinuxResources, OciError> {
     } else {
         std::fs::read(path).map_err(OciError::io("open", path))?
     };
-    let mut resources = serde_json::from_slice(&bytes).map_err(|error| OciError::Config {
+    serde_json::from_slice(&bytes).map_err(|error| OciError::Config {
         subject: path.to_owned(),
         reason: error.to_string(),
-    })?;
-    drop_absent_limit(&mut resources, &bytes, "/pids/limit");
-    Ok(resources)
-}
-
-/// Takes away a limit of tasks that was not written at `place` in the text: to the
-/// crate it is 0, which is a limit too.
-pub(super) fn drop_absent_limit(resources: &mut LinuxResources, text: &[u8], place: &str) {
-    if resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
-        && serde_json::from_slice(text).is_ok_and(|all: Value| all.pointer(place).is_none())
-    {
-        resources.set_pids(None);
-    }
+    })
 }
 
 /// Amounts of memory may have a unit: `512m`, `1GiB`; -1 is unlimited.

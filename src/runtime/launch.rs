@@ -110,7 +110,7 @@ impl Launch<'_> {
                 clone::clone_process(
                     self.namespaces.clone & !self.later(),
                     folder.as_ref().map(|fd| fd.as_fd()),
-                    || self.become_init(true),
+                    || self.become_init(true, 0),
                 )
                 .map_err(cloning)
             }
@@ -167,7 +167,7 @@ impl Launch<'_> {
     }
 
     /// What the stage gets, by number.
-    fn given(&self) -> init::Given {
+    fn given(&self, entered: i32) -> init::Given {
         let number = |fd: BorrowedFd<'_>| usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
         let stub = match &self.stage {
             Stage::Cloned { stub, .. } => usize::try_from(stub.as_raw_fd()).ok(),
@@ -180,6 +180,7 @@ impl Launch<'_> {
             network: self.network.map(number),
             preserved: self.preserved,
             last: self.passed().map(number).chain(stub).max().unwrap_or_default(),
+            entered,
         }
     }
 
@@ -264,12 +265,14 @@ impl Launch<'_> {
                 process::die_with_parent().map_err(cloning)?;
                 self.join_cgroup(true)?;
                 let not_mounts = |(kind, _): &&(i32, PathBuf)| *kind != libc::CLONE_NEWNS;
+                let mut entered = 0;
                 for (kind, path) in self.namespaces.join.iter().filter(not_mounts) {
                     // Whoever owns them, the host's root may enter them; what is refused
                     // here is tried again by who is inside.
                     match enter(*kind, path) {
-                        Err(failure) if failure.errno != Some(libc::EPERM) => return Err(failure),
-                        _ => {}
+                        Ok(()) => entered |= *kind,
+                        Err(failure) if failure.errno == Some(libc::EPERM) => {}
+                        Err(failure) => return Err(failure),
                     }
                 }
                 enter(libc::CLONE_NEWUSER, path)?;
@@ -277,8 +280,9 @@ impl Launch<'_> {
                 if self.namespaces.time.is_some() {
                     self.make_time()?;
                 }
-                let child = clone::clone_sibling(self.namespaces.clone, None, || self.become_init(false))
-                    .map_err(cloning)?;
+                let child =
+                    clone::clone_sibling(self.namespaces.clone, None, || self.become_init(false, entered))
+                        .map_err(cloning)?;
                 fd::send(
                     theirs.as_fd(),
                     child.pid.to_string().as_bytes(),
@@ -337,7 +341,7 @@ impl Launch<'_> {
 
     /// In the new process: joins the cgroup and becomes the init stage. Its
     /// status, when that fails.
-    fn become_init(&self, join: bool) -> i32 {
+    fn become_init(&self, join: bool, entered: i32) -> i32 {
         let later = self.later() != 0;
         if let Err(failure) = self.prepare(join && !later) {
             return self.tell(failure);
@@ -357,7 +361,7 @@ impl Launch<'_> {
                     passed: &passed,
                     join: later.then_some(&join),
                 };
-                init::go_on(&self.given(), &cloned)
+                init::go_on(&self.given(entered), &cloned)
             }
             Stage::Executed { executable, .. } => {
                 let cloning = |error: io::Error| Failure::new(Step::Clone, "", &error);
@@ -366,7 +370,7 @@ impl Launch<'_> {
                         return self.tell(cloning(error.into()));
                     }
                 }
-                let argv = self.given().arguments();
+                let argv = self.given(entered).arguments();
                 self.tell(cloning(clone::execute_fd(*executable, &argv, &[])))
             }
         }

@@ -180,6 +180,8 @@ pub fn main(project: &str, state: &Path, link: Option<UnixStream>) -> Result<(),
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(16)
+        // Gone, with their stacks, before memory is given back.
+        .thread_keep_alive(REST / 2)
         .build()
         .map_err(io("start the event loop"))?;
     runtime.block_on(async {

@@ -71,12 +71,16 @@ fn one_that_fails_before_the_start_ends_the_container() {
         let error = bundle.refused();
         assert!(error.contains(kind) && error.contains("no luck"), "{error}");
     }
-    bundle.config["hooks"] = json!({"startContainer": [{"path": "/bin/false"}]});
+    let after = bundle.path("after");
+    let touch = json!([{"path": "/bin/touch", "args": ["touch", after]}]);
+    bundle.config["hooks"] = json!({"startContainer": [{"path": "/bin/false"}], "poststart": touch});
     bundle.create();
     let said = bundle.call(&["start", &bundle.id]);
     assert!(said.code == 1 && said.err.contains("startContainer"), "{said:?}");
     bundle.wait_for("stopped");
     assert!(!bundle.path("rootfs/data/ran").exists());
+    // To the runtimes before us it has been started.
+    assert!(bundle.path("after").exists());
     bundle.delete();
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::support::{Bundle, bundle};
+use super::support::{Bundle, Elsewhere, bundle};
 
 fn mapped(bundle: &mut Bundle) {
     bundle.namespace(json!({"type": "user"}));
@@ -102,6 +102,18 @@ fn namespaces_are_joined_whoever_owns_them() {
     }
     let said = second.prints("cat /proc/self/timens_offsets");
     assert!(said.contains("7777"), "{said}");
+    // Nor is it from inside of the first that another process is looked at.
+    let other = Elsewhere::new(&["--net"]);
+    let path = format!("/proc/{}/ns/net", other.pid());
+    let theirs = fs::read_link(&path).unwrap();
+    second.namespace(json!({"type": "network", "path": path}));
+    // A sysfs shows the network that it is made in, which must be one's own.
+    let mounts = second.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["type"] != "sysfs");
+    assert_eq!(
+        second.prints("readlink /proc/self/ns/net").trim(),
+        theirs.to_str().unwrap()
+    );
     first.delete();
 }
 

@@ -484,12 +484,13 @@ impl Cgroup {
     }
 }
 
-/// A limit of tasks as the kernel takes it. 0 is a limit to the spec; its process 1
-/// has to be made all the same, and to whoever is inside 1 is no different.
+/// A limit of tasks as the kernel takes it. 0 is none: callers whose specification
+/// had the field required write it for that, though to version 1.3 of it ("SHOULD")
+/// it is a limit, under which no process at all can be made.
 fn pids_limit(pids: &LinuxPids) -> String {
     match pids.limit() {
-        ..0 => "max".into(),
-        limit => limit.max(1).to_string(),
+        ..=0 => "max".into(),
+        limit => limit.to_string(),
     }
 }
 

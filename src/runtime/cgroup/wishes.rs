@@ -73,7 +73,7 @@ impl Wishes {
             wish(cpu.mems().is_some(), "cpuset memory nodes", "cpuset");
         }
         wish(
-            resources.pids().as_ref().is_some_and(|pids| pids.limit() >= 0),
+            resources.pids().as_ref().is_some_and(|pids| pids.limit() > 0),
             "pids limit",
             "pids",
         );
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn wishes_without_a_controller_become_warnings() {
         let resources: LinuxResources = serde_json::from_value(serde_json::json!({
-            "memory": {"limit": 1000}, "cpu": {"shares": 2}, "pids": {"limit": -1}
+            "memory": {"limit": 1000}, "cpu": {"shares": 2}, "pids": {"limit": 0}
         }))
         .unwrap();
         let left = Cgroup::default().update(Some(&resources), true).unwrap();

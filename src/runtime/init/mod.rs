@@ -35,6 +35,7 @@ pub(super) use self::identity::check_user;
 pub(super) use self::notify::Notifier;
 pub use self::offline::{OfflineMount, mount_offline};
 pub(super) use self::reaper::stand_for;
+use self::rootfs::HostMounts;
 pub(super) use self::rootfs::enter_tree;
 
 use std::cell::Cell;
@@ -76,6 +77,8 @@ pub(super) struct Given {
     pub(super) preserved: u32,
     /// The highest of all.
     pub(super) last: usize,
+    /// `CLONE_NEW*` of the namespaces by path that were entered for it.
+    pub(super) entered: i32,
 }
 
 impl Given {
@@ -90,6 +93,7 @@ impl Given {
             optional(self.network),
             self.preserved.to_string(),
             self.last.to_string(),
+            self.entered.to_string(),
         ];
         executable::arguments(ROLE, &numbers)
     }
@@ -97,8 +101,8 @@ impl Given {
 
 /// The role. Arguments: the numbers of the descriptors it was given (blueprint,
 /// report socket, and `-` or the system call filter and the network namespace),
-/// how many from 3 on are the program's, and the highest of all. Must be called
-/// before any thread exists. Returns only on failure.
+/// how many from 3 on are the program's, the highest of all, and the namespaces
+/// that were entered. Must be called before any thread exists. Returns only on failure.
 pub fn main(arguments: &[String]) -> i32 {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
     let Some(report) = number(1) else { return 125 };
@@ -109,6 +113,7 @@ pub fn main(arguments: &[String]) -> i32 {
         network: number(3),
         preserved: number(4).and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
         last: number(5).unwrap_or(0),
+        entered: number(6).and_then(|kinds| i32::try_from(kinds).ok()).unwrap_or(0),
     };
     match fd::Inherited::claim_above(given.preserved, given.last + 1) {
         Ok(fds) => begin(&given, fds, None),
@@ -183,7 +188,8 @@ fn begin(given: &Given, mut fds: fd::Inherited, cloned: Option<&Cloned<'_>>) -> 
             .transpose()
             .map_err(wrong)?;
         let join = cloned.and_then(|cloned| cloned.join);
-        run(blueprint, fds, filter, network, (stub, join), &reporter)
+        let namespaces = (network, given.entered);
+        run(blueprint, fds, filter, namespaces, (stub, join), &reporter)
     })();
     match failure {
         Ok(code) => code,
@@ -199,7 +205,7 @@ fn run(
     blueprint: &Blueprint,
     mut fds: fd::Inherited,
     filter: Option<Vec<Instruction>>,
-    network: Option<OwnedFd>,
+    (network, entered): (Option<OwnedFd>, i32),
     (stub, join): (Option<Stub>, Option<Join<'_>>),
     reporter: &Reporter,
 ) -> Result<i32, Failure> {
@@ -219,11 +225,11 @@ fn run(
         join()?;
     }
     let network = network.as_ref().map(|fd| fd.as_fd());
-    enter_namespaces(&blueprint.namespaces, network, join.is_some())?;
+    enter_namespaces(&blueprint.namespaces, network, join.is_some(), entered)?;
     let host_mounts = blueprint
         .namespaces
         .host_mounts
-        .then(leave_host_mounts)
+        .then(|| leave_host_mounts(&blueprint.rootfs))
         .transpose()?;
     set_oom_score(&blueprint.process, reporter)?;
     let listener = blueprint
@@ -341,20 +347,20 @@ fn run(
 }
 
 /// For a container in the mount namespace of the host: its root is made in a
-/// namespace that nobody else sees, so that nothing stays mounted on the host
-/// whenever we are killed. The host's, to go back to.
-fn leave_host_mounts() -> Result<OwnedFd, Failure> {
+/// namespace that nobody else sees, so that no part of it stays mounted on the
+/// host when we are killed. The host's, to go back to.
+fn leave_host_mounts(rootfs: &Rootfs) -> Result<HostMounts, Failure> {
     let failed = |error: io::Error| Failure::new(Step::Namespace, "mount", &error);
-    let host = std::fs::File::open("/proc/self/ns/mnt").map_err(failed)?;
+    let host = HostMounts::open(rootfs).map_err(failed)?;
     clone::unshare_namespaces(libc::CLONE_NEWNS).map_err(failed)?;
-    Ok(host.into())
+    Ok(host)
 }
 
 /// Becomes the root of the container; a descriptor of it.
-fn change_root(root: OwnedFd, no_pivot: bool, host_mounts: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
+fn change_root(root: OwnedFd, no_pivot: bool, host_mounts: Option<HostMounts>) -> Result<OwnedFd, Failure> {
     let failed = |error: io::Error| Failure::new(Step::Rootfs, "/", &error);
     if let Some(host) = host_mounts {
-        return rootfs::enter_on_host(root.as_fd(), host.as_fd()).map_err(failed);
+        return rootfs::enter_on_host(root.as_fd(), &host).map_err(failed);
     }
     if no_pivot {
         rootfs::enter_by_moving(root.as_fd()).map_err(failed)?;
@@ -388,6 +394,7 @@ fn enter_namespaces(
     namespaces: &Namespaces,
     network: Option<BorrowedFd<'_>>,
     made_network: bool,
+    entered: i32,
 ) -> Result<(), Failure> {
     let failed = |what: &str| {
         let what = what.to_owned();
@@ -408,7 +415,7 @@ fn enter_namespaces(
         .iter()
         .partition(|(kind, _)| *kind == libc::CLONE_NEWNS);
     for (kind, path) in others.into_iter().chain(mounts) {
-        if launch::is_late(namespaces, *kind) {
+        if launch::is_late(namespaces, *kind) && entered & *kind == 0 {
             launch::enter(*kind, path)?;
         }
     }

@@ -375,15 +375,35 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
+/// The mount namespace of the host, and where the root of a container is there.
+#[derive(Debug)]
+pub(super) struct HostMounts {
+    namespace: OwnedFd,
+    root: OwnedFd,
+}
+
+impl HostMounts {
+    /// Those of this process.
+    pub(super) fn open(rootfs: &Rootfs) -> io::Result<Self> {
+        let (Rootfs::Directory { path, .. } | Rootfs::Overlay { mountpoint: path, .. }) = rootfs;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            namespace: fs::File::open("/proc/self/ns/mnt")?.into(),
+            root: rustix::fs::open(path, flags, Mode::empty())?,
+        })
+    }
+}
+
 /// As [`enter`], in the mount namespace of the host: the root, with all that is
-/// mounted in it, becomes a tree that is attached nowhere and is gone with the
-/// last process in it. A descriptor of it; only as long as that is open can its
-/// mounts be changed.
-pub(super) fn enter_on_host(root: BorrowedFd<'_>, host: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// mounted in it, appears there in its place, in one step. A descriptor of it.
+pub(super) fn enter_on_host(root: BorrowedFd<'_>, host: &HostMounts) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(root, ".", flags)?;
-    rustix::thread::move_into_link_name_space(host, Some(rustix::thread::LinkNameSpaceType::Mount))?;
+    let namespace = Some(rustix::thread::LinkNameSpaceType::Mount);
+    rustix::thread::move_into_link_name_space(host.namespace.as_fd(), namespace)?;
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &host.root, "", both)?;
     enter_tree(tree.as_fd())?;
     Ok(tree)
 }
