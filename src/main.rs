@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     }
     let role = arguments.next();
     let status = match role.as_deref() {
+        // Whoever resolves a link of that name before calling us is meant, too.
+        Some(option) if oci::is_option(option) => {
+            oci::main(&role.into_iter().chain(arguments).collect::<Vec<_>>())
+        }
         Some("oci") => oci::main(&arguments.collect::<Vec<_>>()),
         Some(runtime::MONITOR_ROLE) => monitor::main(&arguments.collect::<Vec<_>>()),
         Some(monitor::standin::ROLE) => monitor::standin::main(&arguments.collect::<Vec<_>>()),

@@ -58,6 +58,20 @@ pub fn is_name(name: &str) -> bool {
         .is_some_and(|name| name.to_string_lossy().ends_with("-oci"))
 }
 
+/// Whether an option, written before any command, is one of OCI runtimes that
+/// [`cli`](crate::cli) has not.
+pub fn is_option(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or(option);
+    [
+        "--root",
+        "--log",
+        "--log-format",
+        "--systemd-cgroup",
+        "--cgroup-manager",
+    ]
+    .contains(&name)
+}
+
 /// The role. Must be called before any thread exists. Returns the exit status:
 /// 0, that of the program where one is waited for, 1 for errors, 255 for those
 /// of `exec`.

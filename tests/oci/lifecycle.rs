@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::support::{bundle, wait_until};
+use super::support::{bundle, said, wait_until};
 
 #[test]
 fn a_container_is_created_started_and_deleted() {
@@ -343,4 +343,17 @@ fn nothing_is_executed_in_a_container_that_is_being_made() {
     drop(folder);
     assert_eq!(bundle.exec(&["true"]).code, 0);
     bundle.delete();
+}
+
+#[test]
+fn whoever_resolves_the_link_of_the_name_is_understood() {
+    let Some(bundle) = bundle() else { return };
+    let by_name = bundle.call(&["state", "nosuch"]);
+    let resolved = std::process::Command::new(env!("CARGO_BIN_EXE_rcompose"))
+        .current_dir(bundle.path(""))
+        .args(["--root", "state", "state", "nosuch"])
+        .output()
+        .unwrap();
+    let resolved = said(resolved);
+    assert_eq!((resolved.code, resolved.err), (1, by_name.err));
 }
