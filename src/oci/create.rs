@@ -355,25 +355,18 @@ pub(super) fn not_granted(process: &oci_spec::runtime::Process, own_users: bool)
     };
     let bits = |set: &Option<_>| capability::from_spec(set.as_ref());
     let (ambient, inheritable) = (bits(sets.ambient()), bits(sets.inheritable()));
-    let bounding = bits(sets.bounding());
-    let asked = bounding | bits(sets.effective()) | bits(sets.permitted()) | inheritable | ambient;
+    let asked =
+        bits(sets.bounding()) | bits(sets.effective()) | bits(sets.permitted()) | inheritable | ambient;
     let own = match rustix::thread::capabilities(None) {
         Ok(own) if !own_users => own.permitted.bits(),
         _ => u64::MAX,
     };
     let names = |bits: u64| capability::names(bits).map(|name| format!("CAP_{name}"));
     let mut warnings = Vec::from_iter(ignoring(names(asked & !own).collect()));
-    for (bits, set, why) in [
-        (inheritable & !bounding & own, "inheritable", "bounding set"),
-        (
-            ambient & !(inheritable & bits(sets.permitted())) & own,
-            "ambient",
-            "inheritable and permitted sets",
-        ),
-    ] {
-        warnings
-            .extend(names(bits).map(|name| format!("can't raise {set} capability {name}: not in its {why}")));
-    }
+    let raised = ambient & !(inheritable & bits(sets.permitted())) & own;
+    warnings.extend(names(raised).map(|name| {
+        format!("can't raise ambient capability {name}: not in its inheritable and permitted sets")
+    }));
     warnings
 }
 

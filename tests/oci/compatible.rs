@@ -345,10 +345,10 @@ fn a_further_process_may_be_written_sparingly() {
 #[test]
 fn capabilities_that_cannot_be_given_are_told() {
     let Some(mut bundle) = bundle() else { return };
-    let some = json!(["CAP_KILL", "CAP_CHOWN"]);
+    let one = json!(["CAP_KILL"]);
     bundle.config["process"]["capabilities"] = json!({
-        "bounding": ["CAP_KILL", "CAP_OF_TOMORROW"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"],
-        "inheritable": some, "ambient": some});
+        "bounding": ["CAP_KILL", "CAP_OF_TOMORROW"], "permitted": one, "effective": one,
+        "inheritable": one, "ambient": ["CAP_KILL", "CAP_CHOWN"]});
     bundle.sh("grep -E '^Cap(Inh|Amb)' /proc/self/status");
     let run = bundle.run();
     assert_eq!(
@@ -358,12 +358,14 @@ fn capabilities_that_cannot_be_given_are_told() {
     );
     for words in [
         "warning: ignoring unknown or unavailable capabilities: [CAP_OF_TOMORROW]",
-        "can't raise inheritable capability CAP_CHOWN",
         "can't raise ambient capability CAP_CHOWN",
     ] {
         assert!(run.err.contains(words), "{words}: {run:?}");
     }
-    // What the caller lacks, too.
+    // What is inheritable must be in the bounding set (capabilities(7)).
+    bundle.config["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]);
+    assert!(bundle.refused().contains("operation not permitted"));
+    // What the caller lacks is told, too.
     let sets = json!(["CAP_KILL", "CAP_NET_RAW"]);
     bundle.config["process"]["capabilities"] =
         json!({"bounding": sets, "permitted": sets, "effective": sets});

@@ -202,7 +202,7 @@ impl Entry<'_> {
         rustix::thread::CapabilitySets {
             effective: set(sets.effective),
             permitted: set(sets.permitted),
-            inheritable: set(sets.inheritable & sets.bounding),
+            inheritable: set(sets.inheritable),
         }
     }
 
