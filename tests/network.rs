@@ -618,6 +618,23 @@ fn creating_is_safe_to_repeat_and_repairs() {
 }
 
 #[test]
+fn which_bridges_are_there_is_told_of_few_networks_and_of_many() {
+    on_a_machine(|machine| {
+        // Few are asked for one by one, many all at once.
+        let networks: Vec<_> = (0..12)
+            .map(|number| machine.network(&format!("net{number}")))
+            .collect();
+        ip(&format!("link del {}", networks[2].bridge));
+        ip(&format!("link set {} down", networks[4].bridge));
+        for count in [5, 12] {
+            let alive = bridge::alive(&networks[..count]).unwrap();
+            let gone: Vec<usize> = (0..count).filter(|at| !alive[*at]).collect();
+            assert_eq!((alive.len(), gone), (count, vec![2, 4]));
+        }
+    });
+}
+
+#[test]
 fn subnets_of_the_machine_and_of_other_networks_are_avoided() {
     on_a_machine(|machine| {
         ip("link add d0 type bridge");
