@@ -543,10 +543,11 @@ impl Monitor {
             ..
         } = self;
         let Some(revive) = order.revive else { return };
+        // The next run needs some of it, and nothing is kept busy. Before the fork:
+        // whoever sees us gone finds none of it held any more, a volume's lock say.
+        drop((child, output, log, clients, record, children, door, orders));
+        drop((inherited, kept, reviving));
         let _ = fork(move || {
-            // The next run needs some of it, and nothing is kept busy.
-            drop((child, output, log, clients, record, children, door, orders));
-            drop((inherited, kept, reviving));
             standin::stand_in(&revive, link);
             0
         });
