@@ -202,6 +202,8 @@ pub(super) fn observe_with(
         let known = running.get(&glance.id).cloned();
         containers.push(observed(world, &project.name, glance, known)?);
     }
+    // Of the same things the same plan is made, in the same words.
+    containers.sort_by(|a, b| (&a.service, a.number, a.created).cmp(&(&b.service, b.number, b.created)));
     let named: Vec<&str> = project
         .networks
         .values()

@@ -339,8 +339,8 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// In the new process: joins the cgroup and becomes the init stage. Its
-    /// status, when that fails.
+    /// In the new process: joins the cgroup and becomes the init stage, for which the
+    /// namespaces `entered` (`CLONE_NEW*`) were entered. Its status, when that fails.
     fn become_init(&self, join: bool, entered: i32) -> i32 {
         let later = self.later() != 0;
         if let Err(failure) = self.prepare(join && !later) {
