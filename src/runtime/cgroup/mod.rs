@@ -164,6 +164,9 @@ pub(crate) struct View {
     pub(super) folders: Vec<(String, PathBuf)>,
 }
 
+/// How often a folder is made anew whose parent others remove meanwhile.
+const TRIES: u32 = 100;
+
 /// The controllers every container gets on version 1: those that account and
 /// control. `cpuset` is only used on request (its folders start unusable).
 const ALWAYS: [&str; 7] = ["cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
@@ -507,11 +510,11 @@ fn write(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
 /// Makes a folder, and those above it, or takes one in which nobody is but
 /// `known`.
 fn claim_folder(folder: &Folder, known: Option<u32>) -> Result<(), CgroupError> {
-    match fs::create_dir(&folder.path) {
+    match make_below(&folder.path) {
         // Nobody can be in a fresh one.
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(_) => fs::create_dir_all(&folder.path).map_err(CgroupError::io("make", &folder.path))?,
+        Err(error) => return Err(CgroupError::io("make", &folder.path)(error)),
     }
     let inside = kernel_file::read(folder.path.join("cgroup.procs")).unwrap_or_default();
     let known = known.map(|pid| pid.to_string()).unwrap_or_default();
@@ -522,24 +525,37 @@ fn claim_folder(folder: &Folder, known: Option<u32>) -> Result<(), CgroupError> 
     }
 }
 
-/// Makes a fresh folder, and those above it. One above may be removed at any
-/// moment by the end of another container.
+/// Makes a fresh folder, and those above it.
 fn make_folder(path: &Path) -> Result<(), CgroupError> {
-    let mut tries = 0;
-    loop {
-        let error = match fs::create_dir(path) {
+    for _ in 0..TRIES {
+        match make_below(path) {
             Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        tries += 1;
-        match (error.kind(), path.parent()) {
-            (io::ErrorKind::AlreadyExists, _) if tries < 100 => remove_tree(path)?,
-            (io::ErrorKind::NotFound, Some(parent)) if tries < 100 => {
-                let _ = fs::create_dir_all(parent);
-            }
-            _ => return Err(CgroupError::io("make", path)(error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => remove_tree(path)?,
+            Err(error) => return Err(CgroupError::io("make", path)(error)),
         }
     }
+    Err(CgroupError::io("make", path)(io::ErrorKind::AlreadyExists.into()))
+}
+
+/// Makes a folder that is not there yet, and those above it: one above may be
+/// removed at any moment by the end of another container.
+///
+/// # Errors
+/// Those of mkdir(2), of the folder itself or of one above.
+fn make_below(path: &Path) -> io::Result<()> {
+    for _ in 0..TRIES {
+        match (fs::create_dir(path), path.parent()) {
+            (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => make_below(above)
+                .or_else(|error| {
+                    // Another container's start was first.
+                    (error.kind() == io::ErrorKind::AlreadyExists)
+                        .then_some(())
+                        .ok_or(error)
+                })?,
+            (made, _) => return made,
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// Removes a cgroup and those below it, deepest first.
@@ -575,7 +591,42 @@ fn pause(time: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
     use super::*;
+
+    #[test]
+    fn a_folder_is_made_while_those_above_it_are_removed() {
+        let base = tempfile::tempdir().expect("a folder");
+        let above = base.path().join("above");
+        let own = Folder {
+            version: Version::V2,
+            controllers: Vec::new(),
+            path: above.join("own"),
+        };
+        // As many containers end while one is made.
+        let ends = AtomicU32::new(0);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if ends.load(Ordering::Relaxed) > 0 && fs::remove_dir(&above).is_ok() {
+                        ends.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            let made: Result<(), CgroupError> = (0..2000).try_for_each(|turn| {
+                ends.store(TRIES / 4, Ordering::Relaxed);
+                match turn % 2 {
+                    0 => claim_folder(&own, None)?,
+                    _ => make_folder(&own.path)?,
+                }
+                remove_tree(&own.path)
+            });
+            done.store(true, Ordering::Relaxed);
+            made.expect("each was made");
+        });
+    }
 
     #[test]
     fn a_path_that_leaves_its_place_is_refused() {
