@@ -12,7 +12,7 @@ use super::moment;
 use super::ps::{Shown, Status, describe_all};
 use super::terminal::Style;
 use crate::graph::{Graph, Link};
-use crate::host::{last_exit, replicas};
+use crate::host::{HealthRecord, health, last_exit, replicas};
 use crate::lifecycle::Health;
 use crate::monitor::log::{From, Reader};
 use crate::plan::ContainerState;
@@ -158,13 +158,7 @@ impl Asked<'_> {
     fn container(&self, shown: &Shown) -> Result<Vec<String>, Failure> {
         let record = &shown.view.record;
         let mut lines = vec![format!("{}: {}", record.name, describe_all(shown))];
-        if shown.view.health == Some(Health::Unhealthy) {
-            let test = record.check.as_ref().map(|check| match &check.built_in {
-                Some(probe) => probe.to_string(),
-                None => check.test.join(" "),
-            });
-            lines.push(format!("  its health check fails: {}", test.unwrap_or_default()));
-        }
+        lines.extend(self.health(shown)?);
         let exit = last_exit(&self.context.world, record)?;
         let ended = matches!(shown.view.state, ContainerState::Exited { .. });
         if let Some(exit) = exit.filter(|_| ended) {
@@ -213,6 +207,30 @@ impl Asked<'_> {
                 lines.push("  the last it has printed:".to_owned());
                 lines.extend(last);
             }
+        }
+        Ok(lines)
+    }
+
+    /// What there is to say of a container's health while it is not healthy.
+    fn health(&self, shown: &Shown) -> Result<Vec<String>, Failure> {
+        let record = &shown.view.record;
+        let (Some(check), Some(verdict)) = (&record.check, shown.view.health) else {
+            return Ok(vec![]);
+        };
+        let known = health(&self.context.world, record)?.unwrap_or_else(HealthRecord::starting);
+        let last = known.probes.back().filter(|probed| !probed.passed());
+        let what = match (verdict, last) {
+            (Health::Unhealthy, _) => "its health check fails",
+            (Health::Starting, Some(_)) => "its health check has not passed so far",
+            _ => return Ok(vec![]),
+        };
+        let test = match &check.built_in {
+            Some(probe) => probe.to_string(),
+            None => check.test.join(" "),
+        };
+        let mut lines = vec![format!("  {what}: {test}")];
+        if let Some(last) = last {
+            lines.push(format!("    the last time: {}", last.summary()));
         }
         Ok(lines)
     }

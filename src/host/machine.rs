@@ -10,13 +10,13 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::health::{self, HealthRecord, Probed};
 use super::look::Waiting;
-use super::record::{Check, ContainerRecord, HealthRecord, containers, lease_key, lease_prefix};
+use super::record::{Check, ContainerRecord, containers, lease_key, lease_prefix};
 use super::traffic::{Afterwards, Traffic};
-use super::view::{self, health_path, recall, state};
+use super::view::{self, recall, state};
 use super::{Host, HostError, create, given, hook, others, prepare, probe, runtimes, start, update};
 use crate::image::ImageStore;
-use crate::lifecycle::Health;
 use crate::lifecycle::restart::{Rules, Tries};
 use crate::monitor::standin;
 use crate::network::bridge;
@@ -431,8 +431,8 @@ impl Machine {
         }
     }
 
-    /// Runs a health probe: whether it ended with status 0 in time.
-    pub async fn probe(&self, id: &str, check: &Check) -> bool {
+    /// Runs a health probe; `None` when the container does not run any more.
+    pub async fn probe(&self, id: &str, check: &Check) -> Option<Probed> {
         // Frozen, it can answer nothing: it is asked when it goes on.
         let _ = self
             .paused
@@ -440,13 +440,13 @@ impl Machine {
             .wait_for(|paused| !paused.contains(id))
             .await;
         let (Some(running), Ok(Some(record))) = (self.running(id), self.record(id)) else {
-            return false;
+            return None;
         };
         // On its own: whoever gives up waiting for the answer leaves a process
         // that is still to be reaped.
         let (world, check) = (self.world.clone(), check.clone());
-        let probe = tokio::spawn(async move { probe::passes(&world, &record, &running, &check).await });
-        probe.await.unwrap_or(false)
+        let probe = tokio::spawn(async move { probe::run(&world, &record, &running, &check).await });
+        probe.await.ok()
     }
 
     /// A plan has come to its end. Containers that it has stopped and, having
@@ -482,10 +482,10 @@ impl Machine {
     }
 
     /// Notes a health verdict where `ps` finds it.
-    pub fn note_health(&self, id: &str, health: Health) {
-        let path = health_path(&self.world.container(&self.project, id));
-        if let Err(error) = write_record(&path, &HealthRecord { health }) {
-            tracing::warn!(%error, "a health verdict was not recorded");
+    pub fn note_health(&self, id: &str, record: &HealthRecord) {
+        let path = health::path(&self.world.container(&self.project, id));
+        if let Err(error) = write_record(&path, record) {
+            tracing::warn!(%error, "a container's health was not recorded");
         }
     }
 

@@ -8,7 +8,7 @@
 //! [`adopt`]; [`update`] changes one that goes on. What it is given beside its
 //! image has a room each: configs and secrets in [`given`], the files of `/etc`
 //! in [`etc`], commands in its life in [`hook`], questions about its health in
-//! [`probe`], ports and names in [`traffic`]; what it has of containers of other
+//! [`probe`], the answers in [`health`], ports and names in [`traffic`]; what it has of containers of other
 //! stacks in [`others`], which other runtime makes it in [`runtimes`].
 
 use std::future::Future;
@@ -24,6 +24,7 @@ mod error;
 mod etc;
 mod files;
 pub mod given;
+mod health;
 mod hook;
 pub mod inventory;
 mod logging;
@@ -45,6 +46,7 @@ mod view;
 pub use error::HostError;
 pub use files::{Files, files};
 pub use given::Given;
+pub use health::{HealthRecord, Probed, health};
 pub use look::{Waiting, is_restarting, last_exit, projects, running, stacks, volumes};
 pub use machine::{Hear, Machine, News, Started};
 pub use record::{Check, ContainerRecord, containers};

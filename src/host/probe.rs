@@ -6,10 +6,15 @@
 //! are resolved within its root, so that no link of it leads anywhere else; and
 //! its output is read where it is kept.
 //!
+//! What a command prints is read as it comes, and kept to a length; a process
+//! that it leaves behind loses its output when the command has ended, as with
+//! Docker.
+//!
 //! Weak: `log` reads what the present run has printed from its beginning at
 //! each probe until the text is there; with a log driver that keeps nothing it
 //! never is.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -19,40 +24,59 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::create::now;
+use super::health::Probed;
 use super::machine::blocking;
 use super::record::{Check, ContainerRecord};
 use super::start::ended_process;
 use super::{HostError, files};
 use crate::monitor::log::{From, Reader};
 use crate::project::Probe;
-use crate::runtime::{self, ExecRequest, ExecStdio, RunningRecord};
+use crate::runtime::{self, ExecRequest, ExecStdio, RunningRecord, describe};
 use crate::store::World;
 use crate::sys::netns;
 
 /// The most of an HTTP answer that is read: its first line.
 const LINE: usize = 1024;
 
-/// Whether a container passes its health check within the check's time.
-pub(super) async fn passes(
+/// The status of a probe that has none; Docker's.
+const NONE: i32 = -1;
+
+/// Asks a container whether it is well, for as long as its check gives it.
+pub(super) async fn run(
     world: &World,
     record: &ContainerRecord,
     running: &RunningRecord,
     check: &Check,
-) -> bool {
+) -> Probed {
+    let begun = now();
     let timeout = check.policy.timeout;
-    match &check.built_in {
+    let (code, output) = match &check.built_in {
         None => command(running, &check.test, timeout).await,
-        Some(probe) => {
-            let answer = tokio::time::timeout(timeout, built_in(world, record, running, probe));
-            matches!(answer.await, Ok(Ok(true)))
-        }
+        Some(probe) => match tokio::time::timeout(timeout, built_in(world, record, running, probe)).await {
+            Ok(Ok(())) => (0, String::new()),
+            Ok(Err(error)) => (NONE, format!("{probe}: {}", describe(&error))),
+            Err(_) => (NONE, late(timeout)),
+        },
+    };
+    Probed {
+        begun,
+        ended: now(),
+        code,
+        output,
     }
 }
 
-/// Runs a command in a container: whether it ended with 0 in time.
-async fn command(running: &RunningRecord, test: &[String], timeout: Duration) -> bool {
+/// In Docker's words.
+fn late(timeout: Duration) -> String {
+    format!("Health check exceeded timeout ({timeout:?})")
+}
+
+/// Runs a command in a container: its status, and what it printed.
+async fn command(running: &RunningRecord, test: &[String], timeout: Duration) -> (i32, String) {
     let (running, request) = (
         running.clone(),
         ExecRequest {
@@ -60,24 +84,100 @@ async fn command(running: &RunningRecord, test: &[String], timeout: Duration) ->
             ..ExecRequest::default()
         },
     );
-    let begun = blocking(move || Ok(runtime::exec(&running, &request, ExecStdio::default())?)).await;
-    let Ok(exec) = begun else { return false };
-    let in_time = tokio::time::timeout(timeout, ended_process(&exec.process)).await;
-    if in_time.is_err() {
+    let begun = blocking(move || {
+        let (ours, theirs) = io::pipe().map_err(HostError::io("make", Path::new("a pipe")))?;
+        let stdio = ExecStdio {
+            stdin: None,
+            stdout: Some(theirs.as_fd()),
+            stderr: Some(theirs.as_fd()),
+        };
+        Ok((runtime::exec(&running, &request, stdio)?, OwnedFd::from(ours)))
+    });
+    let (exec, pipe) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => return (NONE, error.to_string()),
+    };
+    let mut said = Said::default();
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe).ok();
+    let in_time = tokio::select! {
+        biased;
+        () = ended_process(&exec.process) => true,
+        never = said.listen(&mut pipe) => match never {},
+        () = tokio::time::sleep(timeout) => false,
+    };
+    if !in_time {
         let _ = exec.process.signal(libc::SIGKILL);
         ended_process(&exec.process).await;
     }
-    matches!(exec.process.wait(), Ok(0)) && in_time.is_ok()
+    let code = exec.process.wait();
+    said.finish(&pipe);
+    match (in_time, code) {
+        (true, Ok(code)) => (code, said.text()),
+        (true, Err(error)) => (NONE, error.to_string()),
+        (false, _) if said.bytes.is_empty() => (NONE, late(timeout)),
+        (false, _) => (NONE, format!("{}: {}", late(timeout), said.text())),
+    }
 }
 
+/// What a command has printed, to a length.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    /// There was more.
+    cut: bool,
+}
+
+impl Said {
+    /// Takes in what comes, until dropped: the end of the output is not the end
+    /// of the command.
+    async fn listen(&mut self, pipe: &mut Option<pipe::Receiver>) -> Infallible {
+        let mut buffer = [0; 1024];
+        if let Some(pipe) = pipe {
+            while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+                self.add(buffer.get(..length).unwrap_or_default());
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Takes in what is there already.
+    fn finish(&mut self, pipe: &Option<pipe::Receiver>) {
+        let mut buffer = [0; 1024];
+        // To the length only: what was left behind may print for ever.
+        while let Some(pipe) = pipe.as_ref().filter(|_| !self.cut)
+            && let Ok(length @ 1..) = pipe.try_read(&mut buffer)
+        {
+            self.add(buffer.get(..length).unwrap_or_default());
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = Probed::LONGEST.saturating_sub(self.bytes.len());
+        self.cut |= bytes.len() > room;
+        self.bytes.extend(bytes.iter().take(room));
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
+        if self.cut {
+            text.push_str("...");
+        }
+        text
+    }
+}
+
+/// Asks a question of ours.
+///
+/// # Errors
+/// Why the answer is no.
 async fn built_in(
     world: &World,
     record: &ContainerRecord,
     running: &RunningRecord,
     probe: &Probe,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     match probe {
-        Probe::Tcp(address) => connect(running, *address).await.map(|_| true),
+        Probe::Tcp(address) => connect(running, *address).await.map(drop),
         Probe::Http { address, path } => {
             let mut stream = connect(running, *address).await?;
             let request = format!(
@@ -90,31 +190,36 @@ async fn built_in(
                     break;
                 }
             }
-            Ok(is_good(&answer))
+            match is_good(&answer) {
+                true => Ok(()),
+                false => {
+                    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                    let line = String::from_utf8_lossy(line);
+                    Err(io::Error::other(format!("answers {:?}", line.trim_end())))
+                }
+            }
         }
         Probe::Unix(path) => {
             let (folder, name) = within(world, record, path).await?;
             // By way of the folder's descriptor: a path of ours would follow links of theirs.
             let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
             is_socket(&folder, &name)?;
-            UnixStream::connect(path).await.map(|_| true)
+            UnixStream::connect(path).await.map(drop)
         }
         Probe::File(path) => {
             let (folder, name) = within(world, record, path).await?;
-            let found = rustix::fs::openat2(
-                &folder,
-                name,
-                OFlags::PATH | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::BENEATH,
-            );
-            Ok(found.is_ok())
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            rustix::fs::openat2(&folder, name, flags, Mode::empty(), ResolveFlags::BENEATH)?;
+            Ok(())
         }
         Probe::Log(text) => {
             let log = world.container(&record.project, &record.id).log();
             let (text, since) = (text.clone(), running.started_at);
             let found = blocking(move || Ok(has_printed(&log, since, text.as_bytes())));
-            found.await.map_err(io::Error::other)?
+            match found.await.map_err(io::Error::other)?? {
+                true => Ok(()),
+                false => Err(io::Error::other("was not printed so far")),
+            }
         }
     }
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::HostError;
 use super::given::Given;
-use crate::lifecycle::Health;
 use crate::lifecycle::health::HealthPolicy;
 use crate::plan::{OneOff, Recorded};
 use crate::project::{NetworkMode, Probe, Service, UtsMode};
@@ -137,12 +136,6 @@ pub struct Check {
     pub restart: bool,
     /// When it runs, and what its results mean.
     pub policy: HealthPolicy,
-}
-
-/// The last verdict on a container's health, in its run folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HealthRecord {
-    pub(super) health: Health,
 }
 
 /// Every container record of a project, by name. A folder without a record is

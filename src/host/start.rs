@@ -16,8 +16,8 @@ use super::etc::write_files;
 use super::machine::{Live, Machine, News, Started, blocking};
 use super::record::{ContainerRecord, containers};
 use super::traffic::Place;
-use super::view::{self, LOST, lock_path, ports_path};
-use super::{HostError, create, given, others, spec};
+use super::view::{LOST, lock_path, ports_path};
+use super::{HostError, create, given, health, others, spec};
 use crate::image::Image;
 use crate::lifecycle::restart::{RestartPolicy, Rules};
 use crate::monitor::{self, Estate};
@@ -292,7 +292,7 @@ fn prepare(
     std::fs::create_dir_all(&paths.run).map_err(HostError::io("create", &paths.run))?;
     write_files(world, record, &paths, resolved.as_deref())?;
     given::write(&paths, &record.given)?;
-    remove_record(&view::health_path(&paths))?;
+    remove_record(&health::path(&paths))?;
     let shared = Shared::of(world, record)?;
     let (request, volumes) = spec::request(world, record, image, revive, &shared, mounted)?;
     Ok(Prepared {

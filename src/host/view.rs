@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ContainerRecord, Glance, HealthRecord, containers, glances};
+use super::health;
+use super::record::{ContainerRecord, Glance, containers, glances};
 use super::{HostError, given, prepare};
 use crate::graph::mounted_images;
 use crate::image::{ImageError, ImageStore};
@@ -83,7 +84,7 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
         .map(|record| {
             let paths = world.container(project, &record.id);
             let state = state(&paths, record.stopped)?;
-            let health = health(&paths, &state, record.check.is_some())?;
+            let health = health::verdict(&paths, &state, record.check.is_some())?;
             let ports = if state.is_running() {
                 read_record(&ports_path(&paths))?.unwrap_or_default()
             } else {
@@ -98,19 +99,6 @@ pub fn views(world: &World, project: &str) -> Result<Vec<View>, HostError> {
             })
         })
         .collect()
-}
-
-/// The last verdict on a container that has a check, while it runs.
-fn health(
-    paths: &ContainerPaths,
-    state: &ContainerState,
-    checked: bool,
-) -> Result<Option<Health>, HostError> {
-    if !checked || !state.is_running() {
-        return Ok(None);
-    }
-    let record: Option<HealthRecord> = read_record(&health_path(paths))?;
-    Ok(Some(record.map_or(Health::Starting, |record| record.health)))
 }
 
 /// [`views`] without the containers that `run` made.
@@ -159,10 +147,6 @@ pub(super) fn state(paths: &ContainerPaths, stopped: bool) -> Result<ContainerSt
         },
         (None, None) => ContainerState::Created,
     })
-}
-
-pub(super) fn health_path(paths: &ContainerPaths) -> PathBuf {
-    paths.run.join("health.json")
 }
 
 /// Held by the monitor of the present run, from before it writes the running
@@ -320,7 +304,7 @@ fn observed(
     };
     Ok(ObservedContainer {
         service,
-        health: health(&paths, &state, glance.check.is_some())?,
+        health: health::verdict(&paths, &state, glance.check.is_some())?,
         state,
         config: glance.config,
         id: glance.id,

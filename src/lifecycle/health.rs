@@ -140,6 +140,11 @@ impl HealthState {
         self.verdict
     }
 
+    /// Counted failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// When the next probe is due.
     pub fn probe_at(&self) -> Duration {
         self.due

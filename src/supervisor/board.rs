@@ -33,6 +33,20 @@ pub(super) struct Entry {
     pub(super) run: Run,
     /// Since when it is known to do that.
     pub(super) since: Instant,
+    /// Of a container with a check: how the probe went that the verdict came
+    /// with, in one line.
+    pub(super) probed: String,
+}
+
+impl Entry {
+    /// That it is unhealthy, and why.
+    fn unhealthy(&self) -> String {
+        let Self { name, probed, .. } = self;
+        match probed.as_str() {
+            "" => format!("container {name} is unhealthy"),
+            probed => format!("container {name} is unhealthy (health check: {probed})"),
+        }
+    }
 }
 
 /// What a container is doing.
@@ -59,13 +73,16 @@ impl Board {
     }
 
     /// Notes the health of a running container; nothing when it does not run.
-    pub(super) fn set_health(&mut self, id: &str, verdict: Health) {
+    /// `summary`: how the probe went that it comes with.
+    pub(super) fn set_health(&mut self, id: &str, verdict: Health, summary: String) {
         if let Some(Entry {
             run: Run::Running { health },
+            probed,
             ..
         }) = self.0.get_mut(id)
         {
             *health = Some(verdict);
+            *probed = summary;
         }
     }
 
@@ -135,9 +152,7 @@ impl Board {
                         health: Some(Health::Unhealthy),
                     },
                 ) => {
-                    return Some(Err(format!(
-                        "dependency failed to start: container {name} is unhealthy"
-                    )));
+                    return Some(Err(format!("dependency failed to start: {}", entry.unhealthy())));
                 }
                 (Condition::ServiceHealthy, Run::Exited { code, .. }) => {
                     return Some(Err(format!(
@@ -171,7 +186,7 @@ impl Board {
                 } => open += 1,
                 Run::Running {
                     health: Some(Health::Unhealthy),
-                } => failures.push(format!("container {} is unhealthy", entry.name)),
+                } => failures.push(entry.unhealthy()),
                 Run::Exited {
                     code: 0,
                     restarting: false,
@@ -214,7 +229,7 @@ impl Board {
                 Run::Running {
                     health: Some(Health::Unhealthy),
                 } => {
-                    return Some(Err(format!("container {name} is unhealthy")));
+                    return Some(Err(entry.unhealthy()));
                 }
                 Run::Exited {
                     code,
@@ -249,6 +264,7 @@ mod tests {
                     name,
                     run: *run,
                     since: Instant::now(),
+                    probed: String::new(),
                 },
             );
         }

@@ -7,27 +7,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::host::{Check, Machine};
+use crate::host::{Check, HealthRecord, Machine, Probed};
 use crate::lifecycle::Health;
 use crate::lifecycle::health::{HealthState, Input};
 
-/// Probes until dropped; tells of each change of the verdict.
-pub(super) async fn watch(machine: Arc<Machine>, id: String, check: Check, told: impl Fn(Health)) {
+/// Probes until dropped; tells of each change of the verdict, and how the probe
+/// went that changed it.
+pub(super) async fn watch(machine: Arc<Machine>, id: String, check: Check, told: impl Fn(Health, String)) {
     let epoch = Instant::now();
     let mut state = HealthState::started(Duration::ZERO);
-    machine.note_health(&id, state.verdict());
+    let mut record = HealthRecord::starting();
+    machine.note_health(&id, &record);
     loop {
         tokio::time::sleep(state.probe_at().saturating_sub(epoch.elapsed())).await;
-        let input = if machine.probe(&id, &check).await {
-            Input::ProbeSucceeded
-        } else {
-            Input::ProbeFailed
+        let probed = machine.probe(&id, &check).await;
+        let input = match probed.as_ref().is_some_and(Probed::passed) {
+            true => Input::ProbeSucceeded,
+            false => Input::ProbeFailed,
         };
+        let summary = probed.as_ref().map(Probed::summary).unwrap_or_default();
         let step = state.step(&check.policy, input, epoch.elapsed());
         state = step.state;
+        (record.health, record.failures) = (step.verdict, state.failures());
+        probed.into_iter().for_each(|probed| record.add(probed));
+        machine.note_health(&id, &record);
         if step.changed {
-            machine.note_health(&id, step.verdict);
-            told(step.verdict);
+            told(step.verdict, summary);
         }
     }
 }

@@ -235,11 +235,13 @@ impl Keeper {
         let keeper = self.clone();
         let (id, name) = (slot.started.id.clone(), slot.started.name.clone());
         let restart = check.restart;
-        let told = move |health| {
+        let told = move |health, summary| {
             if restart && health == Health::Unhealthy {
                 keeper.end_unhealthy(&id);
             }
-            keeper.board.send_modify(|board| board.set_health(&id, health));
+            keeper
+                .board
+                .send_modify(|board| board.set_health(&id, health, summary));
             if let Some(journal) = keeper.journal.get() {
                 journal.health(&id, health);
             }
@@ -351,5 +353,6 @@ fn entry(started: &Started, run: Run) -> Entry {
         name: started.name.clone(),
         run,
         since: Instant::now().into(),
+        probed: String::new(),
     }
 }

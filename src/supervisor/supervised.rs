@@ -301,6 +301,7 @@ mod tests {
             name: target.name.clone(),
             run: Run::Running { health: None },
             since: Instant::now(),
+            probed: String::new(),
         };
         // It could not be stopped, so its successor was not made.
         board.set("old", runs("web"));

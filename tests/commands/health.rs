@@ -53,6 +53,98 @@ services:
 }
 
 #[test]
+fn how_the_last_probes_went_is_kept_and_told() {
+    let Some(world) = stack(
+        "name: k
+services:
+  says:
+    image: BUSYBOX
+    command: [sh, -c, 'exec sleep 1000']
+    # What it leaves behind prints for ever; its own output is longer than what is kept.
+    healthcheck:
+      test: 'yes left & i=0; while [ $$i -lt 1000 ]; do echo line $$i; i=$$((i+1)); done; echo no luck >&2; exit 3'
+      interval: 100ms
+      retries: 2
+  late:
+    image: BUSYBOX
+    command: [sh, -c, 'exec sleep 1000']
+    healthcheck: {test: 'echo so far; sleep 1000', interval: 100ms, timeout: 200ms, retries: 1}
+  lacks:
+    image: BUSYBOX
+    command: [sh, -c, 'exec sleep 1000']
+    healthcheck: {test: [CMD, curl, localhost], interval: 100ms, retries: 1}
+  port:
+    image: BUSYBOX
+    command: [sh, -c, 'exec sleep 1000']
+    healthcheck: {x-probe: {tcp: 7000}, interval: 100ms, retries: 1}
+  well:
+    image: BUSYBOX
+    command: [sh, -c, 'exec sleep 1000']
+    healthcheck: {test: echo fine, interval: 50ms}
+  after:
+    image: BUSYBOX
+    depends_on: {lacks: {condition: service_healthy}}
+",
+    ) else {
+        return;
+    };
+    let up = world.run(&["up", "-d"]);
+    assert_eq!(up.code, 1, "{}", up.stderr);
+    let cause = "dependency failed to start: container k-lacks-1 is unhealthy \
+                 (health check: exec curl: executable file not found in $PATH)";
+    assert!(up.stderr.contains(cause), "{}", up.stderr);
+
+    let health = |service: &str| -> serde_json::Value {
+        let name = format!("k-{service}-1");
+        let all: serde_json::Value =
+            serde_json::from_str(&out(&world, &["container", "inspect", &name])).expect("JSON");
+        all[0]["State"]["Health"].clone()
+    };
+    let unhealthy = |service: &str| {
+        wait_for("the verdict", || {
+            let health = health(service);
+            (health["Status"] == "unhealthy").then_some(health)
+        })
+    };
+    let said = unhealthy("says");
+    let log = said["Log"].as_array().expect("probes");
+    assert!(
+        said["FailingStreak"].as_u64() >= Some(2) && (2..=5).contains(&log.len()),
+        "{said}"
+    );
+    for probe in log {
+        let output = probe["Output"].as_str().unwrap_or_default();
+        assert_eq!(
+            (&probe["ExitCode"], output.len()),
+            (&3.into(), 4096 + 3),
+            "{probe}"
+        );
+        assert!(probe["Start"].as_str() < probe["End"].as_str(), "{probe}");
+    }
+    let late = &unhealthy("late")["Log"][0];
+    assert_eq!(late["ExitCode"], -1, "{late}");
+    assert_eq!(late["Output"], "Health check exceeded timeout (200ms): so far\n");
+    let port = &unhealthy("port")["Log"][0];
+    assert_eq!(port["Output"], "tcp 127.0.0.1:7000: connection refused");
+    let why = out(&world, &["why", "port"]);
+    assert!(
+        why.contains("the last time: tcp 127.0.0.1:7000: connection refused"),
+        "{why}"
+    );
+    let five = wait_for("five probes", || {
+        let health = health("well");
+        (health["Log"].as_array().map(Vec::len) == Some(5)).then_some(health)
+    });
+    assert_eq!(
+        (&five["Status"], &five["FailingStreak"]),
+        (&"healthy".into(), &0.into())
+    );
+    assert_eq!(five["Log"][4]["Output"], "fine\n");
+    world.run(&["stop", "-t", "0"]).ok();
+    down(&world);
+}
+
+#[test]
 fn wrong_probes_are_refused_where_they_are_written() {
     let Some(world) = stack(
         "name: w

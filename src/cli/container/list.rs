@@ -16,7 +16,7 @@ use super::super::template;
 use super::arguments::Ls;
 use super::{all, make, of};
 use crate::host::inventory::{Network, networks};
-use crate::host::{View, last_exit, running};
+use crate::host::{HealthRecord, Probed, View, health, last_exit, running};
 use crate::image::{ImageStore, Summary};
 use crate::plan::ContainerState;
 use crate::project::{MountSource, NetworkMode, Protocol, Restart};
@@ -371,9 +371,22 @@ fn state(context: &Context, shown: &Shown) -> Result<Value, Failure> {
         "FinishedAt": time(finished),
     });
     if let (Some(_), Some(object)) = (view.health, state.as_object_mut()) {
-        object.insert("Health".to_owned(), json!({"Status": ps::health(view.health)}));
+        let known = health(&context.world, &view.record)?.unwrap_or_else(HealthRecord::starting);
+        let log: Vec<Value> = known.probes.iter().map(probe).collect();
+        let health = json!({
+            "Status": ps::health(view.health), "FailingStreak": known.failures, "Log": log,
+        });
+        object.insert("Health".to_owned(), health);
     }
     Ok(state)
+}
+
+/// One probe of a container's health.
+fn probe(probed: &Probed) -> Value {
+    json!({
+        "Start": time(probed.begun), "End": time(probed.ended),
+        "ExitCode": probed.code, "Output": probed.output,
+    })
 }
 
 /// Binds, volumes and tmpfs, each with where it is on this machine.
