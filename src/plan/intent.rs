@@ -88,6 +88,18 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// Whether it ends all that runs of the stack.
+    pub fn ends_all(&self) -> bool {
+        match self {
+            Self::Stop { services, .. } | Self::Kill { services, .. } | Self::Down(Down { services, .. }) => {
+                services.is_empty()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What is asked of single containers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]

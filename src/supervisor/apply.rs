@@ -55,7 +55,7 @@ impl Model {
         &self.project
     }
 
-    fn new(project: Arc<Project>) -> Self {
+    pub(super) fn new(project: Arc<Project>) -> Self {
         Self {
             contents: given::digests(&project),
             project,
@@ -102,6 +102,7 @@ fn sha256(bytes: &[u8]) -> String {
 /// What happens while a request is applied.
 #[derive(Debug)]
 pub(super) enum Step {
+    Loaded(Model),
     Planned(Box<Plan>),
     Progress(Event),
     Done(Box<Applied>),
@@ -324,6 +325,7 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
     let Some((model, project)) = model_of(request, applied).await? else {
         return Ok(());
     };
+    let _ = request.steps.send(Step::Loaded(model.clone()));
     let same = request
         .unless
         .as_ref()

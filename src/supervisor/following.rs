@@ -1,6 +1,7 @@
 //! What is followed while somebody wants it: the inputs of the stack file, and
 //! the sources of `develop.watch`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::apply::Model;
@@ -13,10 +14,14 @@ use crate::project::LoadRequest;
 use crate::watch::Watch;
 
 impl Supervisor {
-    /// Watches when somebody wants it: a session, or `--watch`.
+    /// Whether the stack is to follow its file: for a session, or for `--watch`.
+    fn is_followed(&self) -> bool {
+        self.standing.watch || self.peers.values().any(|peer| peer.session && !peer.leaves)
+    }
+
+    /// Watches when somebody wants it.
     pub(super) fn watch_as_needed(&mut self) {
-        let wanted = self.standing.watch || self.peers.values().any(|peer| peer.session);
-        if !wanted {
+        if !self.is_followed() {
             self.watch = None;
         } else if self.watch.is_none() {
             match Watch::new() {
@@ -30,14 +35,69 @@ impl Supervisor {
         }
     }
 
+    /// Watches these files, when any are watched.
+    pub(super) fn watch_files(&mut self, inputs: &[PathBuf]) {
+        let Some(watch) = self.watch.as_mut().filter(|_| !inputs.is_empty()) else {
+            return;
+        };
+        match watch.files(inputs) {
+            // What was saved in it since the load has gone unseen.
+            Ok(true) => self.reload(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the stack file is not watched"),
+        }
+    }
+
+    /// An input has changed. A reload in progress is not waited for to its end: that
+    /// may take as long as the slowest process takes to stop, or all the retries of
+    /// a health check that the change is to mend.
+    pub(super) fn saved(&mut self) {
+        let (Some(walk), Some(load)) = (&mut self.walk, &self.standing.load) else {
+            return self.reload();
+        };
+        if !walk.is_reload() || walk.towards.is_none() {
+            return self.reload();
+        }
+        match load::load(load) {
+            Ok(loaded) => {
+                if walk.towards != Some(Model::new(Arc::new(loaded.project))) {
+                    walk.overtake();
+                    self.reload();
+                }
+            }
+            // It goes on to what the file last said without errors.
+            Err(failure) => {
+                self.watch_files(&failure.inputs);
+                self.tell_sessions(&Reply::Reloaded {
+                    errors: vec![],
+                    diagnostics: failure.diagnostics,
+                });
+            }
+        }
+    }
+
+    /// A client's request does not wait for a reload: one in progress is
+    /// cancelled, and whatever the file says is done after the request. Not after
+    /// one that ends the stack, which would begin anew.
+    pub(super) fn queue_before_reloads(&mut self, job: Job) {
+        let reload = self.walk.as_mut().filter(|walk| walk.is_reload());
+        let owed = reload.is_some() || self.queue.iter().any(Job::is_reload);
+        if let Some(walk) = reload {
+            walk.cancel();
+        }
+        self.queue.retain(|job| !job.is_reload());
+        let ends = job.wanted.intent.ends_all();
+        self.queue.push_back(job);
+        if owed && !ends && self.is_followed() {
+            self.reload();
+        }
+    }
+
+    /// Sees to it that the stack is brought to what its file says.
     pub(super) fn reload(&mut self) {
         // One reload at a time, and the newest content: a queued one will read
         // what is there when its turn comes.
-        if self
-            .queue
-            .iter()
-            .any(|job| job.asked_by.is_none() && job.answer.is_none())
-        {
+        if self.queue.iter().any(Job::is_reload) {
             return;
         }
         let Some(load) = self.standing.load.clone() else {

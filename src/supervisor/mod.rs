@@ -14,7 +14,9 @@
 //!   begun, and what has begun comes to its end.
 //! * A change of the stack file is a request too, asked by nobody
 //!   ([`following`]); when the file does not load, the stack is left as it is
-//!   and the sessions are told.
+//!   and the sessions are told. It gives way to clients and to a newer change:
+//!   what it waits for is abandoned, and it begins anew with what the file says
+//!   then.
 //! * When nothing has happened for a while, it gives the pages of its executable
 //!   back that it has run through, once: they come back as they are needed.
 //! * When nothing runs, nobody is connected and nothing is queued, it ends.
@@ -87,7 +89,7 @@ use protocol::{Reply, Request, Watching};
 use sources::Sources;
 use standing::Standing;
 use supervised::Supervised;
-use walks::{Job, Walk};
+use walks::{Job, Walk, overtaken};
 
 /// The hidden first argument that makes a process a supervisor; the project's
 /// name and the state root follow.
@@ -227,6 +229,8 @@ fn leave(world: &World, project: &str) {
 struct Peer {
     sender: Sender,
     session: bool,
+    /// Its session is about to end: it has asked for the end of its services.
+    leaves: bool,
     /// The services that its session is about; none named: all.
     services: Vec<String>,
     /// It follows sources.
@@ -367,7 +371,10 @@ impl Supervisor {
                     self.tell_if_idle();
                 }
                 Some(step) = self.steps.1.recv() => self.step(step),
-                () = changed(self.watch.as_mut()) => self.reload(),
+                () = changed(self.watch.as_mut()) => self.saved(),
+                () = overtaken(self.walk.as_ref()) => if let Some(walk) = &mut self.walk {
+                    walk.cancel();
+                },
                 Some(word) = self.sources.next() => self.attend(word),
                 Some(_) = self.sweeping.join_next() => {}
                 () = self.machine.abandoned() => {}
@@ -445,6 +452,7 @@ impl Supervisor {
                 Peer {
                     sender,
                     session: false,
+                    leaves: false,
                     services: Vec::new(),
                     follow: None,
                 },
@@ -497,13 +505,17 @@ impl Supervisor {
                 self.follow_sources(None);
             }
             Request::Apply(wanted) => {
+                let leaves = wanted.session && matches!(wanted.intent, Intent::Stop { .. });
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;
                     if let (true, Intent::Up(up)) = (wanted.session, &wanted.intent) {
                         peer.services.clone_from(&up.services);
                     }
-                    let others = self.walk.as_ref().filter(|walk| walk.asked_by != Some(id));
-                    if others.is_some() {
+                    if leaves {
+                        (peer.leaves, peer.follow) = (true, None);
+                    }
+                    let others = |walk: &&Walk| walk.asked_by != Some(id) && !walk.is_reload();
+                    if self.walk.as_ref().filter(others).is_some() {
                         peer.sender.tell(&Reply::Queued);
                     }
                 }
@@ -514,11 +526,15 @@ impl Supervisor {
                         self.follow_sources(None);
                     }
                 }
-                self.queue.push_back(Job {
+                self.queue_before_reloads(Job {
                     asked_by: Some(id),
                     wanted,
                     answer: None,
                 });
+                if leaves {
+                    self.watch_as_needed();
+                    self.follow_sources(None);
+                }
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Requests one after the other: a walk is begun, followed by step, and what it
 //! came to noted for the next supervisor and in the history.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::apply::{self, Applied, Model, Step};
 use super::connection::ClientId;
@@ -10,6 +13,9 @@ use super::{Supervisor, generations, journal, standing};
 use crate::plan::Intent;
 use crate::reconcile::{Canceller, cancellation};
 use crate::store::write_record;
+
+/// How long a reload goes on after the file has changed again, from its begin.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One request that waits for its turn.
 #[derive(Debug)]
@@ -20,6 +26,13 @@ pub(super) struct Job {
     pub(super) answer: Option<oneshot::Sender<Vec<String>>>,
 }
 
+impl Job {
+    /// Whether the stack file has changed, and nobody asked.
+    pub(super) fn is_reload(&self) -> bool {
+        self.asked_by.is_none() && self.answer.is_none()
+    }
+}
+
 /// The walk in progress.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -28,6 +41,39 @@ pub(super) struct Walk {
     answer: Option<oneshot::Sender<Vec<String>>>,
     /// The container that `run` asks for.
     pub(super) one_off: Option<String>,
+    /// What the stack is being brought to, once it is known.
+    pub(super) towards: Option<Model>,
+    begun: Instant,
+    /// When it is cancelled, for the stack file says something else by now.
+    overtaken: Option<Instant>,
+}
+
+impl Walk {
+    /// As [`Job::is_reload`].
+    pub(super) fn is_reload(&self) -> bool {
+        self.asked_by.is_none() && self.answer.is_none()
+    }
+
+    /// What it is to come to is not wanted any more. It has its time all the same:
+    /// most are done by then, and a file that is written again and again would
+    /// never be followed.
+    pub(super) fn overtake(&mut self) {
+        self.overtaken = Some(self.begun + PATIENCE);
+    }
+
+    /// Nothing new is begun.
+    pub(super) fn cancel(&mut self) {
+        self.canceller.cancel();
+        self.overtaken = None;
+    }
+}
+
+/// Resolves when the walk in progress has had its time; never when it is wanted.
+pub(super) async fn overtaken(walk: Option<&Walk>) {
+    match walk.and_then(|walk| walk.overtaken) {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Supervisor {
@@ -44,9 +90,9 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn cancel(&self, id: ClientId) {
-        if let Some(walk) = self.walk.as_ref().filter(|walk| walk.asked_by == Some(id)) {
-            walk.canceller.cancel();
+    pub(super) fn cancel(&mut self, id: ClientId) {
+        if let Some(walk) = self.walk.as_mut().filter(|walk| walk.asked_by == Some(id)) {
+            walk.cancel();
         }
     }
 
@@ -65,6 +111,9 @@ impl Supervisor {
                 Intent::Run(run) => Some(run.one_off.id.clone()),
                 _ => None,
             },
+            towards: None,
+            begun: Instant::now(),
+            overtaken: None,
         });
         let reload = job.wanted.load.is_some() && job.asked_by.is_none();
         // What a supervisor before us left half done is to be completed.
@@ -100,6 +149,11 @@ impl Supervisor {
         let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
         let sources = self.walk.as_ref().is_some_and(|walk| walk.answer.is_some());
         match step {
+            Step::Loaded(model) => {
+                if let Some(walk) = &mut self.walk {
+                    walk.towards = Some(model);
+                }
+            }
             Step::Planned(plan) => match asked_by {
                 Some(id) => self.tell(id, &Reply::Planned { plan }),
                 None if sources => {}
@@ -168,7 +222,10 @@ impl Supervisor {
                 self.standing.load = Some(*load);
             }
             self.standing.pinned = generation;
-            if generation.is_none() {
+            if cancelled {
+                // It may be anywhere between the two.
+                self.standing.said = None;
+            } else if generation.is_none() {
                 self.standing.said = digest.or(self.standing.said.take());
             }
             if model.is_some() {
@@ -176,14 +233,7 @@ impl Supervisor {
             }
             self.note_standing();
             self.watch_as_needed();
-            if let (Some(watch), false) = (self.watch.as_mut(), inputs.is_empty()) {
-                match watch.files(&inputs) {
-                    // What was saved in it since the load has gone unseen.
-                    Ok(true) => self.reload(),
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!(%error, "the stack file is not watched"),
-                }
-            }
+            self.watch_files(&inputs);
         } else if self.standing.watch && self.watch.is_none() {
             // Nothing ran when this supervisor came (after a boot, say): the one
             // before it watched.

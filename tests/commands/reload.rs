@@ -194,3 +194,72 @@ fn a_checkout_of_a_thousand_files_is_one_reload() {
     assert_eq!(made.count(), 1, "{said:?}");
     down(&world);
 }
+
+/// A stack in which nothing that depends on `a` starts until `/ready` is in it.
+fn waits() -> Option<(World, String)> {
+    let world = stack(
+        "name: r
+services:
+  a:
+    image: BUSYBOX
+    command: SERVE
+    healthcheck: {test: 'test -e /ready', interval: 100ms, retries: 100000}
+  more: {image: BUSYBOX, command: SERVE, environment: {MORE: one}}
+",
+    )?;
+    let file = fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let b = "  b: {image: BUSYBOX, command: SERVE, depends_on: {a: {condition: service_healthy}}}\n";
+    let b = b
+        .replace("BUSYBOX", &world.busybox())
+        .replace("SERVE", super::SERVE);
+    Some((world, file + &b))
+}
+
+#[test]
+fn a_save_overtakes_a_reload_that_takes_its_time() {
+    let Some((world, longer)) = waits() else { return };
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container r-more-1  Started");
+    world.write("compose.yaml", &longer);
+    up.wait_for("Service a  Waiting");
+    // One with errors is told of at once.
+    world.write("compose.yaml", longer.replace("MORE: one", "MORE: ["));
+    up.wait_for("the stack file has errors; the running stack is left as it was");
+    // One without is what counts.
+    world.write("compose.yaml", longer.replace("MORE: one", "MORE: two"));
+    shows(&world, "more", "echo $MORE", "two");
+    world.run(&["exec", "a", "touch", "/ready"]).ok();
+    up.wait_for("Container r-b-1  Started");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    down(&world);
+}
+
+#[test]
+fn a_reload_gives_way_to_commands_and_goes_on_after_them() {
+    let Some((world, longer)) = waits() else { return };
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Container r-more-1  Started");
+    world.write("compose.yaml", &longer);
+    up.wait_for("Service a  Waiting");
+    let restart = world.run(&["restart", "-t", "0", "more"]).ok();
+    assert!(!restart.stderr.contains("another command"), "{}", restart.stderr);
+    up.wait_for("Service a  Waiting");
+    world.run(&["exec", "a", "touch", "/ready"]).ok();
+    up.wait_for("Container r-b-1  Started");
+
+    // Ctrl-C in the middle of one is the end of it.
+    let last = longer.lines().last().unwrap().replace("  b:", "  c:");
+    let third = longer.replace("/ready", "/other") + &last + "\n";
+    world.write("compose.yaml", &third);
+    up.wait_for("Service a  Waiting");
+    up.signal(rustix::process::Signal::INT);
+    let (code, said) = up.finish();
+    assert_eq!(code, 130);
+    assert!(
+        !said.iter().any(|line| line.contains("another command")),
+        "{said:?}"
+    );
+    assert!(world.ps().iter().all(|one| one["State"] != "running"));
+    down(&world);
+}
