@@ -998,7 +998,11 @@ services:
   job: {image: BUSYBOX, command: [sh, -c, 'sleep 0.05; exit 3']}
 ";
     let Some(world) = stack(file) else { return };
-    let failed = world.run(&["up", "-d", "--wait"]);
+    // On a machine that is busy enough it lasts for longer than the moment that counts.
+    let failed = wait_for("a wait that fails", || {
+        let waited = world.run(&["up", "-d", "--wait"]);
+        (waited.code != 0).then_some(waited)
+    });
     assert!(
         failed.code == 1 && failed.stderr.contains("container w-job-1 exited (3)"),
         "{failed:?}"
