@@ -166,7 +166,9 @@ pub struct Up {
     /// Wait until services are running or healthy before saying done (`--wait`).
     pub wait: bool,
     /// A reload of the stack file while the stack runs: what the user stopped
-    /// stays stopped, networks and volumes that are no longer used go.
+    /// stays stopped, networks and volumes that are no longer used go. `services`
+    /// and `scale` are what was asked for once: what the file does not have any more
+    /// is passed over, and what else was made of it is followed, too.
     pub reload: bool,
     /// The images with `pull_policy: always` were fetched by this command
     /// already. A plan cannot know what a fetch brings: after a plan with

@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use sha2::Digest as _;
 use tokio::sync::mpsc;
 
-use super::generations;
 use super::protocol::Apply;
 use super::supervised::Supervised;
+use super::{generations, standing};
 use crate::host::{Host as _, HostError, given};
 use crate::plan::{self, Expected, Intent, Operation, Plan, Up};
 use crate::project::{FailureAction, LoadRequest, Project, Service};
@@ -29,6 +29,10 @@ pub(super) struct Request {
     pub(super) wanted: Apply,
     /// The digest of a model: nothing is to be done when that is what comes of it.
     pub(super) unless: Option<String>,
+    /// What the stack was brought to before, when that is known.
+    pub(super) before: Option<Arc<Project>>,
+    /// [`Standing::scale`](super::Standing) before.
+    pub(super) scale: BTreeMap<String, u32>,
     pub(super) cancelled: Cancelled,
     pub(super) steps: mpsc::UnboundedSender<Step>,
 }
@@ -124,6 +128,9 @@ pub(super) struct Applied {
     pub(super) generation: Option<u64>,
     /// The intent was to have the stack up.
     pub(super) up: bool,
+    /// [`Standing::scale`](super::Standing) from now on, when that was so and the
+    /// stack file loaded.
+    pub(super) scale: Option<BTreeMap<String, u32>>,
     /// Services whose update has failed and is to be taken back.
     taken_back: Vec<String>,
 }
@@ -336,7 +343,14 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
         return Ok(());
     }
     let wanted = &request.wanted;
-    let (intent, expected) = (wanted.intent.clone(), wanted.expected.as_deref());
+    let (mut intent, expected) = (wanted.intent.clone(), wanted.expected.as_deref());
+    if let Intent::Up(up) = &mut intent {
+        let scale = standing::scale_after(&request.scale, up, request.before.as_deref(), &project);
+        if up.reload {
+            up.scale.clone_from(&scale);
+        }
+        applied.scale = Some(scale);
+    }
     if wanted.generation.is_none() {
         return walk(request, &project, intent, expected, applied, touched).await;
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::apply::Model;
 use super::protocol::{Apply, Reply};
 use super::sources::{Setup, Word};
+use super::standing::Scope;
 use super::walks::Job;
 use super::{Peer, Supervisor, load};
 use crate::plan::{Intent, Up};
@@ -103,7 +104,12 @@ impl Supervisor {
         let Some(load) = self.standing.load.clone() else {
             return;
         };
+        let sessions = self.peers.values().filter(|peer| peer.session && !peer.leaves);
+        let standing = self.standing.watch.then_some(&self.standing.scope);
+        let scope = Scope::join(sessions.map(|peer| &peer.scope).chain(standing));
         let intent = Intent::Up(Up {
+            services: scope.services,
+            no_deps: scope.no_deps,
             reload: true,
             ..Up::default()
         });

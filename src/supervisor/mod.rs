@@ -87,7 +87,7 @@ use keeper::{Keeper, Told};
 pub use load::load;
 use protocol::{Reply, Request, Watching};
 use sources::Sources;
-use standing::Standing;
+use standing::{Scope, Standing};
 use supervised::Supervised;
 use walks::{Job, Walk, overtaken};
 
@@ -231,8 +231,8 @@ struct Peer {
     session: bool,
     /// Its session is about to end: it has asked for the end of its services.
     leaves: bool,
-    /// The services that its session is about; none named: all.
-    services: Vec<String>,
+    /// What its session is about.
+    scope: Scope,
     /// It follows sources.
     follow: Option<Follow>,
 }
@@ -453,7 +453,7 @@ impl Supervisor {
                     sender,
                     session: false,
                     leaves: false,
-                    services: Vec::new(),
+                    scope: Scope::default(),
                     follow: None,
                 },
             );
@@ -509,7 +509,7 @@ impl Supervisor {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.session |= wanted.session;
                     if let (true, Intent::Up(up)) = (wanted.session, &wanted.intent) {
-                        peer.services.clone_from(&up.services);
+                        peer.scope = Scope::of(up);
                     }
                     if leaves {
                         (peer.leaves, peer.follow) = (true, None);
@@ -521,6 +521,9 @@ impl Supervisor {
                 }
                 if let Some(watch) = wanted.watch {
                     self.standing.watch = watch == Watching::Always;
+                    if let (Watching::Always, Intent::Up(up)) = (watch, &wanted.intent) {
+                        self.standing.scope = Scope::of(up);
+                    }
                     if watch != Watching::Always {
                         self.standing.sources = None;
                         self.follow_sources(None);
@@ -588,7 +591,7 @@ impl Supervisor {
             return;
         }
         for peer in self.peers.values().filter(|peer| peer.session) {
-            if !self.keeper.runs_any(&peer.services) {
+            if !self.keeper.runs_any(&peer.scope.services) {
                 peer.sender.tell(&Reply::Idle);
             }
         }

@@ -122,6 +122,8 @@ impl Supervisor {
             host: self.host.clone(),
             project: self.project.clone(),
             wanted: job.wanted,
+            before: self.model.as_ref().map(|model| model.project().clone()),
+            scale: self.standing.scale.clone(),
             unless: self.standing.said.clone().filter(|_| reload && known),
             cancelled,
             steps: self.steps.0.clone(),
@@ -202,9 +204,13 @@ impl Supervisor {
             load,
             generation,
             up,
+            scale,
             ..
         } = applied;
         if up {
+            if let Some(scale) = scale {
+                self.standing.scale = scale;
+            }
             if let (Some(model), Some(before)) = (&model, &self.model) {
                 model.learn_from(before);
             }

@@ -263,3 +263,62 @@ fn a_reload_gives_way_to_commands_and_goes_on_after_them() {
     assert!(world.ps().iter().all(|one| one["State"] != "running"));
     down(&world);
 }
+
+#[test]
+fn a_reload_is_about_what_was_asked_for() {
+    let Some(world) = stack(
+        "name: r
+services:
+  a: {image: BUSYBOX, command: SERVE, environment: {A: one}, depends_on: [needed]}
+  needed: {image: BUSYBOX, command: SERVE}
+  other: {image: BUSYBOX, command: SERVE, environment: {A: one}}
+",
+    ) else {
+        return;
+    };
+    let file = fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let save = |word: &str| world.write("compose.yaml", file.replace("A: one", &format!("A: {word}")));
+    let names = || {
+        let list = world.ps();
+        let mut names: Vec<String> = list
+            .iter()
+            .filter_map(|one| Some(one["Name"].as_str()?.to_owned()))
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    let mut up = Foreground::start(&mut world.rcompose(&["up", "--scale", "a=2", "a"]));
+    up.wait_for("Container r-a-2  Started");
+    let needed = world.id_of("r-needed-1");
+    save("two");
+    shows(&world, "a", "echo $A", "two");
+    wait_for("both", || (names() == "r-a-1 r-a-2 r-needed-1").then_some(()));
+    // What others ask for is followed too, and a number of theirs stays.
+    world
+        .run(&[
+            "up",
+            "-d",
+            "--no-recreate",
+            "--scale",
+            "other=2",
+            "--scale",
+            "a=3",
+        ])
+        .ok();
+    save("three");
+    shows(&world, "other", "echo $A", "three");
+    up.wait_for("Container r-a-3  Started");
+    assert_eq!(names(), "r-a-1 r-a-2 r-a-3 r-needed-1 r-other-1 r-other-2");
+    // Until the file says another one; what is gone from it is gone.
+    let (without, _) = file.split_at(file.find("  other:").unwrap());
+    world.write(
+        "compose.yaml",
+        without.replace("{A: one}", "{A: three}, scale: 4"),
+    );
+    wait_for("four", || {
+        (names() == "r-a-1 r-a-2 r-a-3 r-a-4 r-needed-1").then_some(())
+    });
+    assert_eq!(world.id_of("r-needed-1"), needed);
+    drop(up);
+    down(&world);
+}

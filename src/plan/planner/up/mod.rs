@@ -53,14 +53,18 @@ pub(super) fn plan(
     observed: &Observed,
     up: &Up,
 ) -> Result<Plan, PlanError> {
-    for service in up.scale.keys() {
+    for service in up.scale.keys().filter(|_| !up.reload) {
         graph.select(std::slice::from_ref(service))?;
     }
-    let named = graph.select(&up.services)?;
-    let selected = if up.no_deps {
+    let named = if up.reload && !up.services.is_empty() {
+        followed(project, observed, up)
+    } else {
+        graph.select(&up.services)?
+    };
+    let selected = if up.no_deps || named.is_empty() {
         named.clone()
     } else {
-        graph.closure(&up.services)?
+        graph.closure(&named.iter().cloned().collect::<Vec<_>>())?
     };
     let required = graph.reach(named.clone(), |link| link.required);
     let flagged = up.force_recreate || up.always_recreate_deps;
@@ -82,6 +86,15 @@ pub(super) fn plan(
         forced,
     };
     decide(project, graph, observed, up, None, chosen)
+}
+
+/// What a reload of some services is about: those that the stack file still has,
+/// and whatever else of it was made.
+fn followed(project: &Project, observed: &Observed, up: &Up) -> BTreeSet<String> {
+    let made = observed.containers.iter().filter(|container| !container.one_off);
+    let made = made.map(|container| &container.service);
+    let there = |service: &&String| project.services.contains_key(*service);
+    made.chain(&up.services).filter(there).cloned().collect()
 }
 
 /// `run`: what the service depends on as `up` has it, and one container beside
