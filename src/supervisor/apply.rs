@@ -106,7 +106,8 @@ fn sha256(bytes: &[u8]) -> String {
 /// What happens while a request is applied.
 #[derive(Debug)]
 pub(super) enum Step {
-    Loaded(Model),
+    /// The model, and the files to watch.
+    Loaded(Model, Vec<PathBuf>),
     Planned(Box<Plan>),
     Progress(Event),
     Done(Box<Applied>),
@@ -332,7 +333,8 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
     let Some((model, project)) = model_of(request, applied).await? else {
         return Ok(());
     };
-    let _ = request.steps.send(Step::Loaded(model.clone()));
+    let inputs = applied.inputs.clone();
+    let _ = request.steps.send(Step::Loaded(model.clone(), inputs));
     let same = request
         .unless
         .as_ref()

@@ -49,14 +49,14 @@ impl Supervisor {
         }
     }
 
-    /// An input has changed. A reload in progress is not waited for to its end: that
-    /// may take as long as the slowest process takes to stop, or all the retries of
-    /// a health check that the change is to mend.
+    /// An input has changed. A reload in progress, or the `up` of a session, is not
+    /// waited for to its end: that may take as long as the slowest process takes to
+    /// stop, or all the retries of a health check that the change is to mend.
     pub(super) fn saved(&mut self) {
         let (Some(walk), Some(load)) = (&mut self.walk, &self.standing.load) else {
             return self.reload();
         };
-        if !walk.is_reload() || walk.towards.is_none() {
+        if !walk.gives_way() || walk.towards.is_none() {
             return self.reload();
         }
         match load::load(load) {

@@ -373,7 +373,7 @@ impl Supervisor {
                 Some(step) = self.steps.1.recv() => self.step(step),
                 () = changed(self.watch.as_mut()) => self.saved(),
                 () = overtaken(self.walk.as_ref()) => if let Some(walk) = &mut self.walk {
-                    walk.cancel();
+                    walk.supersede();
                 },
                 Some(word) = self.sources.next() => self.attend(word),
                 Some(_) = self.sweeping.join_next() => {}

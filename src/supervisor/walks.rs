@@ -11,6 +11,7 @@ use super::connection::ClientId;
 use super::protocol::{Apply, Reply};
 use super::{Supervisor, generations, journal, standing};
 use crate::plan::Intent;
+use crate::project::LoadRequest;
 use crate::reconcile::{Canceller, cancellation};
 use crate::store::write_record;
 
@@ -43,9 +44,13 @@ pub(super) struct Walk {
     pub(super) one_off: Option<String>,
     /// What the stack is being brought to, once it is known.
     pub(super) towards: Option<Model>,
+    /// How it is loaded, of the `up` of a session, which goes on to follow that.
+    follows: Option<LoadRequest>,
     begun: Instant,
     /// When it is cancelled, for the stack file says something else by now.
     overtaken: Option<Instant>,
+    /// That has come.
+    superseded: bool,
 }
 
 impl Walk {
@@ -54,11 +59,22 @@ impl Walk {
         self.asked_by.is_none() && self.answer.is_none()
     }
 
+    /// Whether a change of the stack file is a reason not to go on.
+    pub(super) fn gives_way(&self) -> bool {
+        self.is_reload() || self.follows.is_some()
+    }
+
     /// What it is to come to is not wanted any more. It has its time all the same:
     /// most are done by then, and a file that is written again and again would
     /// never be followed.
     pub(super) fn overtake(&mut self) {
         self.overtaken = Some(self.begun + PATIENCE);
+    }
+
+    /// It has had that.
+    pub(super) fn supersede(&mut self) {
+        self.superseded = true;
+        self.cancel();
     }
 
     /// Nothing new is begun.
@@ -112,8 +128,20 @@ impl Supervisor {
                 _ => None,
             },
             towards: None,
+            follows: match &job.wanted {
+                Apply {
+                    session: true,
+                    atomic: false,
+                    generation: None,
+                    intent: Intent::Up(_),
+                    load,
+                    ..
+                } => load.as_deref().cloned(),
+                _ => None,
+            },
             begun: Instant::now(),
             overtaken: None,
+            superseded: false,
         });
         let reload = job.wanted.load.is_some() && job.asked_by.is_none();
         // What a supervisor before us left half done is to be completed.
@@ -151,9 +179,15 @@ impl Supervisor {
         let asked_by = self.walk.as_ref().and_then(|walk| walk.asked_by);
         let sources = self.walk.as_ref().is_some_and(|walk| walk.answer.is_some());
         match step {
-            Step::Loaded(model) => {
-                if let Some(walk) = &mut self.walk {
+            Step::Loaded(model, inputs) => {
+                let follows = self.walk.as_mut().and_then(|walk| {
                     walk.towards = Some(model);
+                    walk.follows.clone()
+                });
+                if follows.is_some() {
+                    self.standing.load = follows;
+                    self.watch_as_needed();
+                    self.watch_files(&inputs);
                 }
             }
             Step::Planned(plan) => match asked_by {
@@ -176,6 +210,7 @@ impl Supervisor {
                     // It may not have come to its start.
                     self.sweep(&id);
                 }
+                let superseded = walk.as_ref().is_some_and(|walk| walk.superseded);
                 let answer = walk.and_then(|walk| walk.answer);
                 match answer {
                     Some(answer) => {
@@ -188,19 +223,21 @@ impl Supervisor {
                         self.settle();
                         self.tell_if_idle();
                     }
-                    None => self.done(asked_by, *applied),
+                    None => self.done(asked_by, *applied, superseded),
                 }
             }
         }
     }
 
-    fn done(&mut self, asked_by: Option<ClientId>, applied: Applied) {
+    /// `superseded`: it was cancelled because the stack file has changed, and a
+    /// reload follows.
+    fn done(&mut self, asked_by: Option<ClientId>, applied: Applied, superseded: bool) {
         let Applied {
             model,
             inputs,
-            errors,
+            mut errors,
             diagnostics,
-            cancelled,
+            mut cancelled,
             load,
             generation,
             up,
@@ -247,6 +284,13 @@ impl Supervisor {
         }
         // Other rules, other containers.
         self.follow_sources(None);
+        if superseded && asked_by.is_some() {
+            // Its session goes on.
+            let errors = std::mem::take(&mut errors);
+            let diagnostics = vec![];
+            self.tell_sessions(&Reply::Reloaded { errors, diagnostics });
+            cancelled = false;
+        }
         match asked_by {
             Some(id) => self.tell(
                 id,

@@ -236,6 +236,20 @@ fn a_save_overtakes_a_reload_that_takes_its_time() {
 }
 
 #[test]
+fn a_save_overtakes_the_first_start() {
+    let Some((world, longer)) = waits() else { return };
+    world.write("compose.yaml", &longer);
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("Service a  Waiting");
+    world.write("compose.yaml", longer.replace("test -e /ready", "true"));
+    up.wait_for("stack file changed");
+    up.wait_for("Container r-b-1  Started");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    down(&world);
+}
+
+#[test]
 fn a_reload_gives_way_to_commands_and_goes_on_after_them() {
     let Some((world, longer)) = waits() else { return };
     let mut up = Foreground::start(&mut world.rcompose(&["up"]));
