@@ -27,12 +27,12 @@ const GOING: Duration = Duration::from_secs(5);
 pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
     let console = Console::of(invocation, true)?;
-    let (made, _) = make(&folder, invocation, &console, true, log)?;
+    let (made, record) = make(&folder, invocation, &console, true, log)?;
     let finish = || -> Result<(), OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
         }
-        hand_out(invocation, &made.init)
+        hand_out(invocation, Some(&record), &made.init)
     };
     if let Err(error) = finish() {
         // It waits for a start that nobody can ask for.
@@ -56,7 +56,7 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
         }
-        hand_out(invocation, &made.init)?;
+        hand_out(invocation, Some(&record), &made.init)?;
         poststart(&Folder::named(invocation)?.load()?)?;
         if detach {
             return Ok(None);
@@ -427,9 +427,17 @@ fn listening_descriptors(process: &mut oci_spec::runtime::Process) {
     }
 }
 
-/// Writes the pid file and sends the pidfd.
-pub(super) fn hand_out(invocation: &Invocation, process: &Process) -> Result<(), OciError> {
-    if let Some(path) = invocation.value("pidfd-socket") {
+/// Writes the pid file and sends the pidfd, for the first process of a container
+/// where its annotations say, too.
+pub(super) fn hand_out(
+    invocation: &Invocation,
+    record: Option<&Record>,
+    process: &Process,
+) -> Result<(), OciError> {
+    let annotations = record.and_then(|record| record.state.annotations().as_ref());
+    let receiver = annotations.and_then(|all| all.get(bundle::PIDFD_RECEIVER));
+    let receiver = receiver.map(String::as_str);
+    for path in invocation.value("pidfd-socket").into_iter().chain(receiver) {
         let pidfd: BorrowedFd<'_> = process.as_fd();
         terminal::send_over(Path::new(path), pidfd)?;
     }

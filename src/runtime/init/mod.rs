@@ -310,7 +310,12 @@ fn run(
     };
     let root = root.as_fd();
     if let Some((kind, below)) = blueprint.propagation {
-        set_propagation(kind, below)?;
+        // Private or a slave it was from the beginning; mounts that were asked to
+        // be something else stay that. On the host it is attached to what may be shared.
+        let early = matches!(kind, libc::MS_PRIVATE | libc::MS_SLAVE);
+        if !early || blueprint.namespaces.host_mounts {
+            set_propagation(kind, below)?;
+        }
     }
     let wait = bundle.and_then(|bundle| bundle.wait);
     let wait = wait
