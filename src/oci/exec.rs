@@ -98,7 +98,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     if detach {
         return Ok(0);
     }
-    wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()))
+    wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()), None)
 }
 
 /// Processors as a number in which each is a bit.
@@ -124,7 +124,10 @@ fn cgroup_below(text: &str) -> Result<Below, OciError> {
             "bad sub cgroup path {text:?}: `..` components are not allowed"
         )));
     }
-    let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+    let path: PathBuf = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect();
     let controllers = controllers.split(',').filter(|name| !name.is_empty());
     Ok(Below {
         controllers: controllers.map(str::to_owned).collect(),
@@ -271,7 +274,11 @@ mod tests {
 
     #[test]
     fn a_cgroup_below_is_a_plain_path() {
-        let below = |text| cgroup_below(text).map(|below| below.path).map_err(|error| error.to_string());
+        let below = |text| {
+            cgroup_below(text)
+                .map(|below| below.path)
+                .map_err(|error| error.to_string())
+        };
         assert_eq!(below("a/b").unwrap(), Path::new("a/b"));
         assert_eq!(below("cpu,pids:/./a/").unwrap(), Path::new("a"));
         assert_eq!(below("/").unwrap(), Path::new(""));

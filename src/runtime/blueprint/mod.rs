@@ -432,7 +432,14 @@ impl Blueprint {
             .mounts()
             .iter()
             .flatten()
-            .map(|mount| mounts::step(mount, confined, namespaces.has_user(), all & libc::CLONE_NEWNET == 0))
+            .map(|mount| {
+                mounts::step(
+                    mount,
+                    confined,
+                    namespaces.has_user(),
+                    all & libc::CLONE_NEWNET == 0,
+                )
+            })
             .collect();
         // The spec wants them absolute; a relative one is below the root, which
         // is where the runtimes before us are when they look for it.

@@ -356,12 +356,11 @@ mod tests {
         .unwrap();
         let planned = |user, foreign| step(&mount, &BTreeMap::new(), user, foreign).unwrap();
         let bound = planned(true, true);
-        assert!(matches!(&bound.source, MountSource::Bind { path, recursive: true, .. }
-            if path == Path::new("/sys")));
-        assert_eq!(
-            bound.attributes.set_below,
-            attribute::NOSUID | attribute::RDONLY
+        assert!(
+            matches!(&bound.source, MountSource::Bind { path, recursive: true, .. }
+            if path == Path::new("/sys"))
         );
+        assert_eq!(bound.attributes.set_below, attribute::NOSUID | attribute::RDONLY);
         for (user, foreign) in [(true, false), (false, true)] {
             let fresh = planned(user, foreign).source;
             assert!(matches!(fresh, MountSource::FileSystem { .. }), "{fresh:?}");

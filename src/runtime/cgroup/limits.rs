@@ -187,7 +187,11 @@ fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
         Ok(()) => return Ok(()),
     };
     let number = |folder: &Path, file: &str| -> Option<i64> {
-        std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+        std::fs::read_to_string(folder.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     let period = |folder: &Path| number(folder, "cpu.rt_period_us");
     let Some((above, now, whole)) = path

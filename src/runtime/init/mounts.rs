@@ -192,12 +192,7 @@ fn clone(recursive: bool) -> OpenTreeFlags {
     }
 }
 
-fn open_source(
-    path: &Path,
-    recursive: bool,
-    confined: Option<&Path>,
-    itself: bool,
-) -> io::Result<OwnedFd> {
+fn open_source(path: &Path, recursive: bool, confined: Option<&Path>, itself: bool) -> io::Result<OwnedFd> {
     let Some(folder) = confined else {
         let mut flags = clone(recursive);
         if itself {
@@ -286,13 +281,12 @@ fn mount(
             true => place::make_itself(root, &step.target, kind, links),
             false => place::make(root, &step.target, kind, links),
         };
-        let fd =
-            made.map_err(|error| match error.raw_os_error() {
-                Some(libc::ELOOP) if !links => {
-                    io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
-                }
-                _ => error,
-            })?;
+        let fd = made.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) if !links => {
+                io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
+            }
+            _ => error,
+        })?;
         if links && place::in_procfs(fd.as_fd()) {
             return Err(io::Error::other("it is a link into /proc"));
         }

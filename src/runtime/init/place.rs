@@ -61,12 +61,7 @@ pub(super) fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, links: bool) -
 }
 
 /// As [`make`], for what is at the end of the path itself, be it a link.
-pub(super) fn make_itself(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    kind: Kind,
-    links: bool,
-) -> io::Result<OwnedFd> {
+pub(super) fn make_itself(root: BorrowedFd<'_>, path: &Path, kind: Kind, links: bool) -> io::Result<OwnedFd> {
     let (folder, name) = make_above(root, path, links)?;
     enter(folder.as_fd(), name, kind)
 }
@@ -77,7 +72,7 @@ pub(super) fn make_link(root: BorrowedFd<'_>, path: &Path, text: &Path, links: b
     match rustix::fs::symlinkat(text, &folder, name) {
         Err(rustix::io::Errno::EXIST) => match rustix::fs::readlinkat(&folder, name, Vec::new()) {
             Ok(known) if known.as_bytes() == text.as_os_str().as_bytes() => Ok(()),
-            _ => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => Err(rustix::io::Errno::EXIST.into()),
         },
         other => Ok(other?),
     }
