@@ -676,3 +676,37 @@ fn a_program_tells_the_manager_that_it_is_ready() {
     wait_until("running", || bundle.call(&["kill", &bundle.id, "KILL"]).code == 0);
     assert_eq!(foreground.wait().unwrap().code(), Some(137));
 }
+
+#[test]
+fn a_bind_mount_takes_the_place_of_the_root() {
+    let Some(mut bundle) = bundle() else { return };
+    let other = bundle.path("other");
+    crate::support::fill(&other, std::path::Path::new(&bundle.path("rootfs/bin/busybox")));
+    fs::write(other.join("etc/which"), "other\n").unwrap();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.insert(
+        0,
+        json!({"destination": "/", "type": "bind", "source": other, "options": ["rbind"]}),
+    );
+    bundle.config["root"]["readonly"] = true.into();
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/keys", "/data"]);
+    let script = "cat /etc/which; touch /etc/x 2>/dev/null || echo closed; test -c /dev/null && ls -d /dev/pts/ptmx; \
+                  cat /proc/keys; pwd";
+    let expected = "other\nclosed\n/dev/pts/ptmx\n/\n";
+    assert_eq!(bundle.prints(script), expected);
+    // The same when the root is changed late, or by moving it.
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/true"}]});
+    assert_eq!(bundle.prints(script), expected);
+    bundle.config["hooks"] = json!({});
+    let said = bundle.call(&["run", "--no-pivot", &bundle.id]);
+    assert_eq!((said.code, said.out.as_str()), (0, expected), "{said:?}");
+    // Who joins is there, too.
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let said = bundle.exec(&["sh", "-c", script]);
+    assert_eq!((said.code, said.out.as_str()), (0, expected), "{said:?}");
+    bundle.delete();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts[0] = json!({"destination": "/", "type": "tmpfs", "source": "tmpfs"});
+    assert!(bundle.refused().contains("only a bind mount"));
+}

@@ -363,6 +363,16 @@ impl Blueprint {
         if blueprint.mounts.iter().any(|mount| mount.mapped.is_some()) {
             return Err(SpecError::Unsupported("an idmapped mount in a stack".into()));
         }
+        let root = blueprint
+            .mounts
+            .iter()
+            .find(|mount| mount.target == Path::new("/"));
+        if let Some(mount) = root {
+            return Err(SpecError::Mount {
+                target: mount.target.clone(),
+                reason: "the root cannot be mounted over".into(),
+            });
+        }
         for populate in &request.populate {
             clean(&populate.destination)?;
         }

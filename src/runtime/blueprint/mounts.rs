@@ -55,9 +55,6 @@ pub(super) fn step(
         uid: mapping(mount.uid_mappings().as_ref()),
         gid: mapping(mount.gid_mappings().as_ref()),
     };
-    if target == Path::new("/") {
-        return Err(wrong("the root cannot be mounted over".into()));
-    }
     let mut attributes = MountAttributes::default();
     let mut bind = None;
     let (mut remount, mut copy_up) = (false, false);
@@ -84,6 +81,9 @@ pub(super) fn step(
     }
     let kind = mount.typ().as_deref().unwrap_or_default();
     let is_bind = !remount && (bind.is_some() || kind == "bind");
+    if target == Path::new("/") && (!is_bind || links != Links::default()) {
+        return Err(wrong("only a bind mount can take the place of the root".into()));
+    }
     if links != Links::default() && (!is_bind || confined.contains_key(mount.destination())) {
         return Err(wrong("options about links are for bind mounts of paths".into()));
     }

@@ -265,13 +265,19 @@ fn run(
     } else {
         change_root(root, no_pivot, None)?
     };
-    let fd = root.as_fd();
     for (destination, volume) in volumes {
         volume
-            .fill(fd, destination)
+            .fill(root.as_fd(), destination)
             .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
     }
-    mounts::mount_all(fd, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
+    let mut root = mounts::mount_all(root, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
+    if !late && blueprint.mounts.iter().any(|step| step.target == Path::new("/")) {
+        // Stacked upon ours, which is out of reach of path names from then on.
+        root = rootfs::enter_tree(root.as_fd())
+            .and_then(|()| apply::open_root())
+            .map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
+    }
+    let fd = root.as_fd();
     make_devices(blueprint, fd, &mut fds)?;
     set_names(blueprint)?;
     mounts::set_sysctls(&blueprint.sysctls)?;

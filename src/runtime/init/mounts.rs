@@ -213,27 +213,37 @@ fn open_source(path: &Path, recursive: bool, confined: Option<&Path>, itself: bo
     )?)
 }
 
-/// Makes all mounts in order; `root` is the container's root, which is ours now.
+/// Makes all mounts in order; `root` is the container's root. What is mounted upon
+/// that takes its place: what is the root then.
 pub(super) fn mount_all(
-    root: BorrowedFd<'_>,
+    mut root: OwnedFd,
     steps: &[MountStep],
     sources: &mut Sources,
     cgroups: &View,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
     for (step, tree) in steps.iter().zip(&mut sources.trees) {
         let mut step = Cow::Borrowed(step);
         if closes_late(&step) {
             step.to_mut().attributes.set &= !RDONLY;
         }
-        mount(root, &step, tree.take(), (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
+        let failed = |what: Option<String>, error: io::Error| {
             let target = step.target.display();
             match what {
                 Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
                 None => Failure::new(Step::Mount, target.to_string(), &error),
             }
-        })?;
+        };
+        let tree = tree.take();
+        let top = tree.as_ref().filter(|_| step.target == Path::new("/"));
+        let top = top
+            .map(|tree| rustix::io::fcntl_dupfd_cloexec(tree, 3))
+            .transpose()
+            .map_err(|error| failed(None, error.into()))?;
+        mount(root.as_fd(), &step, tree, (cgroups, &mut sources.cgroups))
+            .map_err(|(what, error)| failed(what, error))?;
+        root = top.unwrap_or(root);
     }
-    Ok(())
+    Ok(root)
 }
 
 /// Whether a mount becomes read-only when all is done: devices, and places of
