@@ -228,6 +228,8 @@ fn make(
             mount.set_source(Some(place.join(source)));
         }
     }
+    // What `exec` starts has no socket to tell anything.
+    let process = spec.process().clone().unwrap_or_default();
     let notifies = notify::prepare(&mut spec, &folder.path);
     let request = BundleRequest {
         id: &folder.id,
@@ -272,7 +274,7 @@ fn make(
             poststart: hooks.poststart().clone().unwrap_or_default(),
             poststop: hooks.poststop().clone().unwrap_or_default(),
             own_pids,
-            process: spec.process().clone().unwrap_or_default(),
+            process: process.clone(),
             fixed: fixed.clone(),
         };
         folder.write("record.json", &record)?;

@@ -276,8 +276,8 @@ fn without_a_cgroup_namespace_it_sees_its_own_folders() {
 #[test]
 fn real_time_is_granted_in_the_containers_own_period() {
     let Some(mut bundle) = bundle() else { return };
+    // Not every kernel divides real time among groups, and none does in version 2.
     if !std::path::Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
-        eprintln!("skipped: no real-time groups");
         return;
     }
     let cpu = json!({"realtimePeriod": 100_000, "realtimeRuntime": 1000});
