@@ -178,23 +178,32 @@ fn processor(path: &Path, cpu: &LinuxCpu, v2: bool, wishes: &mut Wishes) -> Resu
 }
 
 /// Sets the time of real-time processes. A group has no more than those above it
-/// leave, and ours begin with none: they are given what those below need. The
-/// kernel's own bound is that of the root.
+/// leave, and ours begin with none: they are given what those below need, each in
+/// its own period. The kernel's own bound is that of the root.
 fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
     const FILE: &str = "cpu.rt_runtime_us";
     let error = match write(path, FILE, &runtime.to_string()) {
         Err(error) => error,
         Ok(()) => return Ok(()),
     };
-    let time = |folder: &Path| -> Option<i64> {
-        std::fs::read_to_string(folder.join(FILE))
+    let number = |folder: &Path, file: &str| -> Option<i64> {
+        std::fs::read_to_string(folder.join(file))
             .ok()?
             .trim()
             .parse()
             .ok()
     };
-    let Some((above, now)) = path.parent().and_then(|above| Some((above, time(above)?))) else {
+    let period = |folder: &Path| number(folder, "cpu.rt_period_us");
+    let Some((above, now, whole)) = path
+        .parent()
+        .and_then(|above| Some((above, number(above, FILE)?, period(above)?)))
+    else {
         return Err(error);
+    };
+    // Of the period above, rounded up.
+    let share = |runtime: i64, period: i64| {
+        let (runtime, whole, period) = (i128::from(runtime), i128::from(whole), i128::from(period.max(1)));
+        i64::try_from((runtime * whole + period - 1) / period).unwrap_or(i64::MAX)
     };
     let beside = std::fs::read_dir(above)
         .into_iter()
@@ -202,9 +211,10 @@ fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|other| other != path && other.is_dir());
+    let own = share(runtime, period(path).unwrap_or(whole));
     let needed = beside
-        .filter_map(|other| time(&other))
-        .fold(runtime, i64::saturating_add);
+        .filter_map(|other| Some(share(number(&other, FILE)?.max(0), period(&other)?)))
+        .fold(own, i64::saturating_add);
     if now < 0 || now >= needed {
         return Err(error);
     }

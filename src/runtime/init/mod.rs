@@ -265,13 +265,19 @@ fn run(
     } else {
         change_root(root, no_pivot, None)?
     };
-    let fd = root.as_fd();
     for (destination, volume) in volumes {
         volume
-            .fill(fd, destination)
+            .fill(root.as_fd(), destination)
             .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
     }
-    mounts::mount_all(fd, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
+    let mut root = mounts::mount_all(root, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
+    if !late && blueprint.mounts.iter().any(|step| step.target == Path::new("/")) {
+        // Stacked upon ours, which is out of reach of path names from then on.
+        root = rootfs::enter_tree(root.as_fd())
+            .and_then(|()| apply::open_root())
+            .map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
+    }
+    let fd = root.as_fd();
     make_devices(blueprint, fd, &mut fds)?;
     set_names(blueprint)?;
     mounts::set_sysctls(&blueprint.sysctls)?;
@@ -310,7 +316,12 @@ fn run(
     };
     let root = root.as_fd();
     if let Some((kind, below)) = blueprint.propagation {
-        set_propagation(kind, below)?;
+        // Private or a slave it was from the beginning; mounts that were asked to
+        // be something else stay that. On the host it is attached to what may be shared.
+        let early = matches!(kind, libc::MS_PRIVATE | libc::MS_SLAVE);
+        if !early || blueprint.namespaces.host_mounts {
+            set_propagation(kind, below)?;
+        }
     }
     let wait = bundle.and_then(|bundle| bundle.wait);
     let wait = wait

@@ -127,12 +127,13 @@ fn open_layers(layers: &[PathBuf], inside: &Path) -> io::Result<OwnedFd> {
 
 /// The source of a bind mount as a detached copy.
 fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
-    let (path, recursive, confined) = match &step.source {
+    let (path, recursive, confined, itself) = match &step.source {
         MountSource::Bind {
             path,
             recursive,
             confined,
-        } => (path, recursive, confined),
+            itself,
+        } => (path, *recursive, confined.as_deref(), *itself),
         MountSource::Layers { layers, inside } => return open_layers(layers, inside).map(Some),
         // Of a device or folders of the host, which are in sight now only.
         MountSource::FileSystem {
@@ -149,7 +150,7 @@ fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
         }
         _ => return Ok(None),
     };
-    let tree = open_source(path, *recursive, confined.as_deref())?;
+    let tree = open_source(path, recursive, confined, itself)?;
     if step.target == Path::new("/proc") && !place::in_procfs(tree.as_fd()) {
         return Err(io::Error::other("only procfs can be mounted on /proc"));
     }
@@ -191,9 +192,13 @@ fn clone(recursive: bool) -> OpenTreeFlags {
     }
 }
 
-fn open_source(path: &Path, recursive: bool, confined: Option<&Path>) -> io::Result<OwnedFd> {
+fn open_source(path: &Path, recursive: bool, confined: Option<&Path>, itself: bool) -> io::Result<OwnedFd> {
     let Some(folder) = confined else {
-        return Ok(open_tree(CWD, path, clone(recursive))?);
+        let mut flags = clone(recursive);
+        if itself {
+            flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        }
+        return Ok(open_tree(CWD, path, flags)?);
     };
     let folder = rustix::fs::open(
         folder,
@@ -208,27 +213,37 @@ fn open_source(path: &Path, recursive: bool, confined: Option<&Path>) -> io::Res
     )?)
 }
 
-/// Makes all mounts in order; `root` is the container's root, which is ours now.
+/// Makes all mounts in order; `root` is the container's root. What is mounted upon
+/// that takes its place: what is the root then.
 pub(super) fn mount_all(
-    root: BorrowedFd<'_>,
+    mut root: OwnedFd,
     steps: &[MountStep],
     sources: &mut Sources,
     cgroups: &View,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
     for (step, tree) in steps.iter().zip(&mut sources.trees) {
         let mut step = Cow::Borrowed(step);
         if closes_late(&step) {
             step.to_mut().attributes.set &= !RDONLY;
         }
-        mount(root, &step, tree.take(), (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
+        let failed = |what: Option<String>, error: io::Error| {
             let target = step.target.display();
             match what {
                 Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
                 None => Failure::new(Step::Mount, target.to_string(), &error),
             }
-        })?;
+        };
+        let tree = tree.take();
+        let top = tree.as_ref().filter(|_| step.target == Path::new("/"));
+        let top = top
+            .map(|tree| rustix::io::fcntl_dupfd_cloexec(tree, 3))
+            .transpose()
+            .map_err(|error| failed(None, error.into()))?;
+        mount(root.as_fd(), &step, tree, (cgroups, &mut sources.cgroups))
+            .map_err(|(what, error)| failed(what, error))?;
+        root = top.unwrap_or(root);
     }
-    Ok(())
+    Ok(root)
 }
 
 /// Whether a mount becomes read-only when all is done: devices, and places of
@@ -272,13 +287,16 @@ fn mount(
 ) -> Result<(), (Option<String>, io::Error)> {
     let target = |kind| -> io::Result<OwnedFd> {
         let links = !plain(&step.target);
-        let fd =
-            place::make(root, &step.target, kind, links).map_err(|error| match error.raw_os_error() {
-                Some(libc::ELOOP) if !links => {
-                    io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
-                }
-                _ => error,
-            })?;
+        let made = match step.on_link {
+            true => place::make_itself(root, &step.target, kind, links),
+            false => place::make(root, &step.target, kind, links),
+        };
+        let fd = made.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) if !links => {
+                io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
+            }
+            _ => error,
+        })?;
         if links && place::in_procfs(fd.as_fd()) {
             return Err(io::Error::other("it is a link into /proc"));
         }
@@ -337,6 +355,9 @@ fn mount(
             )
             .map_err(named)?;
             attach(tree.as_fd(), target.as_fd()).map_err(named)
+        }
+        MountSource::Link(text) => {
+            place::make_link(root, &step.target, text, !plain(&step.target)).map_err(|error| (None, error))
         }
         MountSource::Cgroup => {
             let named = |error| (Some("cgroup".to_owned()), error);
