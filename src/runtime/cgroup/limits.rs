@@ -32,7 +32,7 @@ pub(super) fn apply(
         for limit in resources.hugepage_limits().iter().flatten() {
             let size = limit.page_size();
             if size.contains('/') || size.is_empty() {
-                return Err(CgroupError::Path(size.into()));
+                return Err(CgroupError::PageSize(size.clone()));
             }
             let (file, reserved) = if v2 {
                 (format!("hugetlb.{size}.max"), format!("hugetlb.{size}.rsvd.max"))
@@ -384,5 +384,18 @@ mod tests {
         assert_eq!(read("blkio.bfq.weight"), "10");
         assert_eq!(read("net_cls.classid"), "3");
         assert_eq!(read("net_prio.ifpriomap"), "lo 2");
+        let nameless: LinuxResources =
+            serde_json::from_value(serde_json::json!({"hugepageLimits": [{"pageSize": "", "limit": 9}]}))
+                .unwrap();
+        let pages = Folder {
+            version: Version::V2,
+            controllers: vec!["hugetlb".into()],
+            path: folder.path().to_owned(),
+        };
+        let error = apply(&pages, &nameless, &mut Wishes::of(&nameless)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid configuration: resources.hugepageLimits: page size \"\""
+        );
     }
 }
