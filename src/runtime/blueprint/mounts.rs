@@ -1,7 +1,7 @@
 //! Mounts: options to attributes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
@@ -141,7 +141,7 @@ pub(super) fn step(
         let proc = match &source {
             MountSource::FileSystem { kind, .. } => kind == "proc",
             MountSource::Bind { confined, .. } => confined.is_none(),
-            MountSource::Layers { .. } => false,
+            MountSource::Inside { .. } | MountSource::Layers { .. } => false,
             MountSource::Remount => true,
             MountSource::Cgroup => false,
         };
@@ -157,6 +157,61 @@ pub(super) fn step(
         copy_up,
         mapped: mapped.map(|below| ((!mappings.uid.is_empty()).then_some(mappings), below)),
     })
+}
+
+/// A bind mount that names attributes has those and no others of its source, as
+/// with the runtimes before us, whatever the source is mounted with; one that names
+/// none has all of them. With a user namespace those that keep the container from
+/// something stay, as if its root had mounted it.
+pub(super) fn imply(steps: &mut [MountStep], user_namespace: bool) {
+    use attribute::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+    let all = match user_namespace {
+        true => NOSYMFOLLOW,
+        false => RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW,
+    };
+    for step in steps {
+        let own = &mut step.attributes;
+        if matches!(step.source, MountSource::Bind { .. }) && own.set | own.clear != 0 {
+            own.implied = all & !own.set & !own.clear;
+        }
+    }
+}
+
+/// Turns sources below one of the names of the container's root into paths of the
+/// container, where an earlier mount is at, above or (for who takes what is below)
+/// below them. Others are looked up as ever, before anything is mounted.
+pub(super) fn look_inside(steps: &mut [MountStep], roots: &[&Path]) {
+    for number in 0..steps.len() {
+        let (before, rest) = steps.split_at_mut(number);
+        let Some(step) = rest.first_mut() else { return };
+        let MountSource::Bind {
+            path,
+            recursive,
+            confined: None,
+        } = &step.source
+        else {
+            continue;
+        };
+        let Some(inside) = roots.iter().find_map(|root| path.strip_prefix(root).ok()) else {
+            continue;
+        };
+        // Where a link is on the way, that is not the place above it by name.
+        if inside.components().any(|part| part == Component::ParentDir) {
+            continue;
+        }
+        let Ok(inside) = clean(&Path::new("/").join(inside)) else {
+            continue;
+        };
+        let concerns = |earlier: &MountStep| {
+            inside.starts_with(&earlier.target) || *recursive && earlier.target.starts_with(&inside)
+        };
+        if before.iter().any(concerns) {
+            step.source = MountSource::Inside {
+                path: inside,
+                recursive: *recursive,
+            };
+        }
+    }
 }
 
 /// Mappings of the spec: inside, outside, length.
@@ -263,6 +318,60 @@ mod tests {
             assert!(attributes.take(option), "{option}");
         }
         attributes
+    }
+
+    #[test]
+    fn what_a_bind_mount_does_not_name_is_cleared() {
+        let implied = |options: &[&str], user_namespace| {
+            let mount: Mount = serde_json::from_value(
+                serde_json::json!({"destination": "/x", "source": "/y", "options": options}),
+            )
+            .unwrap();
+            let mut steps = [step(&mount, &BTreeMap::new(), user_namespace).unwrap()];
+            imply(&mut steps, user_namespace);
+            steps[0].attributes.implied
+        };
+        use attribute::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+        assert_eq!(implied(&["bind"], false), 0);
+        assert_eq!(implied(&["rbind", "rro", "rslave"], false), 0);
+        assert_eq!(
+            implied(&["bind", "ro"], false),
+            NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+        );
+        assert_eq!(
+            implied(&["bind", "dev", "nosuid"], false),
+            RDONLY | NOEXEC | NOSYMFOLLOW
+        );
+        assert_eq!(implied(&["bind", "ro"], true), NOSYMFOLLOW);
+    }
+
+    #[test]
+    fn sources_in_the_root_are_looked_up_where_a_mount_comes_before() {
+        let step = |target: &str, source: &str, how: &str| {
+            let mount: Mount = serde_json::from_value(
+                serde_json::json!({"destination": target, "source": source, "options": [how]}),
+            )
+            .unwrap();
+            step(&mount, &BTreeMap::new(), false).unwrap()
+        };
+        let mut steps = [
+            step("/z", "/root/a/b", "bind"),
+            step("/a/b", "/elsewhere", "bind"),
+            step("/c", "/root/a/b/../x", "bind"),
+            step("/d", "/root/a/b/x", "bind"),
+            step("/e", "/real/a", "rbind"),
+            step("/f", "/root/a", "bind"),
+            step("/g", "/rootfs/a/b", "bind"),
+        ];
+        look_inside(&mut steps, &[Path::new("/root"), Path::new("/real")]);
+        let found: Vec<_> = steps
+            .iter()
+            .map(|step| match &step.source {
+                MountSource::Inside { path, .. } => path.to_str(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, [None, None, None, Some("/a/b/x"), Some("/a"), None, None]);
     }
 
     #[test]

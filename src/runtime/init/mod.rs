@@ -253,9 +253,24 @@ fn run(
         true,
     )?;
     let root = rootfs::mount_root(&blueprint.rootfs)?;
-    // Paths that an image has a say in are touched when the host can no longer
-    // be seen; but hooks need both, and in a user namespace a procfs can only
-    // be mounted while the host's is there.
+    // Paths that an image has a say in are touched when the host can no longer be
+    // seen; its mounts are there as long as copies of them are made.
+    rootfs::while_inside(root.as_fd(), || {
+        for (destination, volume) in volumes {
+            volume
+                .fill(root.as_fd(), destination)
+                .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
+        }
+        mounts::mount_all(
+            root.as_fd(),
+            &blueprint.mounts,
+            &mut sources,
+            &blueprint.cgroups,
+            reporter,
+        )
+    })?;
+    // Hooks need both, and in a user namespace a procfs can only be mounted while the
+    // host's is there.
     let late = blueprint.namespaces.has_user()
         || host_mounts.is_some()
         || bundle.is_some_and(|bundle| bundle.runtime_hooks || !bundle.create_container.is_empty());
@@ -266,12 +281,6 @@ fn run(
         change_root(root, no_pivot, None)?
     };
     let fd = root.as_fd();
-    for (destination, volume) in volumes {
-        volume
-            .fill(fd, destination)
-            .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
-    }
-    mounts::mount_all(fd, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
     make_devices(blueprint, fd, &mut fds)?;
     set_names(blueprint)?;
     mounts::set_sysctls(&blueprint.sysctls)?;
