@@ -216,6 +216,17 @@ fn mounts_are_listed_in_their_order() {
     );
 }
 
+/// The container's own root is on the host while mounts are made: nothing of that is
+/// seen in a copy of what is around it.
+#[test]
+fn a_copy_of_the_host_has_nothing_of_the_container() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.mount(json!({"destination": "/data", "source": "/", "options": ["rbind", "ro"]}));
+    let own = format!(" /data{}", bundle.path("rootfs").display());
+    let seen = bundle.prints("cut -d' ' -f4- /proc/self/mountinfo");
+    assert!(seen.contains(" /data ") && !seen.contains(&own), "{seen}");
+}
+
 /// A source below the root is what mounts before have put there; links on the way
 /// are those of the container.
 #[test]

@@ -243,11 +243,8 @@ impl MountAttributes {
         use attribute::{
             ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
         };
-        let (set, clear) = match option
-            .strip_prefix('r')
-            .filter(|name| is_attribute(name))
-            .unwrap_or(option)
-        {
+        let below = option.strip_prefix('r').filter(|name| is_attribute(name));
+        let (set, clear) = match below.unwrap_or(option) {
             "ro" => (RDONLY, 0),
             "rw" => (0, RDONLY),
             "nosuid" => (NOSUID, 0),
@@ -263,6 +260,8 @@ impl MountAttributes {
             // The access time mode is a number, not bits: the old one is cleared.
             "noatime" => (NOATIME, ATIME),
             "strictatime" => (STRICTATIME, ATIME),
+            // Without a mode that a source may not even have it is what it was.
+            "norelatime" | "nostrictatime" if below.is_none() => (0, 0),
             "relatime" | "atime" | "norelatime" | "nostrictatime" => (0, ATIME),
             _ => {
                 let Some((propagation, below)) = propagation(option) else {
@@ -272,8 +271,7 @@ impl MountAttributes {
                 return true;
             }
         };
-        let recursive = option.strip_prefix('r').is_some_and(is_attribute);
-        let (sets, clears) = if recursive {
+        let (sets, clears) = if below.is_some() {
             (&mut self.set_below, &mut self.clear_below)
         } else {
             (&mut self.set, &mut self.clear)
@@ -384,6 +382,10 @@ mod tests {
         let found = attributes(&["noatime", "strictatime"]);
         assert_eq!(found.set, attribute::STRICTATIME);
         assert_eq!(found.clear, attribute::ATIME);
+        let found = attributes(&["strictatime", "norelatime"]);
+        assert_eq!(found.set, attribute::STRICTATIME);
+        assert_eq!(attributes(&["nostrictatime"]).clear, 0);
+        assert_eq!(attributes(&["atime"]).clear, attribute::ATIME);
         let found = attributes(&["rro", "rslave"]);
         assert_eq!((found.set, found.set_below), (0, attribute::RDONLY));
         assert_eq!(

@@ -88,7 +88,7 @@ pub enum CgroupError {
     #[error("systemd: {0}")]
     Systemd(String),
     /// Something was asked of a controller that no hierarchy has.
-    #[error("cgroup: no hierarchy has the controller {0}")]
+    #[error("cgroup: unknown controller {0}: no hierarchy has it")]
     NoController(String),
     /// A limit that this machine cannot enforce, asked for strictly.
     #[error("cgroup: {0}")]
