@@ -59,6 +59,35 @@ fn no_number_of_tasks_is_no_limit() {
 }
 
 #[test]
+fn real_time_is_changed_with_the_period_it_is_counted_in() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.config["linux"]["resources"] =
+        json!({"cpu": {"realtimePeriod": 1_000_000, "realtimeRuntime": 20_000}});
+    bundle.save();
+    bundle.start();
+    let seen = |file| value(&bundle, &[file]);
+    if seen("cpu.rt_runtime_us").is_none() {
+        eprintln!("skipped: no real-time groups");
+        bundle.delete();
+        return;
+    }
+    for (period, runtime) in [("10000", "400"), ("100000", "3000"), ("20000", "500")] {
+        bundle.ok(&[
+            "update",
+            &bundle.id,
+            "--cpu-rt-period",
+            period,
+            "--cpu-rt-runtime",
+            runtime,
+        ]);
+        assert_eq!(seen("cpu.rt_period_us").as_deref(), Some(period));
+        assert_eq!(seen("cpu.rt_runtime_us").as_deref(), Some(runtime));
+    }
+    bundle.delete();
+}
+
+#[test]
 fn nobody_is_made_in_a_cgroup_that_is_frozen() {
     let Some(mut bundle) = bundle() else { return };
     let own = format!("rcompose-frozen-{}", std::process::id());

@@ -165,35 +165,43 @@ fn processor(path: &Path, cpu: &LinuxCpu, v2: bool, wishes: &mut Wishes) -> Resu
         write(path, "cpu.idle", &idle.to_string())?;
         wishes.fulfilled("cpu idle");
     }
-    if !v2 && path.join("cpu.rt_runtime_us").exists() {
-        if let Some(period) = cpu.realtime_period().filter(|period| *period > 0) {
-            write(path, "cpu.rt_period_us", &period.to_string())?;
-        }
-        if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-            grant_real_time(path, runtime)?;
+    if !v2 && path.join(RT_RUNTIME).exists() {
+        let period = cpu.realtime_period().filter(|period| *period > 0);
+        let runtime = cpu.realtime_runtime().filter(|runtime| *runtime != 0);
+        if period.is_some() || runtime.is_some() {
+            grant_real_time(
+                path,
+                period.and_then(|period| i64::try_from(period).ok()),
+                runtime,
+            )?;
         }
         wishes.fulfilled("real-time processor limit");
     }
     Ok(())
 }
 
-/// Sets the time of real-time processes. A group has no more than those above it
-/// leave, and ours begin with none: they are given what those below need. The
-/// kernel's own bound is that of the root.
-fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
-    const FILE: &str = "cpu.rt_runtime_us";
-    let error = match write(path, FILE, &runtime.to_string()) {
+const RT_RUNTIME: &str = "cpu.rt_runtime_us";
+const RT_PERIOD: &str = "cpu.rt_period_us";
+
+/// Sets the time of real-time processes, and the period it is counted in. A group
+/// has no more than those above it leave, and ours begin with none: they are given
+/// what those below need. The kernel's own bound is that of the root.
+fn grant_real_time(path: &Path, period: Option<i64>, runtime: Option<i64>) -> Result<(), CgroupError> {
+    let error = match set_real_time(path, period, runtime) {
         Err(error) => error,
         Ok(()) => return Ok(()),
     };
-    let time = |folder: &Path| -> Option<i64> {
-        std::fs::read_to_string(folder.join(FILE))
+    let number = |folder: &Path, file| -> Option<i64> {
+        std::fs::read_to_string(folder.join(file))
             .ok()?
             .trim()
             .parse()
             .ok()
     };
-    let Some((above, now)) = path.parent().and_then(|above| Some((above, time(above)?))) else {
+    let times = |folder: &Path| Some((number(folder, RT_RUNTIME)?, number(folder, RT_PERIOD)?));
+    let own = times(path).map(|(old, length)| (runtime.unwrap_or(old), period.unwrap_or(length)));
+    let above = path.parent().and_then(|above| Some((above, times(above)?)));
+    let (Some(own), Some((above, (now, length)))) = (own, above) else {
         return Err(error);
     };
     let beside = std::fs::read_dir(above)
@@ -203,13 +211,36 @@ fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
         .map(|entry| entry.path())
         .filter(|other| other != path && other.is_dir());
     let needed = beside
-        .filter_map(|other| time(&other))
-        .fold(runtime, i64::saturating_add);
+        .filter_map(|other| times(&other))
+        .chain([own])
+        .map(|(runtime, period)| part(runtime, period, length))
+        .fold(0, i64::saturating_add);
     if now < 0 || now >= needed {
         return Err(error);
     }
-    grant_real_time(above, needed)?;
-    write(path, FILE, &runtime.to_string())
+    grant_real_time(above, None, Some(needed))?;
+    set_real_time(path, period, runtime)
+}
+
+/// What a time in one period is in another, rounded up.
+fn part(runtime: i64, period: i64, other: i64) -> i64 {
+    let exact = i128::from(runtime) * i128::from(other);
+    let period = i128::from(period.max(1));
+    i64::try_from((exact + period - 1).div_euclid(period)).unwrap_or(i64::MAX)
+}
+
+/// Writes both in the order that the kernel takes: at no moment may the time be
+/// longer than the period.
+fn set_real_time(path: &Path, period: Option<i64>, runtime: Option<i64>) -> Result<(), CgroupError> {
+    let set = |file, value: Option<i64>| match value {
+        Some(value) => write(path, file, &value.to_string()),
+        None => Ok(()),
+    };
+    if set(RT_PERIOD, period).is_ok() {
+        return set(RT_RUNTIME, runtime);
+    }
+    set(RT_RUNTIME, runtime)?;
+    set(RT_PERIOD, period)
 }
 
 fn throttles(io: &LinuxBlockIo) -> [(&'static str, &'static str, &Option<Vec<LinuxThrottleDevice>>); 4] {
@@ -334,6 +365,14 @@ fn io_weight(weight: u16) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_converted_between_periods() {
+        assert_eq!(part(3000, 10_000, 1_000_000), 300_000);
+        assert_eq!(part(1, 3, 1000), 334);
+        assert_eq!(part(0, 0, 1000), 0);
+        assert_eq!(part(i64::MAX, 1, i64::MAX), i64::MAX);
+    }
 
     #[test]
     fn weights_of_disks_are_converted() {
