@@ -128,7 +128,7 @@ const COMMANDS: &[Command] = &[
     ),
     (
         "delete",
-        &[("force", 'f', false), HELP],
+        &[("force", 'f', false), ("regex", 'r', false), HELP],
         "ID",
         "remove what is left of a container",
     ),
@@ -176,6 +176,8 @@ pub(super) struct Invocation {
     pub(super) command: String,
     /// Options with their values (empty for those without one), in order.
     options: Vec<(&'static str, String)>,
+    /// Options that were said not to hold (`--force=false`).
+    denied: Vec<&'static str>,
     /// What is no option.
     pub(super) positional: Vec<String>,
 }
@@ -255,7 +257,11 @@ impl Invocation {
                 (false, None) => String::new(),
                 (false, Some(value)) => match value.as_str() {
                     "true" | "1" | "t" => String::new(),
-                    "false" | "0" | "f" => continue,
+                    "false" | "0" | "f" => {
+                        found.options.retain(|(known, _)| known != long);
+                        found.denied.push(long);
+                        continue;
+                    }
                     _ => return Err(OciError::Usage(format!("option --{long} takes no value"))),
                 },
             };
@@ -270,6 +276,11 @@ impl Invocation {
     /// Whether an option was given.
     pub(super) fn has(&self, name: &str) -> bool {
         self.options.iter().any(|(known, _)| *known == name)
+    }
+
+    /// Whether an option was said not to hold, and not to hold after that.
+    pub(super) fn denies(&self, name: &str) -> bool {
+        self.denied.contains(&name) && !self.has(name)
     }
 
     /// The last value of an option.
@@ -385,7 +396,9 @@ mod tests {
         assert_eq!(found.value("bundle"), Some("/b"));
         assert_eq!(found.value("pid-file"), Some("f"));
         assert!(found.has("no-pivot"));
-        assert!(!parse("delete --force=false x").unwrap().has("force"));
+        let found = parse("delete --force --force=false x").unwrap();
+        assert!(!found.has("force") && found.denies("force") && !found.denies("regex"));
+        assert!(!parse("delete --force=false -f x").unwrap().denies("force"));
         assert!(parse("kill -a x KILL").unwrap().has("all"));
     }
 

@@ -15,6 +15,7 @@ use super::arguments::Invocation;
 use super::container::{Container, Folder, Record, Status, mount_of};
 use super::error::OciError;
 use super::log::Log;
+use super::notify::{self, Ready};
 use super::{lifecycle, terminal, wait};
 use crate::runtime::bundle::{self, BundleRequest, Created};
 use crate::runtime::{Process, RuntimeError, Step, capability};
@@ -27,12 +28,12 @@ const GOING: Duration = Duration::from_secs(5);
 pub(super) fn create(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
     let folder = Folder::named(invocation)?;
     let console = Console::of(invocation, true)?;
-    let (made, _) = make(&folder, invocation, &console, true, log)?;
+    let (made, record, _) = make(&folder, invocation, &console, true, log)?;
     let finish = || -> Result<(), OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
         }
-        hand_out(invocation, &made.init)
+        hand_out(invocation, Some(&record), &made.init)
     };
     if let Err(error) = finish() {
         // It waits for a start that nobody can ask for.
@@ -51,18 +52,19 @@ pub(super) fn run(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
         // What the container leaves behind is ours to reap.
         process::become_subreaper().map_err(OciError::io("become subreaper of", &folder.id))?;
     }
-    let (made, record) = make(&folder, invocation, &console, false, log)?;
+    let (made, record, ready) = make(&folder, invocation, &console, false, log)?;
     let go_on = || -> Result<Option<i32>, OciError> {
         if let (Console::Socket(socket), Some(master)) = (&console, &made.terminal) {
             terminal::send(socket, master.as_fd())?;
         }
-        hand_out(invocation, &made.init)?;
+        hand_out(invocation, Some(&record), &made.init)?;
         poststart(&Folder::named(invocation)?.load()?)?;
         if detach {
+            await_ready(ready.as_ref(), &made.init, log);
             return Ok(None);
         }
         let master = made.terminal.filter(|_| matches!(console, Console::Relay));
-        wait::until_end(&made.init, master).map(Some)
+        wait::until_end(&made.init, master, ready.as_ref()).map(Some)
     };
     match go_on() {
         Ok(None) => Ok(0),
@@ -95,6 +97,7 @@ pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError>
         }
         _ => return Err(container.wrong_status("start")),
     }
+    let ready = Ready::listen(&container.folder.path)?;
     if let Err(error) = bundle::start(&container.folder.path) {
         if matches!(&error, RuntimeError::Failed(failure) if failure.step == Step::Hook) {
             // To the runtimes before us it was started when its own hooks run: those
@@ -112,7 +115,20 @@ pub(super) fn start(invocation: &Invocation, log: &Log) -> Result<i32, OciError>
         clear_up(Folder::named(invocation)?, log);
         return Err(error);
     }
+    // Others may stop it meanwhile.
+    drop(held);
+    if let Some(process) = &container.process {
+        await_ready(ready.as_ref(), process, log);
+    }
     Ok(0)
+}
+
+/// Waits until a program that tells when it is ready has said so. It runs whether
+/// the manager hears of it or not.
+fn await_ready(ready: Option<&Ready>, process: &Process, log: &Log) {
+    if let Some(Err(error)) = ready.map(|ready| ready.wait(process)) {
+        log.warn_aloud(&format!("NOTIFY_SOCKET: {}", crate::runtime::describe(&error)));
+    }
 }
 
 /// The hooks that follow the start. One that fails ends the container, with all
@@ -156,14 +172,15 @@ impl Console {
     }
 }
 
-/// Makes the container with its record.
+/// Makes the container with its record, and the socket of a program that runs at
+/// once and tells when it is ready.
 fn make(
     folder: &Folder,
     invocation: &Invocation,
     console: &Console,
     wait: bool,
     log: &Log,
-) -> Result<(Created, Record), OciError> {
+) -> Result<(Created, Record, Option<Ready>), OciError> {
     let preserved = preserved(invocation)?;
     let place = fs::canonicalize(invocation.value("bundle").unwrap_or(".")).map_err(OciError::io(
         "open bundle",
@@ -221,6 +238,9 @@ fn make(
             mount.set_source(Some(place.join(source)));
         }
     }
+    // What `exec` starts has no socket to tell anything.
+    let process = spec.process().clone().unwrap_or_default();
+    let notifies = notify::prepare(&mut spec, &folder.path);
     let request = BundleRequest {
         id: &folder.id,
         spec: &spec,
@@ -252,7 +272,11 @@ fn make(
         .iter()
         .any(|namespace| namespace.typ() == LinuxNamespaceType::Mount);
     let held = folder.make()?;
-    let make = || -> Result<(Created, Record), OciError> {
+    let make = || -> Result<(Created, Record, Option<Ready>), OciError> {
+        if notifies {
+            notify::make_folder(&folder.path)?;
+        }
+        let ready = if wait { None } else { Ready::listen(&folder.path)? };
         let rootfs = place.join(spec.root().as_ref().map_or(Path::new(""), |root| root.path()));
         let mut record = Record {
             state: bundle::state(&folder.id, &spec, &place, ContainerState::Creating, None),
@@ -263,7 +287,7 @@ fn make(
             poststart: hooks.poststart().clone().unwrap_or_default(),
             poststop: hooks.poststop().clone().unwrap_or_default(),
             own_pids,
-            process: spec.process().clone().unwrap_or_default(),
+            process: process.clone(),
             fixed: fixed.clone(),
         };
         folder.write("record.json", &record)?;
@@ -280,7 +304,7 @@ fn make(
         let pid = created.init.id().pid;
         log.debug(&format!("container {} has process {pid}", folder.id));
         record.fixed = fixed;
-        Ok((created, record))
+        Ok((created, record, ready))
     };
     let made = make();
     if made.is_err() {
@@ -464,9 +488,17 @@ fn listening_descriptors(process: &mut oci_spec::runtime::Process) {
     }
 }
 
-/// Writes the pid file and sends the pidfd.
-pub(super) fn hand_out(invocation: &Invocation, process: &Process) -> Result<(), OciError> {
-    if let Some(path) = invocation.value("pidfd-socket") {
+/// Writes the pid file and sends the pidfd, for the first process of a container
+/// where its annotations say, too.
+pub(super) fn hand_out(
+    invocation: &Invocation,
+    record: Option<&Record>,
+    process: &Process,
+) -> Result<(), OciError> {
+    let annotations = record.and_then(|record| record.state.annotations().as_ref());
+    let receiver = annotations.and_then(|all| all.get(bundle::PIDFD_RECEIVER));
+    let receiver = receiver.map(String::as_str);
+    for path in invocation.value("pidfd-socket").into_iter().chain(receiver) {
         let pidfd: BorrowedFd<'_> = process.as_fd();
         terminal::send_over(Path::new(path), pidfd)?;
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
@@ -93,7 +93,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         if let (Some(socket), Some(master)) = (socket, &made.terminal) {
             terminal::send(Path::new(socket), master.as_fd())?;
         }
-        hand_out(invocation, &made.init)
+        hand_out(invocation, None, &made.init)
     };
     if let Err(error) = go_on() {
         let _ = made.init.signal(libc::SIGKILL);
@@ -103,7 +103,7 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
     if detach {
         return Ok(0);
     }
-    wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()))
+    wait::until_end(&made.init, made.terminal.filter(|_| socket.is_none()), None)
 }
 
 /// Processors as a number in which each is a bit.
@@ -123,16 +123,20 @@ fn mask(processors: &[u32]) -> String {
 fn cgroup_below(text: &str) -> Result<Below, OciError> {
     let (controllers, path) = text.split_once(':').unwrap_or(("", text));
     let path = Path::new(path.trim_matches('/'));
-    let plain = |part| matches!(part, std::path::Component::Normal(_));
-    if !path.components().all(plain) {
+    if path.components().any(|part| part == Component::ParentDir) {
+        // The words of the runtimes before us.
         return Err(OciError::Usage(format!(
-            "bad sub cgroup path {text:?}: not a plain one below the container's"
+            "bad sub cgroup path {text:?}: `..` components are not allowed"
         )));
     }
+    let path: PathBuf = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect();
     let controllers = controllers.split(',').filter(|name| !name.is_empty());
     Ok(Below {
         controllers: controllers.map(str::to_owned).collect(),
-        path: path.to_owned(),
+        path,
     })
 }
 
@@ -186,6 +190,8 @@ fn process(container: &Container, invocation: &Invocation, log: &Log) -> Result<
     }
     if invocation.has("no-new-privs") {
         process.set_no_new_privileges(Some(true));
+    } else if invocation.denies("no-new-privs") {
+        process.set_no_new_privileges(Some(false));
     }
     if let Some(profile) = invocation.value("apparmor") {
         process.set_apparmor_profile(Some(profile.to_owned()));
@@ -269,6 +275,21 @@ mod tests {
         assert_eq!(mask(&[1, 0, 1]), "0x3");
         assert_eq!(mask(&[4, 9]), "0x210");
         assert_eq!(mask(&[]), "0x0");
+    }
+
+    #[test]
+    fn a_cgroup_below_is_a_plain_path() {
+        let below = |text| {
+            cgroup_below(text)
+                .map(|below| below.path)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(below("a/b").unwrap(), Path::new("a/b"));
+        assert_eq!(below("cpu,pids:/./a/").unwrap(), Path::new("a"));
+        assert_eq!(below("/").unwrap(), Path::new(""));
+        for wrong in ["../a", "./../a", "a/..", "a/../../b", "pids:.."] {
+            assert!(below(wrong).unwrap_err().contains(wrong), "{wrong}");
+        }
     }
 
     #[test]

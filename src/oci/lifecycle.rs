@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arguments::Invocation;
-use super::container::{Container, Folder, Record, Status};
+use super::container::{Container, Folder, Record, Status, all, root};
 use super::error::OciError;
 use super::log::Log;
 use crate::runtime::bundle;
@@ -48,10 +48,27 @@ pub(super) fn kill(invocation: &Invocation) -> Result<i32, OciError> {
 }
 
 /// `delete`: everything a stopped container has; as with the runtimes before us,
-/// one that was never started counts as such.
+/// one that was never started counts as such. With `--regex`, of all whose id has a
+/// match in it.
 pub(super) fn delete(invocation: &Invocation, log: &Log) -> Result<i32, OciError> {
-    let folder = Folder::named(invocation)?;
     let force = invocation.has("force");
+    if !invocation.has("regex") {
+        return delete_one(Folder::named(invocation)?, force, log);
+    }
+    let pattern = invocation.id()?;
+    let pattern = regex::Regex::new(pattern)
+        .map_err(|error| OciError::Usage(format!("option --regex: {pattern:?}: {error}")))?;
+    // One that cannot be deleted does not keep the others.
+    let mut first = Ok(0);
+    for container in all(&root(invocation)) {
+        if pattern.is_match(&container.folder.id) {
+            first = first.and(delete_one(container.folder, force, log));
+        }
+    }
+    first
+}
+
+fn delete_one(folder: Folder, force: bool, log: &Log) -> Result<i32, OciError> {
     let held = match folder.lock() {
         Err(OciError::Missing(_)) if force => return Ok(0),
         other => other?,

@@ -41,6 +41,7 @@ mod error;
 mod exec;
 mod lifecycle;
 mod log;
+mod notify;
 mod report;
 mod resources;
 mod terminal;

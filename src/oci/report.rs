@@ -9,7 +9,7 @@ use super::arguments::Invocation;
 use super::container::{Container, Status, all, root};
 use super::error::OciError;
 use super::print;
-use crate::runtime::{Settings, capability, default_spec, seccomp};
+use crate::runtime::{Settings, bundle, capability, default_spec, seccomp};
 
 /// The version of the OCI runtime spec we follow.
 pub(super) const SPEC_VERSION: &str = "1.3.0";
@@ -294,7 +294,7 @@ pub(super) fn features() -> Result<i32, OciError> {
             "netDevices": {"enabled": true},
         },
         "annotations": {"org.opencontainers.runtime.creator": "rcompose"},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": bundle::ANNOTATIONS,
     });
     print(&pretty(&value))?;
     Ok(0)
@@ -311,7 +311,9 @@ const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -364,6 +366,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",

@@ -10,11 +10,17 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 
 use super::error::OciError;
+use super::notify::Ready;
 use super::terminal::Relay;
 use crate::runtime::Process;
 
-/// Waits until a child of ours has ended; its status as a shell counts.
-pub(super) fn until_end(process: &Process, terminal: Option<OwnedFd>) -> Result<i32, OciError> {
+/// Waits until a child of ours has ended; its status as a shell counts. A program
+/// that says it is ready makes us, who stay, the service that is.
+pub(super) fn until_end(
+    process: &Process,
+    terminal: Option<OwnedFd>,
+    mut ready: Option<&Ready>,
+) -> Result<i32, OciError> {
     let failed = || OciError::io("wait for", "process");
     let all = SigSet::all();
     all.thread_block().map_err(|error| failed()(error.into()))?;
@@ -33,11 +39,18 @@ pub(super) fn until_end(process: &Process, terminal: Option<OwnedFd>) -> Result<
                 fds.push(PollFd::new(&stdin, PollFlags::IN));
             }
         }
+        fds.extend(ready.map(|ready| PollFd::new(ready, PollFlags::IN)));
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
             .map_err(|error| failed()(error.into()))?;
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let is = |at: usize| ready.get(at).copied().unwrap_or(false);
+        let awake: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let is = |at: usize| awake.get(at).copied().unwrap_or(false);
         drop(fds);
+        if let Some(socket) = ready.filter(|_| awake.last() == Some(&true))
+            && !matches!(socket.pass_on(std::process::id()), Ok(false))
+        {
+            // Said, or nobody hears it.
+            ready = None;
+        }
         while let Ok(Some(signal)) = signals.read_signal() {
             match i32::try_from(signal.ssi_signo).unwrap_or(0) {
                 libc::SIGWINCH => {
@@ -54,7 +67,7 @@ pub(super) fn until_end(process: &Process, terminal: Option<OwnedFd>) -> Result<
             }
         }
         if let Some(joined) = &mut relay {
-            if is(3) {
+            if joined.typing && is(3) {
                 joined.typed();
             }
             if is(2) && !joined.shown() {

@@ -197,6 +197,16 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
 /// system call that nobody here knows is an error.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const REFUSE_UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+/// As above: a socket that is sent the pidfd of process 1.
+pub const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+/// All annotations that change what we do.
+pub const ANNOTATIONS: [&str; 5] = [
+    hooks::STDERR,
+    hooks::STDOUT,
+    KEEP_GROUPS,
+    PIDFD_RECEIVER,
+    REFUSE_UNKNOWN_CALLS,
+];
 
 /// What is to be done for a container; made by [`check`].
 #[derive(Debug)]

@@ -2,11 +2,13 @@
 //! on standard input and run at points of its life.
 //!
 //! What a hook prints is kept in memory and becomes part of the error when it
-//! fails; it never reaches the container's or the caller's output. A hook gets
+//! fails, or goes to files that the container's annotations name; it never reaches
+//! the container's or the caller's output. A hook gets
 //! the environment it names and no other; one that names none that of whoever
 //! runs it, and inside the container the program's.
 
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,6 +23,11 @@ use super::error::{Failure, Step};
 /// How much of a hook's output is shown.
 const SHOWN: u64 = 2 << 10;
 
+/// Annotations with the files that take what hooks outside the container print, in
+/// the names of the runtime that has them first.
+pub(super) const STDOUT: &str = "run.oci.hooks.stdout";
+pub(super) const STDERR: &str = "run.oci.hooks.stderr";
+
 /// Runs hooks one after the other, in the folder `place`; ends at the first
 /// that fails.
 ///
@@ -31,9 +38,13 @@ pub(crate) fn run(kind: &str, hooks: &[Hook], state: &State, place: &Path) -> Re
         return Ok(());
     }
     let failed = |error: io::Error| Failure::new(Step::Hook, kind, &error);
+    // Inside the container the path would lead elsewhere.
+    let annotations = state.annotations().as_ref().filter(|_| kind != "startContainer");
+    let sink = |name| annotations.and_then(|all| all.get(name)).map(String::as_str);
+    let sinks = [sink(STDOUT), sink(STDERR)];
     let state = serde_json::to_vec(state).map_err(|error| failed(error.into()))?;
     for (number, hook) in hooks.iter().enumerate() {
-        one(hook, &state, place).map_err(|reason| {
+        one(hook, &state, sinks, place).map_err(|reason| {
             let subject = format!("{kind} hook #{number}");
             Failure::because(
                 Step::Hook,
@@ -45,7 +56,7 @@ pub(crate) fn run(kind: &str, hooks: &[Hook], state: &State, place: &Path) -> Re
     Ok(())
 }
 
-fn one(hook: &Hook, state: &[u8], place: &Path) -> Result<(), String> {
+fn one(hook: &Hook, state: &[u8], sinks: [Option<&str>; 2], place: &Path) -> Result<(), String> {
     let words = |error: io::Error| super::error::describe(&error);
     if !hook.path().is_absolute() {
         return Err("its path is not absolute".into());
@@ -58,7 +69,19 @@ fn one(hook: &Hook, state: &[u8], place: &Path) -> Result<(), String> {
         .and_then(|()| input.rewind())
         .map_err(words)?;
     let mut output = memory().map_err(words)?;
-    let copy = |file: &std::fs::File| file.try_clone().map(Stdio::from).map_err(words);
+    let sink = |path: Option<&str>| -> Result<Stdio, String> {
+        let file = match path {
+            Some(path) => std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path)
+                .map_err(|error| format!("open {path}: {}", words(error)))?,
+            None => output.try_clone().map_err(words)?,
+        };
+        Ok(file.into())
+    };
+    let [stdout, stderr] = sinks.map(sink);
     let mut command = Command::new(hook.path());
     if let Some((name, further)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(further);
@@ -70,8 +93,8 @@ fn one(hook: &Hook, state: &[u8], place: &Path) -> Result<(), String> {
     command
         .current_dir(place)
         .stdin(Stdio::from(input))
-        .stdout(copy(&output)?)
-        .stderr(copy(&output)?);
+        .stdout(stdout?)
+        .stderr(stderr?);
     let mut child = command.spawn().map_err(words)?;
     if let Some(seconds) = hook.timeout() {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

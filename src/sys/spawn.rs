@@ -30,7 +30,8 @@ pub struct Program<'a> {
 /// Starts a program with posix_spawn(3): the caller's memory is not copied, no
 /// code of ours runs in the child, and the caller may have threads.
 ///
-/// The child gets the caller's environment, an empty signal mask and default
+/// The child gets the caller's environment, but for `NOTIFY_SOCKET` (what a manager
+/// waits for, no service of a stack says), an empty signal mask and default
 /// signal dispositions. Descriptors of the caller that are not marked
 /// close-on-exec reach it too: a long-lived child closes what it was not given.
 ///
@@ -51,6 +52,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<u32> {
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, PARKED))
         .collect::<Result<_, _>>()?;
     let environment: Vec<CString> = std::env::vars_os()
+        .filter(|(name, _)| name != "NOTIFY_SOCKET")
         .filter_map(|(name, value)| {
             let mut entry = name.into_vec();
             entry.push(b'=');

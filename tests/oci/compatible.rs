@@ -2,12 +2,14 @@
 //! open: as the runtimes before us have it.
 
 use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Bundle, bundle, program, said};
+use crate::support::{Bundle, PATIENCE, bundle, program, said, wait_until};
 
 /// The command of a bundle, called by way of another program.
 fn by_way_of(bundle: &Bundle, words: &[&str], args: &[&str]) -> Command {
@@ -446,4 +448,266 @@ fn who_looks_for_a_mistake_is_told_more() {
     ]);
     assert!(!bundle.path("programs").exists());
     bundle.delete();
+}
+
+#[test]
+fn all_whose_id_has_a_match_are_deleted() {
+    let Some(mut bundle) = bundle() else { return };
+    let name = |end: &str| format!("{}-{end}", bundle.id);
+    let (one, other, third) = (name("one"), name("other"), name("third"));
+    for id in [&one, &other, &third] {
+        bundle.config["linux"]["cgroupsPath"] = format!("/rcompose-test-oci/{id}").into();
+        bundle.args(&["sleep", "1000"]);
+        bundle.save();
+        // Its output is not ours to wait for.
+        let status = bundle
+            .command(&["run", "--detach", id])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let said = bundle.call(&["delete", "--regex", ".-o[nt]"]);
+    assert!(said.code == 1 && said.err.contains("running"), "{said:?}");
+    assert!(bundle.call(&["delete", "--regex", "("]).err.contains("--regex"));
+    bundle.ok(&["delete", "-f", "--regex", ".-o[nt]"]);
+    assert_eq!(bundle.ok(&["list", "-q"]).trim(), third);
+    bundle.ok(&["delete", "--force", &third]);
+}
+
+#[test]
+fn links_of_bind_mounts_are_copied_or_taken_as_they_are() {
+    let Some(mut bundle) = bundle() else { return };
+    let source = bundle.path("source");
+    fs::write(&source, "content\n").unwrap();
+    symlink("nowhere", bundle.path("broken")).unwrap();
+    symlink(&source, bundle.path("link")).unwrap();
+    for name in ["over", "under"] {
+        symlink("nowhere", bundle.path("rootfs/data").join(name)).unwrap();
+    }
+    for (source, target, options) in [
+        ("broken", "/new/place/link", &["rbind", "copy-symlink"][..]),
+        ("link", "/data/under", &["bind", "src-nofollow", "dest-nofollow"]),
+        ("link", "/data/over", &["bind", "dest-nofollow"]),
+        ("source", "/data/file", &["bind", "copy-symlink"]),
+    ] {
+        let source = bundle.path(source);
+        bundle.mount(json!({"destination": target, "source": source, "options": options}));
+    }
+    let script = "readlink /new/place/link; readlink /data/under; cat /data/over /data/file";
+    let expected = format!("nowhere\n{}\ncontent\ncontent\n", source.display());
+    assert_eq!(bundle.prints(script), expected);
+    // What was made again stays, and is no mistake the next time.
+    assert_eq!(bundle.prints(script), expected);
+    symlink("elsewhere", bundle.path("rootfs/data/taken")).unwrap();
+    let broken = bundle.path("broken");
+    bundle
+        .mount(json!({"destination": "/data/taken", "source": broken, "options": ["bind", "copy-symlink"]}));
+    assert!(bundle.refused().contains("file exists"));
+    bundle.config["mounts"].as_array_mut().unwrap().truncate(4);
+    bundle.mount(json!({"destination": "/x", "type": "tmpfs", "options": ["copy-symlink"]}));
+    assert!(bundle.refused().contains("links"));
+}
+
+#[test]
+fn a_mount_that_is_to_be_shared_is_so_in_a_private_root() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["linux"]["rootfsPropagation"] = "rprivate".into();
+    let source = bundle.path("");
+    for (target, how) in [("/data", "rshared"), ("/tmp", "rslave"), ("/root", "rprivate")] {
+        bundle.mount(json!({"destination": target, "source": source, "options": ["bind", how]}));
+    }
+    bundle.sh("cat /proc/self/mountinfo");
+    bundle.save();
+    let words = ["unshare", "--mount", "--propagation", "shared"];
+    let said = said(by_way_of(&bundle, &words, &["run", &bundle.id]).output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    let fields = |target: &str| -> String {
+        let line = said
+            .out
+            .lines()
+            .find(|line| line.split(' ').nth(4) == Some(target));
+        line.unwrap().split(" - ").next().unwrap().to_owned()
+    };
+    assert!(fields("/data").contains("shared:"), "{said:?}");
+    assert!(fields("/tmp").contains("master:"), "{said:?}");
+    for target in ["/", "/root", "/proc"] {
+        let fields = fields(target);
+        assert!(
+            !fields.contains("shared:") && !fields.contains("master:"),
+            "{fields}"
+        );
+    }
+}
+
+#[test]
+fn a_user_namespace_may_be_written_sparingly() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.namespace(json!({"type": "user"}));
+    let words = |text: String| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    let maps = bundle.prints("cat /proc/self/uid_map /proc/self/gid_map");
+    assert_eq!(words(maps), ["0", "0", "1", "0", "0", "1"]);
+    // On the network of the host it sees the host's sysfs.
+    let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|one| one["type"] != "network");
+    let said = bundle.prints("ls -d /sys/kernel; grep ' /sys ' /proc/self/mountinfo | cut -d' ' -f6");
+    let said = words(said);
+    assert_eq!(said[0], "/sys/kernel");
+    assert!(said[1].starts_with("ro,"), "{said:?}");
+}
+
+#[test]
+fn rights_that_are_denied_to_the_container_can_be_had_by_exec() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.config["process"]["noNewPrivileges"] = true.into();
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let with = |options: &[&str]| {
+        let said = bundle.exec_with(options, &["grep", "^NoNewPrivs:", "/proc/self/status"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.out.trim().ends_with('1')
+    };
+    assert!(with(&[]) && with(&["--no-new-privs"]) && !with(&["--no-new-privs=false"]));
+    bundle.delete();
+}
+
+#[test]
+fn annotations_that_change_something_are_in_the_features() {
+    let Some(mut bundle) = bundle() else { return };
+    let features: serde_json::Value = serde_json::from_str(&bundle.ok(&["features"])).unwrap();
+    let unsafe_ones = features["potentiallyUnsafeConfigAnnotations"].as_array().unwrap();
+    let socket = bundle.path("pidfd");
+    let (out, err) = (bundle.path("out"), bundle.path("err"));
+    let annotations = json!({
+        "run.oci.pidfd_receiver": socket,
+        "run.oci.hooks.stdout": out,
+        "run.oci.hooks.stderr": err,
+    });
+    for name in annotations.as_object().unwrap().keys() {
+        assert!(unsafe_ones.contains(&name.as_str().into()), "{name}");
+    }
+    bundle.config["annotations"] = annotations;
+    let hook = |kind: &str, path: &str| {
+        let script = format!("echo {kind}; echo {kind} failed >&2");
+        json!([{"path": path, "args": ["sh", "-c", script], "env": ["PATH=/bin"]}])
+    };
+    bundle.config["hooks"] = json!({
+        "prestart": hook("prestart", "/bin/sh"),
+        "createContainer": hook("createContainer", "/bin/sh"),
+        "startContainer": hook("startContainer", "/bin/sh"),
+        "poststop": hook("poststop", "/bin/sh"),
+    });
+    let listener = UnixListener::bind(&socket).unwrap();
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let (connection, _) = listener.accept().unwrap();
+    let (_, pidfd) = rcompose::sys::fd::receive(connection.as_fd(), &mut [0; 64]).unwrap();
+    let pidfd = pidfd.unwrap();
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    assert_eq!(pid.unwrap().trim(), bundle.state()["pid"].to_string());
+    bundle.delete();
+    // Those inside are not: the path leads elsewhere there.
+    assert_eq!(
+        fs::read_to_string(out).unwrap(),
+        "prestart\ncreateContainer\npoststop\n"
+    );
+    assert!(fs::read_to_string(err).unwrap().contains("prestart failed\n"));
+}
+
+#[test]
+fn a_program_tells_the_manager_that_it_is_ready() {
+    let Some(mut bundle) = bundle() else { return };
+    let path = bundle.path("manager");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 256];
+        let (length, descriptor) = rcompose::sys::fd::receive(manager.as_fd(), &mut buffer).unwrap();
+        // Closed at once: who waits at a barrier goes on.
+        drop(descriptor);
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    // Busybox has no way to send datagrams: we do, where it looks like its folder.
+    bundle.sh("test -S $NOTIFY_SOCKET && echo $NOTIFY_SOCKET; exec sleep 1000");
+    bundle.save();
+    let output = fs::File::create(bundle.path("output")).unwrap();
+    let status = bundle
+        .command(&["create", &bundle.id])
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(output)
+        .status();
+    assert!(status.unwrap().success());
+    let mut start = bundle
+        .command(&["start", &bundle.id])
+        .env("NOTIFY_SOCKET", &path)
+        .spawn()
+        .unwrap();
+    bundle.wait_for_output("/run/notify/notify.sock\n");
+    assert!(start.try_wait().unwrap().is_none());
+    let inside = bundle.path("state").join(&bundle.id).join("notify/notify.sock");
+    let program = UnixDatagram::unbound().unwrap();
+    program.send_to(b"STATUS=soon", &inside).unwrap();
+    program.send_to(b"STATUS=now\nREADY=1\n", &inside).unwrap();
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(heard(), format!("MAINPID={}", bundle.state()["pid"]));
+    assert_eq!(heard(), "BARRIER=1");
+    assert!(start.wait().unwrap().success());
+    assert!(!bundle.exec(&["env"]).out.contains("NOTIFY_SOCKET"));
+    bundle.delete();
+    // One that ends without a word is not waited for.
+    bundle.args(&["true"]);
+    bundle.save();
+    let run = |bundle: &Bundle, options: &[&str]| {
+        let words = [&["run"], options, &[bundle.id.as_str()]].concat();
+        let mut command = bundle.command(&words);
+        command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    assert!(run(&bundle, &["--detach"]).wait().unwrap().success());
+    bundle.delete();
+    // In the foreground the service is who runs it.
+    bundle.args(&["sleep", "1000"]);
+    bundle.save();
+    let mut foreground = run(&bundle, &[]);
+    wait_until("socket", || inside.exists());
+    wait_until("listening", || program.send_to(b"READY=1", &inside).is_ok());
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(heard(), format!("MAINPID={}", foreground.id()));
+    wait_until("running", || bundle.call(&["kill", &bundle.id, "KILL"]).code == 0);
+    assert_eq!(foreground.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+fn a_bind_mount_takes_the_place_of_the_root() {
+    let Some(mut bundle) = bundle() else { return };
+    let other = bundle.path("other");
+    crate::support::fill(&other, std::path::Path::new(&bundle.path("rootfs/bin/busybox")));
+    fs::write(other.join("etc/which"), "other\n").unwrap();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.insert(
+        0,
+        json!({"destination": "/", "type": "bind", "source": other, "options": ["rbind"]}),
+    );
+    bundle.config["root"]["readonly"] = true.into();
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/keys", "/data"]);
+    let script = "cat /etc/which; touch /etc/x 2>/dev/null || echo closed; test -c /dev/null && ls -d /dev/pts/ptmx; \
+                  cat /proc/keys; pwd";
+    let expected = "other\nclosed\n/dev/pts/ptmx\n/\n";
+    assert_eq!(bundle.prints(script), expected);
+    // The same when the root is changed late, or by moving it.
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/true"}]});
+    assert_eq!(bundle.prints(script), expected);
+    bundle.config["hooks"] = json!({});
+    let said = bundle.call(&["run", "--no-pivot", &bundle.id]);
+    assert_eq!((said.code, said.out.as_str()), (0, expected), "{said:?}");
+    // Who joins is there, too.
+    bundle.args(&["sleep", "1000"]);
+    bundle.start();
+    let said = bundle.exec(&["sh", "-c", script]);
+    assert_eq!((said.code, said.out.as_str()), (0, expected), "{said:?}");
+    bundle.delete();
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts[0] = json!({"destination": "/", "type": "tmpfs", "source": "tmpfs"});
+    assert!(bundle.refused().contains("only a bind mount"));
 }

@@ -270,6 +270,10 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         // After a failed check too: nothing may be left on the machine.
         let _ = self.command(&["delete", "--force", &self.id]).output();
+        if std::thread::panicking() {
+            // Others that the test has made.
+            let _ = self.command(&["delete", "--force", "--regex", ".*"]).output();
+        }
         assert!(
             std::thread::panicking() || self.cgroups().is_empty(),
             "a cgroup is left"

@@ -246,4 +246,12 @@ fn what_is_not_done_is_refused() {
         ),
         "{error}"
     );
+    container.settings.sysctls.clear();
+    let root = rcompose::runtime::bind_mount("/etc".as_ref(), "/", &["ro"]);
+    container.settings.mounts.push(root);
+    let error = container.start(&["true"]).unwrap_err();
+    assert!(
+        error.to_string().contains("the root cannot be mounted over"),
+        "{error}"
+    );
 }

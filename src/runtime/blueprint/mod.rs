@@ -193,6 +193,8 @@ pub(crate) struct MountStep {
     pub(crate) attributes: MountAttributes,
     /// A tmpfs that first gets what is below it.
     pub(crate) copy_up: bool,
+    /// A link at the end of `target` is not followed.
+    pub(crate) on_link: bool,
     /// The ids are mapped, for those below too when the flag is set; without
     /// mappings as in the container's user namespace.
     pub(crate) mapped: Option<(Option<Mappings>, bool)>,
@@ -209,6 +211,8 @@ pub(crate) enum MountSource {
         recursive: bool,
         /// `path` is resolved below this folder and cannot leave it.
         confined: Option<PathBuf>,
+        /// A link at the end of `path` is not followed.
+        itself: bool,
     },
     /// A path of the container, as the mounts before leave it.
     Inside {
@@ -216,6 +220,8 @@ pub(crate) enum MountSource {
         /// What is mounted below it, too.
         recursive: bool,
     },
+    /// A symbolic link is made, nothing is mounted.
+    Link(PathBuf),
     /// A file system.
     FileSystem {
         kind: String,
@@ -378,6 +384,16 @@ impl Blueprint {
         if blueprint.mounts.iter().any(|mount| mount.mapped.is_some()) {
             return Err(SpecError::Unsupported("an idmapped mount in a stack".into()));
         }
+        let root = blueprint
+            .mounts
+            .iter()
+            .find(|mount| mount.target == Path::new("/"));
+        if let Some(mount) = root {
+            return Err(SpecError::Mount {
+                target: mount.target.clone(),
+                reason: "the root cannot be mounted over".into(),
+            });
+        }
         for populate in &request.populate {
             clean(&populate.destination)?;
         }
@@ -447,7 +463,14 @@ impl Blueprint {
             .mounts()
             .iter()
             .flatten()
-            .map(|mount| mounts::step(mount, confined, namespaces.has_user()))
+            .map(|mount| {
+                mounts::step(
+                    mount,
+                    confined,
+                    namespaces.has_user(),
+                    all & libc::CLONE_NEWNET == 0,
+                )
+            })
             .collect();
         // The spec wants them absolute; a relative one is below the root, which
         // is where the runtimes before us are when they look for it.

@@ -38,11 +38,13 @@ const FILE_SYSTEM_FLAGS: [&str; 8] = [
     "nodirsync",
 ];
 
-/// One mount of the spec.
+/// One mount of the spec. `user_namespace` is whether the container has one of its
+/// own, `foreign_network` whether its network is not that one's.
 pub(super) fn step(
     mount: &Mount,
     confined: &BTreeMap<PathBuf, PathBuf>,
     user_namespace: bool,
+    foreign_network: bool,
 ) -> Result<MountStep, SpecError> {
     let target = clean(mount.destination())?;
     let wrong = |reason: String| SpecError::Mount {
@@ -53,12 +55,10 @@ pub(super) fn step(
         uid: mapping(mount.uid_mappings().as_ref()),
         gid: mapping(mount.gid_mappings().as_ref()),
     };
-    if target == Path::new("/") {
-        return Err(wrong("the root cannot be mounted over".into()));
-    }
     let mut attributes = MountAttributes::default();
     let mut bind = None;
     let (mut remount, mut copy_up) = (false, false);
+    let mut links = Links::default();
     // Mappings alone ask for it too.
     let mut mapped = (mappings != Mappings::default()).then_some(false);
     let mut options = Vec::new();
@@ -70,6 +70,7 @@ pub(super) fn step(
             name if attributes.take(name) => {}
             "remount" => remount = true,
             "tmpcopyup" => copy_up = true,
+            name if links.take(name) => {}
             "idmap" => mapped = mapped.or(Some(false)),
             "ridmap" => mapped = Some(true),
             _ => options.push(match option.split_once('=') {
@@ -79,6 +80,16 @@ pub(super) fn step(
         }
     }
     let kind = mount.typ().as_deref().unwrap_or_default();
+    let is_bind = !remount && (bind.is_some() || kind == "bind");
+    if target == Path::new("/") && (!is_bind || links != Links::default()) {
+        return Err(wrong("only a bind mount can take the place of the root".into()));
+    }
+    if links != Links::default() && (!is_bind || confined.contains_key(mount.destination())) {
+        return Err(wrong("options about links are for bind mounts of paths".into()));
+    }
+    if user_namespace && foreign_network && bind.is_none() && !remount && kind == "sysfs" {
+        return Ok(host_sysfs(target, attributes));
+    }
     if mapped.is_some() {
         if bind.is_none() && kind != "bind" {
             return Err(wrong("only bind mounts can be idmapped".into()));
@@ -119,10 +130,14 @@ pub(super) fn step(
                     path.display()
                 )));
             }
-            MountSource::Bind {
-                path,
-                recursive: bind != Some(false),
-                confined,
+            match std::fs::read_link(&path) {
+                Ok(text) if links.copy => MountSource::Link(text),
+                _ => MountSource::Bind {
+                    path,
+                    recursive: bind != Some(false),
+                    confined,
+                    itself: links.source,
+                },
             }
         }
         (None, "cgroup" | "cgroup2") => MountSource::Cgroup,
@@ -141,7 +156,7 @@ pub(super) fn step(
         let proc = match &source {
             MountSource::FileSystem { kind, .. } => kind == "proc",
             MountSource::Bind { confined, .. } => confined.is_none(),
-            MountSource::Inside { .. } | MountSource::Layers { .. } => false,
+            MountSource::Inside { .. } | MountSource::Layers { .. } | MountSource::Link(_) => false,
             MountSource::Remount => true,
             MountSource::Cgroup => false,
         };
@@ -155,6 +170,7 @@ pub(super) fn step(
         source,
         attributes,
         copy_up,
+        on_link: links.target,
         mapped: mapped.map(|below| ((!mappings.uid.is_empty()).then_some(mappings), below)),
     })
 }
@@ -188,6 +204,7 @@ pub(super) fn look_inside(steps: &mut [MountStep], roots: &[&Path]) {
             path,
             recursive,
             confined: None,
+            itself: false,
         } = &step.source
         else {
             continue;
@@ -211,6 +228,52 @@ pub(super) fn look_inside(steps: &mut [MountStep], roots: &[&Path]) {
                 recursive: *recursive,
             };
         }
+    }
+}
+
+/// Options of bind mounts that are about links, in the words of the runtime that
+/// has them first; podman's `no-dereference` is one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Links {
+    /// A source that is a link is made again, not mounted.
+    copy: bool,
+    /// A source that is a link is itself mounted.
+    source: bool,
+    /// A target that is a link is itself mounted on.
+    target: bool,
+}
+
+impl Links {
+    /// Takes an option of these; whether it was one.
+    fn take(&mut self, option: &str) -> bool {
+        let flag = match option {
+            "copy-symlink" => &mut self.copy,
+            "src-nofollow" => &mut self.source,
+            "dest-nofollow" => &mut self.target,
+            _ => return false,
+        };
+        *flag = true;
+        true
+    }
+}
+
+/// The host's sysfs for a container in a user namespace that does not own its
+/// network: the kernel gives it none of its own. What is mounted below comes
+/// along, and is no more writable than asked for.
+fn host_sysfs(target: PathBuf, mut attributes: MountAttributes) -> MountStep {
+    attributes.set_below |= attributes.set;
+    MountStep {
+        target,
+        source: MountSource::Bind {
+            path: "/sys".into(),
+            recursive: true,
+            confined: None,
+            itself: false,
+        },
+        attributes,
+        copy_up: false,
+        on_link: false,
+        mapped: None,
     }
 }
 
@@ -325,7 +388,7 @@ mod tests {
                 serde_json::json!({"destination": "/x", "source": "/y", "options": options}),
             )
             .unwrap();
-            let mut steps = [step(&mount, &BTreeMap::new(), user_namespace).unwrap()];
+            let mut steps = [step(&mount, &BTreeMap::new(), user_namespace, false).unwrap()];
             imply(&mut steps, user_namespace);
             steps[0].attributes.implied
         };
@@ -350,7 +413,7 @@ mod tests {
                 serde_json::json!({"destination": target, "source": source, "options": [how]}),
             )
             .unwrap();
-            step(&mount, &BTreeMap::new(), false).unwrap()
+            step(&mount, &BTreeMap::new(), false, false).unwrap()
         };
         let mut steps = [
             step("/z", "/root/a/b", "bind"),
@@ -395,5 +458,24 @@ mod tests {
         // `relatime` begins with an r of its own.
         assert_eq!(attributes(&["relatime"]).set_below, 0);
         assert!(!MountAttributes::default().take("size=5"));
+    }
+
+    #[test]
+    fn a_user_namespace_without_its_own_network_sees_the_hosts_sysfs() {
+        let mount: Mount = serde_json::from_value(serde_json::json!(
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]}
+        ))
+        .unwrap();
+        let planned = |user, foreign| step(&mount, &BTreeMap::new(), user, foreign).unwrap();
+        let bound = planned(true, true);
+        assert!(
+            matches!(&bound.source, MountSource::Bind { path, recursive: true, .. }
+            if path == Path::new("/sys"))
+        );
+        assert_eq!(bound.attributes.set_below, attribute::NOSUID | attribute::RDONLY);
+        for (user, foreign) in [(true, false), (false, true)] {
+            let fresh = planned(user, foreign).source;
+            assert!(matches!(fresh, MountSource::FileSystem { .. }), "{fresh:?}");
+        }
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn plan(linux: &Linux, given_network: bool) -> Result<Namespaces, Spe
 }
 
 fn users(linux: &Linux, found: &mut Namespaces) -> Result<(), SpecError> {
-    let mappings = Mappings {
+    let mut mappings = Mappings {
         uid: mapping(linux.uid_mappings().as_ref()),
         gid: mapping(linux.gid_mappings().as_ref()),
     };
@@ -77,6 +77,11 @@ fn users(linux: &Linux, found: &mut Namespaces) -> Result<(), SpecError> {
             ));
         }
         return Ok(());
+    }
+    if !given {
+        // As one of the runtimes before us has it: its root is whoever calls.
+        mappings.uid = vec![(0, rustix::process::geteuid().as_raw(), 1)];
+        mappings.gid = vec![(0, rustix::process::getegid().as_raw(), 1)];
     }
     for list in [&mappings.uid, &mappings.gid] {
         if list.is_empty() {
@@ -146,8 +151,9 @@ mod tests {
                 "not absolute",
             ),
             (
-                serde_json::json!({"namespaces": [{"type": "mount"}, {"type": "user"}]}),
-                "uidMappings",
+                serde_json::json!({"namespaces": [{"type": "mount"}, {"type": "user"}],
+                    "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
+                "gidMappings is missing",
             ),
             (
                 serde_json::json!({"namespaces": [{"type": "mount"}],

@@ -182,6 +182,9 @@ fn check_deadline(scheduler: &Scheduler) -> Result<(), SpecError> {
         .period()
         .filter(|period| *period > 0)
         .unwrap_or(deadline);
+    if runtime == 0 {
+        return Err(SpecError::Deadline("runtime must be greater than 0".into()));
+    }
     if !TIMES.contains(&runtime) {
         let (least, most) = (TIMES.start(), TIMES.end());
         return Err(SpecError::Deadline(format!(

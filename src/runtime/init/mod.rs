@@ -255,14 +255,15 @@ fn run(
     let root = rootfs::mount_root(&blueprint.rootfs)?;
     // Paths that an image has a say in are touched when the host can no longer be
     // seen; its mounts are there as long as copies of them are made.
-    rootfs::while_inside(root.as_fd(), || {
+    let root = rootfs::while_inside(root, |root| {
         for (destination, volume) in volumes {
             volume
                 .fill(root.as_fd(), destination)
                 .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
         }
+        // What is mounted upon the root takes its place.
         mounts::mount_all(
-            root.as_fd(),
+            root,
             &blueprint.mounts,
             &mut sources,
             &blueprint.cgroups,
@@ -319,7 +320,12 @@ fn run(
     };
     let root = root.as_fd();
     if let Some((kind, below)) = blueprint.propagation {
-        set_propagation(kind, below)?;
+        // Private or a slave it was from the beginning; mounts that were asked to
+        // be something else stay that. On the host it is attached to what may be shared.
+        let early = matches!(kind, libc::MS_PRIVATE | libc::MS_SLAVE);
+        if !early || blueprint.namespaces.host_mounts {
+            set_propagation(kind, below)?;
+        }
     }
     let wait = bundle.and_then(|bundle| bundle.wait);
     let wait = wait

@@ -161,12 +161,13 @@ fn open_layers(layers: &[PathBuf], inside: &Path) -> io::Result<OwnedFd> {
 
 /// What is needed of the host for a mount.
 fn open_step(step: &MountStep, rootfs: &Rootfs) -> io::Result<Option<Source>> {
-    let (path, recursive, confined) = match &step.source {
+    let (path, recursive, confined, itself) = match &step.source {
         MountSource::Bind {
             path,
             recursive,
             confined,
-        } => (path, *recursive, confined),
+            itself,
+        } => (path, *recursive, confined, *itself),
         MountSource::Layers { layers, inside } => {
             return open_layers(layers, inside).map(|tree| Some(Source::Tree(tree)));
         }
@@ -184,7 +185,7 @@ fn open_step(step: &MountStep, rootfs: &Rootfs) -> io::Result<Option<Source>> {
         }
         _ => return Ok(None),
     };
-    let place = open_source(path, confined.as_deref())?;
+    let place = open_source(path, confined.as_deref(), itself)?;
     only_procfs_on_proc(step, place.as_fd())?;
     let hears = [libc::MS_SLAVE, libc::MS_SHARED].contains(&step.attributes.propagation);
     // Copied later, it would hold the container's own root.
@@ -264,10 +265,14 @@ fn clone(recursive: bool) -> OpenTreeFlags {
     }
 }
 
-fn open_source(path: &Path, confined: Option<&Path>) -> io::Result<OwnedFd> {
+fn open_source(path: &Path, confined: Option<&Path>, itself: bool) -> io::Result<OwnedFd> {
     let Some(folder) = confined else {
         // Not openat(2): what is mounted when it is first looked at is to be there.
-        return Ok(open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)?);
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if itself {
+            flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        }
+        return Ok(open_tree(CWD, path, flags)?);
     };
     let folder = rustix::fs::open(
         folder,
@@ -277,37 +282,52 @@ fn open_source(path: &Path, confined: Option<&Path>) -> io::Result<OwnedFd> {
     place::open(folder.as_fd(), path, OFlags::PATH, true)
 }
 
-/// Makes all mounts in order; `root` is the container's root, which is ours now.
+/// Makes all mounts in order; `root` is the container's root. What is mounted upon
+/// that takes its place: what is the root then.
 pub(super) fn mount_all(
-    root: BorrowedFd<'_>,
+    mut root: OwnedFd,
     steps: &[MountStep],
     sources: &mut Sources,
     cgroups: &View,
     reporter: &Reporter,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
     for (number, (step, source)) in steps.iter().zip(&mut sources.trees).enumerate() {
         let mut step = Cow::Borrowed(step);
         if closes_late(&step) {
             step.to_mut().attributes.set &= !RDONLY;
         }
-        let made = match &step.source {
+        let mut made = match &step.source {
             MountSource::Inside { path, recursive } => {
-                let tree = copy_inside(root, &step, path, *recursive)
+                let tree = copy_inside(root.as_fd(), &step, path, *recursive)
                     .and_then(|tree| has_mapped(number, &step, tree, reporter))
                     .map_err(|error| wrong_source(&step, &error))?;
                 Some(Source::Tree(tree))
             }
             _ => source.take(),
         };
-        mount(root, &step, made, (cgroups, &mut sources.cgroups)).map_err(|(what, error)| {
+        let failed = |what: Option<String>, error: io::Error| {
             let target = step.target.display();
             match what {
                 Some(what) => Failure::new(Step::Mount, format!("{what} on {target}"), &error),
                 None => Failure::new(Step::Mount, target.to_string(), &error),
             }
-        })?;
+        };
+        let mut top = None;
+        if step.target == Path::new("/")
+            && let Some(source) = made.take()
+        {
+            let take = || -> io::Result<(OwnedFd, OwnedFd)> {
+                let tree = source.into_tree(step.attributes)?;
+                Ok((rustix::io::fcntl_dupfd_cloexec(&tree, 3)?, tree))
+            };
+            let (again, tree) = take().map_err(|error| failed(None, error))?;
+            (top, made) = (Some(again), Some(Source::Tree(tree)));
+        }
+        mount(root.as_fd(), &step, made, (cgroups, &mut sources.cgroups))
+            .map_err(|(what, error)| failed(what, error))?;
+        root = top.unwrap_or(root);
     }
-    Ok(())
+    Ok(root)
 }
 
 /// A copy of a place in the container, with what was mounted there before. Links
@@ -370,13 +390,16 @@ fn mount(
 ) -> Result<(), (Option<String>, io::Error)> {
     let target = |kind| -> io::Result<OwnedFd> {
         let links = !plain(&step.target);
-        let fd =
-            place::make(root, &step.target, kind, links).map_err(|error| match error.raw_os_error() {
-                Some(libc::ELOOP) if !links => {
-                    io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
-                }
-                _ => error,
-            })?;
+        let made = match step.on_link {
+            true => place::make_itself(root, &step.target, kind, links),
+            false => place::make(root, &step.target, kind, links),
+        };
+        let fd = made.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) if !links => {
+                io::Error::other("must be mounted on ordinary directory, not on a symbolic link")
+            }
+            _ => error,
+        })?;
         if links && place::in_procfs(fd.as_fd()) {
             return Err(io::Error::other("it is a link into /proc"));
         }
@@ -439,6 +462,9 @@ fn mount(
             )
             .map_err(named)?;
             attach(tree.as_fd(), target.as_fd()).map_err(named)
+        }
+        MountSource::Link(text) => {
+            place::make_link(root, &step.target, text, !plain(&step.target)).map_err(|error| (None, error))
         }
         MountSource::Cgroup => {
             let named = |error| (Some("cgroup".to_owned()), error);

@@ -60,6 +60,32 @@ pub(super) fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, links: bool) -
     }
 }
 
+/// As [`make`], for what is at the end of the path itself, be it a link.
+pub(super) fn make_itself(root: BorrowedFd<'_>, path: &Path, kind: Kind, links: bool) -> io::Result<OwnedFd> {
+    let (folder, name) = make_above(root, path, links)?;
+    enter(folder.as_fd(), name, kind)
+}
+
+/// Makes a symbolic link; one that is there already must be the same.
+pub(super) fn make_link(root: BorrowedFd<'_>, path: &Path, text: &Path, links: bool) -> io::Result<()> {
+    let (folder, name) = make_above(root, path, links)?;
+    match rustix::fs::symlinkat(text, &folder, name) {
+        Err(rustix::io::Errno::EXIST) => match rustix::fs::readlinkat(&folder, name, Vec::new()) {
+            Ok(known) if known.as_bytes() == text.as_os_str().as_bytes() => Ok(()),
+            _ => Err(rustix::io::Errno::EXIST.into()),
+        },
+        other => Ok(other?),
+    }
+}
+
+/// The folder above the end of a path, made where it is missing, and that end.
+fn make_above<'a>(root: BorrowedFd<'_>, path: &'a Path, links: bool) -> io::Result<(OwnedFd, &'a OsStr)> {
+    match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => Ok((make(root, above, Kind::Folder, links)?, name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// Follows a path step by step, making what is missing. A step only ever opens
 /// an entry of a folder we hold, and never through a link: links are read and
 /// their steps put in front of the others.
@@ -212,6 +238,27 @@ mod tests {
         assert!(path(inside.to_str().unwrap()).join("a").is_dir());
         assert!(path("b/file").is_file());
         assert!(path("run/deep/c").is_dir());
+    }
+
+    #[test]
+    fn a_link_at_the_end_is_itself_where_that_is_asked_for() {
+        let (folder, root) = root();
+        let path = |name: &str| folder.path().join(name);
+        symlink("/nowhere", path("link")).unwrap();
+        let found = make_itself(root.as_fd(), Path::new("/link"), Kind::File, true).unwrap();
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).unwrap().st_mode);
+        assert_eq!(kind, FileType::Symlink);
+        make_itself(root.as_fd(), Path::new("/deep/file"), Kind::File, true).unwrap();
+        assert!(path("deep/file").is_file());
+        let link = |name: &str, text: &str| make_link(root.as_fd(), Path::new(name), Path::new(text), true);
+        link("/new/link", "../x").unwrap();
+        link("/new/link", "../x").unwrap();
+        assert_eq!(std::fs::read_link(path("new/link")).unwrap(), Path::new("../x"));
+        assert!(link("/new/link", "y").is_err() && link("/deep/file", "y").is_err());
+        // What is above it leads nowhere else.
+        symlink("../../..", path("up")).unwrap();
+        link("/up/mine", "z").unwrap();
+        assert!(path("mine").is_symlink());
     }
 
     #[test]

@@ -421,14 +421,14 @@ pub(super) fn enter_on_host(root: BorrowedFd<'_>, host: &HostMounts) -> io::Resu
 /// Does something with `root` as the root directory: no path that is looked up
 /// leads out of it. The mounts of the host stay, for who has a descriptor.
 pub(super) fn while_inside<T>(
-    root: BorrowedFd<'_>,
-    does: impl FnOnce() -> Result<T, Failure>,
+    root: OwnedFd,
+    does: impl FnOnce(OwnedFd) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let failed = |error: io::Error| Failure::new(Step::Rootfs, "/", &error);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host = rustix::fs::open("/", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-    enter_tree(root).map_err(failed)?;
-    let done = does()?;
+    enter_tree(root.as_fd()).map_err(failed)?;
+    let done = does(root)?;
     enter_tree(host.as_fd()).map_err(failed)?;
     Ok(done)
 }
