@@ -23,8 +23,8 @@ use crate::runtime::change::{ORDERS, Reply, Wish};
 use crate::runtime::hooks;
 use crate::runtime::order::{self, Answer, HookOrder, MonitorOrder};
 use crate::runtime::{
-    Beginning, CLIENT, ExitRecord, ExitStatus, Failure, Handed, Launch, ProcessId, Revive, Stage, Step, now,
-    reserve,
+    Beginning, CLIENT, Errand, ExitRecord, ExitStatus, Failure, Handed, Launch, ProcessId, Revive, Stage,
+    Step, now, reserve,
 };
 use crate::store::{self, Lock};
 use crate::sys::clone::{Child, fork};
@@ -227,11 +227,12 @@ fn begin(mut fds: fd::Inherited) -> Result<(Monitor, Begun), Failure> {
             .inspect_err(|_| foreign.delete(&order.id))?;
         vec![]
     } else {
-        let mounted = || match &hooks {
-            Some(order) => run_hooks(order, &["prestart", "createRuntime"]),
-            None => Ok(()),
+        let run = |errand| match (errand, &hooks) {
+            (Errand::Hooks, Some(order)) => run_hooks(order, &["prestart", "createRuntime"]),
+            // Idmapped mounts are refused in stacks.
+            (Errand::Hooks | Errand::Map(..), _) => Ok(()),
         };
-        let beginning = Beginning::listen_and(report.as_fd(), mounted).map_err(given)?;
+        let beginning = Beginning::listen_and(report.as_fd(), run).map_err(given)?;
         if let Some(failure) = beginning.failure {
             return Err(failure);
         }

@@ -26,8 +26,11 @@ const GLOBAL: &[Known] = &[
 
 const HELP: Known = ("help", 'h', false);
 
-/// A command: name, options, positional arguments as help shows them.
-type Command = (&'static str, &'static [Known], &'static str);
+/// A command: name, options, positional arguments and purpose as help shows them.
+type Command = (&'static str, &'static [Known], &'static str, &'static str);
+
+/// Commands of other runtimes that there are none of here.
+const REFUSED: [&str; 2] = ["checkpoint", "restore"];
 
 const CREATE: &[Known] = &[
     ("bundle", 'b', true),
@@ -102,35 +105,68 @@ const UPDATE: &[Known] = &[
 ];
 
 const COMMANDS: &[Command] = &[
-    ("create", CREATE, "ID"),
-    ("start", &[HELP], "ID"),
-    ("run", RUN, "ID"),
-    ("exec", EXEC, "ID [COMMAND [ARG...]]"),
-    ("state", &[HELP], "ID"),
-    ("kill", &[("all", 'a', false), HELP], "ID [SIGNAL]"),
+    ("create", CREATE, "ID", "make a container, without its program"),
+    (
+        "start",
+        &[HELP],
+        "ID",
+        "execute the program of a container that was created",
+    ),
+    ("run", RUN, "ID", "make a container and execute its program"),
+    (
+        "exec",
+        EXEC,
+        "ID [COMMAND [ARG...]]",
+        "execute a further program in a container",
+    ),
+    ("state", &[HELP], "ID", "print the state of a container"),
+    (
+        "kill",
+        &[("all", 'a', false), HELP],
+        "ID [SIGNAL]",
+        "send a signal to a container",
+    ),
     (
         "delete",
         &[("force", 'f', false), ("regex", 'r', false), HELP],
         "ID",
+        "remove what is left of a container",
     ),
-    ("pause", &[HELP], "ID"),
-    ("resume", &[HELP], "ID"),
-    ("update", UPDATE, "ID"),
+    ("pause", &[HELP], "ID", "freeze all processes of a container"),
+    (
+        "resume",
+        &[HELP],
+        "ID",
+        "let the processes of a paused container go on",
+    ),
+    ("update", UPDATE, "ID", "change the limits of a container"),
     (
         "events",
         &[("stats", NONE, false), ("interval", NONE, true), HELP],
         "ID",
+        "print what a container uses, as it goes",
     ),
-    ("ps", &[("format", 'f', true), HELP], "ID [PS-OPTION...]"),
-    ("list", &[("format", 'f', true), ("quiet", 'q', false), HELP], ""),
+    (
+        "ps",
+        &[("format", 'f', true), HELP],
+        "ID [PS-OPTION...]",
+        "list the processes of a container",
+    ),
+    (
+        "list",
+        &[("format", 'f', true), ("quiet", 'q', false), HELP],
+        "",
+        "list the containers",
+    ),
     (
         "spec",
         &[("bundle", 'b', true), ("rootless", NONE, false), HELP],
         "",
+        "write a first configuration",
     ),
-    ("features", &[HELP], ""),
-    ("version", &[HELP], ""),
-    ("help", &[HELP], ""),
+    ("features", &[HELP], "", "print what the runtime can do"),
+    ("version", &[HELP], "", "print the version"),
+    ("help", &[HELP], "", "print this help"),
 ];
 
 /// What was asked for.
@@ -150,10 +186,10 @@ impl Invocation {
     /// Reads the arguments after the program's name.
     pub(super) fn parse(arguments: &[String]) -> Result<Self, OciError> {
         let mut found = Self::default();
-        let mut rest = arguments.iter().cloned();
+        let mut rest = arguments.iter();
         let mut known = GLOBAL;
         let mut plain = false;
-        while let Some(argument) = rest.next() {
+        while let Some(argument) = rest.next().cloned() {
             let in_command = !found.command.is_empty();
             if !plain && argument == "--" {
                 plain = true;
@@ -165,15 +201,28 @@ impl Invocation {
                 .filter(|name| !plain && !name.is_empty());
             let Some(option) = option else {
                 if !in_command {
-                    if matches!(argument.as_str(), "checkpoint" | "restore") {
+                    let asks = |words: &[String]| {
+                        words
+                            .iter()
+                            .any(|word| matches!(word.as_str(), "-h" | "-help" | "--help"))
+                    };
+                    if REFUSED.contains(&argument.as_str()) {
+                        if asks(rest.as_slice()) {
+                            found.command = argument;
+                            found.options.push(("help", String::new()));
+                            return Ok(found);
+                        }
                         return Err(OciError::Usage(format!(
                             "{argument} is not supported: processes are not kept in files"
                         )));
                     }
-                    let (name, options, _) = COMMANDS
-                        .iter()
-                        .find(|(name, _, _)| *name == argument)
-                        .ok_or_else(|| OciError::Usage(format!("unknown command {argument:?}")))?;
+                    let known_command = COMMANDS.iter().find(|(name, ..)| *name == argument);
+                    let (name, options, ..) = known_command.ok_or_else(|| {
+                        OciError::Usage(match asks(rest.as_slice()) {
+                            true => format!("No help topic for '{argument}'"),
+                            false => format!("unknown command {argument:?}"),
+                        })
+                    })?;
                     found.command = (*name).to_owned();
                     known = options;
                     continue;
@@ -203,6 +252,7 @@ impl Invocation {
                 (true, Some(value)) => value,
                 (true, None) => rest
                     .next()
+                    .cloned()
                     .ok_or_else(|| OciError::Usage(format!("option {argument} needs a value")))?,
                 (false, None) => String::new(),
                 (false, Some(value)) => match value.as_str() {
@@ -304,21 +354,27 @@ pub(super) fn help(command: &str) -> String {
     };
     let known = COMMANDS
         .iter()
-        .find(|(name, _, _)| *name == command && command != "help");
-    match known {
-        Some((name, options, positional)) => format!(
-            "usage: rcompose-oci [GLOBAL OPTIONS] {name} [OPTIONS] {positional}\n\n{}",
-            options.iter().map(option).collect::<String>()
-        ),
-        None => format!(
-            "usage: rcompose-oci [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARG...]\n\n{}\ncommands:\n{}",
-            GLOBAL.iter().map(option).collect::<String>(),
-            COMMANDS
-                .iter()
-                .map(|(name, _, positional)| format!("  {name} {positional}\n"))
-                .collect::<String>()
-        ),
+        .find(|(name, ..)| *name == command && command != "help");
+    if let Some((name, options, positional, purpose)) = known {
+        let options: String = options.iter().map(option).collect();
+        return format!(
+            "NAME:\n  rcompose-oci {name} - {purpose}\n\n\
+             USAGE:\n  rcompose-oci [GLOBAL OPTIONS] {name} [OPTIONS] {positional}\n\nOPTIONS:\n{options}"
+        );
     }
+    if REFUSED.contains(&command) {
+        return format!("NAME:\n  rcompose-oci {command} - not supported: processes are not kept in files\n");
+    }
+    let commands: String = COMMANDS
+        .iter()
+        .map(|(name, _, positional, purpose)| format!("  {:<28} {purpose}\n", format!("{name} {positional}")))
+        .collect();
+    let options: String = GLOBAL.iter().map(option).collect();
+    format!(
+        "NAME:\n  rcompose-oci - Open Container Initiative runtime\n\n\
+         USAGE:\n  rcompose-oci [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARG...]\n\n\
+         COMMANDS:\n{commands}\nGLOBAL OPTIONS:\n{options}"
+    )
 }
 
 #[cfg(test)]
@@ -366,6 +422,20 @@ mod tests {
     }
 
     #[test]
+    fn each_command_has_its_help() {
+        for command in COMMANDS.iter().map(|(name, ..)| *name).chain(REFUSED) {
+            let text = help(&parse(&format!("{command} -h")).unwrap().command);
+            let mut lines = text.lines();
+            assert_eq!(lines.next(), Some("NAME:"));
+            let line = lines.next().unwrap();
+            assert!(
+                line.contains(" - ") && (line.contains(command) || command == "help"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         assert!(parse("create --nosuch x").unwrap_err().contains("--nosuch"));
         assert!(parse("create x --bundle").unwrap_err().contains("needs a value"));
@@ -375,6 +445,12 @@ mod tests {
                 .unwrap_err()
                 .contains("not supported")
         );
+        assert!(
+            parse("nosuch --help")
+                .unwrap_err()
+                .contains("No help topic for 'nosuch'")
+        );
+        assert!(parse("restore x -h").unwrap().has("help"));
         assert!(parse("state").unwrap().id().is_err());
         assert!(parse("state a b").unwrap().id().is_err());
         assert!(

@@ -209,7 +209,17 @@ fn make(
         console.fits(process.terminal() == Some(true))?;
         listening_descriptors(process);
     }
+    let root = spec.root().as_ref().map(|root| place.join(root.path()));
     for mount in spec.mounts_mut().iter_mut().flatten() {
+        // One that is written as a path of the host is the container's all the same,
+        // as with runc.
+        let inside = root
+            .as_ref()
+            .and_then(|root| mount.destination().strip_prefix(root).ok())
+            .map(|inside| Path::new("/").join(inside));
+        if let Some(inside) = inside {
+            mount.set_destination(inside);
+        }
         if mount.destination().is_relative() {
             // Below the root, as the runtimes before us take it.
             mount.set_destination(Path::new("/").join(mount.destination()));
@@ -246,6 +256,9 @@ fn make(
     };
     // All that can be wrong with the configuration, before anything is made.
     let (plan, fixed) = bundle::check(&request)?;
+    if let Some(flags) = plan.filter_flags() {
+        log.debug(&format!("seccomp filter flags: {flags}"));
+    }
     let hooks = spec.hooks().clone().unwrap_or_default();
     let namespaces: Vec<&LinuxNamespace> = spec
         .linux()
@@ -288,6 +301,8 @@ fn make(
         for warning in &created.warnings {
             log.warn(warning);
         }
+        let pid = created.init.id().pid;
+        log.debug(&format!("container {} has process {pid}", folder.id));
         record.fixed = fixed;
         Ok((created, record, ready))
     };
@@ -331,13 +346,35 @@ pub(super) fn parse_spec(bytes: &[u8]) -> Result<(Spec, Vec<String>), String> {
             .unwrap_or_default();
         serde_json::from_value(value).map_err(|_| error)
     });
-    let spec: Spec = spec.map_err(|error: serde_json::Error| error.to_string())?;
+    let spec: Spec = spec.map_err(|error: serde_json::Error| match wrong_memory_policy(bytes) {
+        Some(reason) => format!("{reason}: {error}"),
+        None => error.to_string(),
+    })?;
     for field in ["ociVersion", "root"] {
         if !fields.contains_key(field) {
             return Err(format!("{field} is missing"));
         }
     }
     Ok((spec, ignored))
+}
+
+/// What is wrong with the memory policy of a configuration that was not understood,
+/// in the words callers know; `None` when it is something else.
+fn wrong_memory_policy(bytes: &[u8]) -> Option<String> {
+    use oci_spec::runtime::{MemoryPolicyFlagType, MemoryPolicyModeType};
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let policy = value.get("linux")?.get("memoryPolicy")?;
+    let mode = policy.get("mode").cloned().unwrap_or_else(|| "".into());
+    if serde_json::from_value::<MemoryPolicyModeType>(mode.clone()).is_err() {
+        return Some(format!("invalid memory policy mode {mode}"));
+    }
+    let flags = policy.get("flags")?.as_array()?;
+    let wrong =
+        |flag: &&serde_json::Value| serde_json::from_value::<MemoryPolicyFlagType>((*flag).clone()).is_err();
+    Some(format!(
+        "invalid memory policy flag {}",
+        flags.iter().find(wrong)?
+    ))
 }
 
 /// Makes a process what the crate takes, where that is stricter than the runtimes

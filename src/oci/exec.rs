@@ -81,6 +81,11 @@ pub(super) fn exec(invocation: &Invocation, log: &Log) -> Result<i32, OciError> 
         relayed: socket.is_none() && !detach,
         state: container.state(),
     })?;
+    let pid = made.init.id().pid;
+    log.debug(&format!(
+        "container {} has further process {pid}",
+        container.folder.id
+    ));
     for warning in &made.warnings {
         log.warn(warning);
     }

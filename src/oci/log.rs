@@ -71,20 +71,28 @@ impl Log {
     fn tell(&self, level: &str, text: &str) {
         match self.file {
             Some(_) => self.write(level, text),
+            // As in a log: it is read by those who have read logs before.
+            None if level == "debug" => {
+                let _ = writeln!(std::io::stderr(), "{}", self.line(level, text));
+            }
             None => {
                 let _ = writeln!(std::io::stderr(), "rcompose-oci: {level}: {text}");
             }
         }
     }
 
-    fn write(&self, level: &str, text: &str) {
-        let Some(path) = &self.file else { return };
+    fn line(&self, level: &str, text: &str) -> String {
         let time = jiff::Timestamp::now().to_string();
-        let line = if self.json {
+        if self.json {
             serde_json::json!({"level": level, "msg": text, "time": time}).to_string()
         } else {
             format!("time={time:?} level={level} msg={text:?}")
-        };
+        }
+    }
+
+    fn write(&self, level: &str, text: &str) {
+        let Some(path) = &self.file else { return };
+        let line = self.line(level, text);
         if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
             let _ = writeln!(file, "{line}");
         }

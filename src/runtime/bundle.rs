@@ -18,14 +18,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 pub(crate) use super::blueprint::processors;
-use super::blueprint::{Blueprint, BundlePlan, DeviceNode, ProcessPlan, process_plan};
+use super::blueprint::{Blueprint, BundlePlan, DeviceNode, Mappings, ProcessPlan, process_plan};
 use super::cgroup::systemd::{self, Scope, Unit};
 use super::cgroup::{Below, Cgroup, CgroupError, Version, Warning};
 use super::error::{Failure, RuntimeError, Step};
 use super::exec::{DirectExec, exec_directly};
 use super::executable;
 use super::hooks;
-use super::init::report::Beginning;
+use super::init::report::{Beginning, Errand};
 use super::init::{devices, mounts};
 use super::launch::{Handed, Launch, Stage};
 use super::links;
@@ -136,6 +136,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
         readonly: root.readonly() == Some(true),
     };
     let mut blueprint = Blueprint::of_spec(spec, &rootfs, process, &BTreeMap::new(), false)?;
+    blueprint.mount_for_callers();
     let hooks = spec.hooks().clone().unwrap_or_default();
     let list = |hooks: &Option<Vec<_>>| hooks.clone().unwrap_or_default();
     blueprint.bundle = Some(BundlePlan {
@@ -185,6 +186,7 @@ pub fn check(request: &BundleRequest<'_>) -> Result<(Plan, Fixed), RuntimeError>
             hooks,
             links,
             unknown,
+            filtered: fixed.profile.is_some(),
         },
         fixed,
     ))
@@ -217,6 +219,15 @@ pub struct Plan {
     links: BTreeMap<String, String>,
     /// System calls that are banned by names which are not known here.
     unknown: Vec<String>,
+    /// There is a system call filter.
+    filtered: bool,
+}
+
+impl Plan {
+    /// Flags of seccomp(2) for the system call filter; `None` without one.
+    pub fn filter_flags(&self) -> Option<u64> {
+        self.filtered.then_some(self.blueprint.process.filter_flags)
+    }
 }
 
 /// The hooks that run before the root is changed, in their order.
@@ -287,6 +298,7 @@ fn create_in(
         hooks,
         links,
         unknown,
+        filtered: _,
     } = plan;
     let scope = match &fixed.unit {
         Some(unit) => match Scope::start(unit, resources.as_ref()) {
@@ -307,7 +319,8 @@ fn create_in(
         fixed.cgroup.view_of_host()
     };
     let mut held = Vec::new();
-    open_beforehand(&mut blueprint, request.state_folder, &mut held)?;
+    let own_ids = own_mappings(&blueprint);
+    open_beforehand(&mut blueprint, request.state_folder, own_ids.as_ref(), &mut held)?;
     if request.wait {
         let socket = listen(request.state_folder).map_err(failed("make start socket of"))?;
         if let Some(bundle) = &mut blueprint.bundle {
@@ -422,18 +435,30 @@ fn create_in(
     );
     let beginning = match told {
         // It has failed already: it says why.
-        Ok(()) | Err(_) => Beginning::listen_and(report.as_fd(), || {
-            for (kind, list) in before_pivot(&hooks) {
-                hooks::run(kind, &list, &state, request.bundle)?;
-            }
-            Ok(())
+        Ok(()) | Err(_) => Beginning::listen_and(report.as_fd(), |errand| match errand {
+            Errand::Hooks => before_pivot(&hooks)
+                .iter()
+                .try_for_each(|(kind, list)| hooks::run(kind, list, &state, request.bundle)),
+            Errand::Map(number, tree) => match blueprint.mounts.get(number) {
+                Some(step) => mounts::map_for(step, tree.as_fd(), own_ids.as_ref()),
+                None => Ok(()),
+            },
         }),
     };
     let beginning = match beginning {
         Ok(beginning) => beginning,
         Err(error) => return end(failed("listen to")(error)),
     };
-    if let Some(failure) = beginning.failure {
+    if let Some(mut failure) = beginning.failure {
+        let bound = resources
+            .as_ref()
+            .and_then(|resources| resources.cpu().as_ref()?.cpus().as_deref())
+            .is_some_and(|list| !list.is_empty());
+        if bound && failure.step == Step::Schedule && failure.errno == Some(libc::EPERM) {
+            // The kernel's way to say so (sched_setattr(2)).
+            let more = "process scheduler can't be used together with AllowedCPUs";
+            failure.reason = format!("{} ({more})", failure.reason);
+        }
         return end(failure.into());
     }
     if !beginning.created && !beginning.executing {
@@ -474,20 +499,16 @@ fn give_links(blueprint: &Blueprint, links: &BTreeMap<String, String>, pid: u32)
 fn open_beforehand(
     blueprint: &mut Blueprint,
     state_folder: &Path,
+    own: Option<&Mappings>,
     held: &mut Vec<OwnedFd>,
 ) -> Result<(), RuntimeError> {
-    let own = match &blueprint.namespaces.mappings {
-        Some(mappings) => Some(mappings.clone()),
-        None if blueprint.namespaces.has_user() => entered_mappings(blueprint),
-        None => None,
-    };
     let user = blueprint.namespaces.has_user();
     let Some(bundle) = &mut blueprint.bundle else {
         return Ok(());
     };
     for (number, step) in blueprint.mounts.iter().enumerate() {
         if (user || step.mapped.is_some())
-            && let Some(tree) = mounts::open_for(step, own.as_ref())?
+            && let Some(tree) = mounts::open_for(step, &blueprint.rootfs, own)?
         {
             bundle.trees.push((number, tree.as_raw_fd()));
             held.push(tree);
@@ -511,7 +532,7 @@ fn open_beforehand(
     }
     for (number, device) in blueprint.devices.iter().enumerate() {
         let mut node = device.clone();
-        if let Some(own) = &own {
+        if let Some(own) = own {
             node.uid = outside(&own.uid, device.uid).ok_or_else(|| unmapped(device))?;
             node.gid = outside(&own.gid, device.gid).ok_or_else(|| unmapped(device))?;
         }
@@ -537,9 +558,18 @@ fn unmapped(device: &DeviceNode) -> SpecError {
     }
 }
 
+/// The ids of the container's user namespace, if it has one of its own.
+fn own_mappings(blueprint: &Blueprint) -> Option<Mappings> {
+    match &blueprint.namespaces.mappings {
+        Some(mappings) => Some(mappings.clone()),
+        None if blueprint.namespaces.has_user() => entered_mappings(blueprint),
+        None => None,
+    }
+}
+
 /// The ids of a user namespace that is entered by path: they are in `/proc` of
 /// whoever made it, when the path is one of `/proc/PID/ns/user`.
-fn entered_mappings(blueprint: &Blueprint) -> Option<super::blueprint::Mappings> {
+fn entered_mappings(blueprint: &Blueprint) -> Option<Mappings> {
     let (_, path) = blueprint
         .namespaces
         .join_first
@@ -559,7 +589,7 @@ fn entered_mappings(blueprint: &Blueprint) -> Option<super::blueprint::Mappings>
             })
             .collect()
     };
-    Some(super::blueprint::Mappings {
+    Some(Mappings {
         uid: read("uid_map")?,
         gid: read("gid_map")?,
     })

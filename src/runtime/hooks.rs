@@ -9,7 +9,7 @@
 
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -124,8 +124,13 @@ fn one(hook: &Hook, state: &[u8], sinks: [Option<&str>; 2], place: &Path) -> Res
     let _ = output.rewind();
     let _ = output.take(SHOWN).read_to_string(&mut printed);
     let printed = printed.trim();
+    let status = match status.signal() {
+        // Of a filter of system calls.
+        Some(libc::SIGSYS) => format!("{status}: bad system call"),
+        _ => status.to_string(),
+    };
     Err(if printed.is_empty() {
-        format!("{status}")
+        status
     } else {
         format!("{status}: {printed}")
     })

@@ -88,7 +88,7 @@ pub use self::start::{
 };
 pub use self::usage::Usage;
 
-pub(crate) use self::init::report::Beginning;
+pub(crate) use self::init::report::{Beginning, Errand};
 pub(crate) use self::launch::{Handed, Launch, Stage};
 pub(crate) use self::record::now;
 pub(crate) use self::recover::reserve;

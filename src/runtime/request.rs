@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,12 @@ impl Rootfs {
         match self {
             Self::Overlay { readonly, .. } | Self::Directory { readonly, .. } => *readonly,
         }
+    }
+
+    /// Where it is on the host.
+    pub(crate) fn place(&self) -> &Path {
+        let (Self::Directory { path, .. } | Self::Overlay { mountpoint: path, .. }) = self;
+        path
     }
 }
 

@@ -425,9 +425,10 @@ fn who_looks_for_a_mistake_is_told_more() {
     assert!(said.code == 0 && said.err.is_empty(), "{said:?}");
     let said = bundle.call(&["--debug", "exec", id, "true"]);
     assert!(
-        said.err.contains("debug: ") && said.err.contains("affinity: 0x1"),
+        said.err.contains("level=debug msg=") && said.err.contains("affinity: 0x1"),
         "{said:?}"
     );
+    assert!(said.err.contains("further process"), "{said:?}");
     bundle.ok(&["--debug", "--log", "log", "exec", id, "true"]);
     let log = fs::read_to_string(bundle.path("log")).unwrap();
     assert!(

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -197,6 +198,107 @@ fn mounts_have_their_options() {
         let error = bundle.refused();
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn mounts_are_listed_in_their_order() {
+    let Some(mut bundle) = bundle() else { return };
+    fs::create_dir(bundle.path("source")).unwrap();
+    fs::write(bundle.path("source/file"), "").unwrap();
+    let bind = |to: &str, from: PathBuf| json!({"destination": to, "source": from, "options": ["bind"]});
+    bundle.mount(bind("/one", bundle.path("source")));
+    bundle.mount(json!({"destination": "/two", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.mount(bind("/three", bundle.path("source/file")));
+    bundle.mount(json!({"destination": "/four", "type": "tmpfs", "source": "tmpfs"}));
+    assert_eq!(
+        bundle.prints("grep -oE ' (/proc|/dev|/dev/pts|/sys|/one|/two|/three|/four) ' /proc/self/mountinfo"),
+        " /proc \n /dev \n /dev/pts \n /sys \n /one \n /two \n /three \n /four \n"
+    );
+}
+
+/// The container's own root is on the host while mounts are made: nothing of that is
+/// seen in a copy of what is around it.
+#[test]
+fn a_copy_of_the_host_has_nothing_of_the_container() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.mount(json!({"destination": "/data", "source": "/", "options": ["rbind", "ro"]}));
+    let own = format!(" /data{}", bundle.path("rootfs").display());
+    let seen = bundle.prints("cut -d' ' -f4- /proc/self/mountinfo");
+    assert!(seen.contains(" /data ") && !seen.contains(&own), "{seen}");
+}
+
+/// A source below the root is what mounts before have put there; links on the way
+/// are those of the container.
+#[test]
+fn a_bind_mount_takes_what_was_mounted_before() {
+    let Some(mut bundle) = bundle() else { return };
+    let source = bundle.path("source");
+    fs::create_dir_all(source.join("deep")).unwrap();
+    fs::write(source.join("deep/file"), "deep\n").unwrap();
+    fs::create_dir(bundle.path("outside")).unwrap();
+    fs::write(bundle.path("outside/secret"), "secret\n").unwrap();
+    symlink(bundle.path("outside"), source.join("out")).unwrap();
+    symlink("/data/deep", source.join("in")).unwrap();
+    let rootfs = bundle.path("rootfs");
+    let inside = |path: &str| rootfs.join(path);
+    let bind = |to: PathBuf, from: PathBuf, how: &str| json!({"destination": to, "source": from, "options": how.split(',').collect::<Vec<_>>()});
+    let mounts = [
+        bind("/data".into(), source.clone(), "bind"),
+        json!({"destination": "/data/deep/more", "type": "tmpfs", "source": "tmpfs"}),
+        // A destination may be written as a path of the host, too.
+        bind(inside("again"), inside("data"), "rbind"),
+        bind("/alone".into(), inside("data/deep"), "bind"),
+        bind("/linked".into(), inside("data/in"), "rbind"),
+    ];
+    for mount in &mounts {
+        bundle.mount(mount.clone());
+    }
+    let script = "cat /again/deep/file /alone/file /linked/file; \
+        grep -oE ' /(again/deep|alone|linked)/more ' /proc/self/mountinfo";
+    let expected = "deep\ndeep\ndeep\n /again/deep/more \n /linked/more \n";
+    assert_eq!(bundle.prints(script), expected);
+    let last = bundle.config["mounts"].as_array().unwrap().len();
+    bundle.mount(bind("/wrong".into(), inside("data/out"), "bind"));
+    let error = bundle.refused();
+    assert!(error.contains("no such file or directory"), "{error}");
+    // With ids that are mapped, which only the host's root may do.
+    bundle.config["mounts"][last] = bind("/mapped".into(), inside("data/deep"), "bind,idmap");
+    bundle.config["mounts"][last]["uidMappings"] = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
+    bundle.config["mounts"][last]["gidMappings"] = json!([{"containerID": 0, "hostID": 8, "size": 1}]);
+    let script = format!("{script}; stat -c %u:%g /mapped/file");
+    assert_eq!(bundle.prints(&script), format!("{expected}7:8\n"));
+    // And in a user namespace.
+    crate::users::mapped(&mut bundle);
+    bundle.config["mounts"][last] = bind("/mapped".into(), inside("data/deep"), "bind,idmap");
+    assert_eq!(bundle.prints(&script), format!("{expected}0:0\n"));
+}
+
+/// What callers do not say of a bind mount is not so, whatever its source is mounted
+/// with; where they say nothing at all, or are somebody else, it stays as it is.
+#[test]
+fn a_bind_mount_has_the_attributes_that_are_written() {
+    let Some(mut bundle) = bundle() else { return };
+    let source = bundle.path("rootfs/data");
+    bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "noexec", "nodev", "noatime"]}));
+    for (to, options) in [
+        ("/plain", json!(["bind"])),
+        ("/closed", json!(["bind", "ro", "rprivate"])),
+        ("/open", json!(["bind", "nosuid", "dev", "relatime"])),
+    ] {
+        bundle.mount(json!({"destination": to, "source": source, "options": options}));
+    }
+    let script = "grep -E ' /(plain|closed|open) ' /proc/self/mountinfo | cut -d' ' -f5,6";
+    assert_eq!(
+        bundle.prints(script),
+        "/plain rw,nosuid,nodev,noexec,noatime\n/closed ro,noatime\n/open rw,nosuid,relatime\n"
+    );
+    crate::users::mapped(&mut bundle);
+    assert_eq!(
+        bundle.prints(script),
+        "/plain rw,nosuid,nodev,noexec,noatime\n/closed ro,nosuid,nodev,noexec,noatime\n\
+         /open rw,nosuid,noexec,relatime\n"
+    );
 }
 
 #[test]
@@ -396,6 +498,7 @@ fn a_listener_is_given_notifications() {
     bundle.ok(&["start", &bundle.id]);
     bundle.delete();
     bundle.config["linux"]["seccomp"]["listenerPath"] = "/nosuch".into();
+    assert!(bundle.refused().contains("failed to connect with seccomp agent"));
     assert!(bundle.refused().contains("listener"));
 }
 
@@ -520,8 +623,31 @@ fn memory_comes_from_the_nodes_that_are_written() {
     let said = bundle.exec(&["sh", "-c", "cut -d' ' -f2 /proc/self/numa_maps | sort -u"]);
     assert_eq!(said.out, "local\n", "{said:?}");
     bundle.delete();
-    bundle.config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "1000"});
-    assert!(bundle.refused().contains("memoryPolicy"));
+    for (policy, words) in [
+        (json!({"mode": "MPOL_BIND", "nodes": "1000"}), "memoryPolicy"),
+        (json!({}), "invalid memory policy mode \"\""),
+        (
+            json!({"mode": "INTERLEAVE", "nodes": "0"}),
+            "invalid memory policy mode \"INTERLEAVE\"",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["odd"]}),
+            "invalid memory policy flag \"odd\"",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"}),
+            "invalid memory policy nodes \"0-9876543210\"",
+        ),
+        (
+            json!({"mode": "MPOL_LOCAL", "nodes": "0-7"}),
+            "requires 0 nodes but got 8",
+        ),
+        (json!({"mode": "MPOL_BIND"}), "requires at least one node"),
+    ] {
+        bundle.config["linux"]["memoryPolicy"] = policy;
+        let refused = bundle.refused();
+        assert!(refused.contains(words), "{refused}");
+    }
 }
 
 #[test]

@@ -84,6 +84,34 @@ fn one_that_fails_before_the_start_ends_the_container() {
     bundle.delete();
 }
 
+/// What they execute is the container's: it may do what the program may.
+#[test]
+fn one_that_is_inside_is_under_the_filter() {
+    let Some(mut bundle) = bundle() else { return };
+    let seccomp = |action: &str| {
+        json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": action}]})
+    };
+    bundle.config["linux"]["seccomp"] = seccomp("SCMP_ACT_ERRNO");
+    bundle.config["hooks"] = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c",
+        "mkdir /data/made; grep -E 'Seccomp:|CapEff' /proc/self/status > /data/status"]}]});
+    let seen = bundle.prints("cat /data/status; ls -d /data/made 2>/dev/null || echo none");
+    assert_eq!(seen, "CapEff:\t00000000080420eb\nSeccomp:\t2\nnone\n");
+    bundle.config["linux"]["seccomp"] = seccomp("SCMP_ACT_KILL_PROCESS");
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+    bundle.config["hooks"]["startContainer"][0]["args"][2] = "exec mkdir /data/made".into();
+    bundle.create();
+    let said = bundle.call(&["start", &bundle.id]);
+    assert!(
+        said.code == 1
+            && said.err.contains("error running startContainer hook")
+            && said.err.contains("bad system call"),
+        "{said:?}"
+    );
+    bundle.wait_for("stopped");
+    bundle.delete();
+}
+
 #[test]
 fn one_that_fails_after_the_start_ends_the_container_too() {
     let Some(mut bundle) = bundle() else { return };

@@ -25,6 +25,7 @@ fn on_version_2_alone() {
             "limits::",
             // Version 1 has other freezers.
             "--skip=limits::a_process_that_somebody_froze",
+            "--skip=limits::real_time",
             "lifecycle::processes_are_added_listed_and_paused",
             "lifecycle::a_paused_container_can_be_killed",
             "lifecycle::signals_reach_created_and_running_containers",
@@ -40,6 +41,8 @@ fn on_version_1_alone() {
         vm::Layout::One,
         &[
             "limits::",
+            // Its kernel has no real-time groups.
+            "--skip=limits::real_time",
             "lifecycle::processes_are_added_listed_and_paused",
             "lifecycle::a_paused_container_can_be_killed",
         ],
@@ -56,6 +59,35 @@ fn no_number_of_tasks_is_no_limit() {
         assert_eq!(value(&bundle, &["pids.max"]).as_deref(), Some("max"), "{pids}");
         bundle.delete();
     }
+}
+
+#[test]
+fn real_time_is_changed_with_the_period_it_is_counted_in() {
+    let Some(mut bundle) = bundle() else { return };
+    bundle.args(&["sleep", "1000"]);
+    bundle.config["linux"]["resources"] =
+        json!({"cpu": {"realtimePeriod": 1_000_000, "realtimeRuntime": 20_000}});
+    bundle.save();
+    bundle.start();
+    let seen = |file| value(&bundle, &[file]);
+    if seen("cpu.rt_runtime_us").is_none() {
+        eprintln!("skipped: no real-time groups");
+        bundle.delete();
+        return;
+    }
+    for (period, runtime) in [("10000", "400"), ("100000", "3000"), ("20000", "500")] {
+        bundle.ok(&[
+            "update",
+            &bundle.id,
+            "--cpu-rt-period",
+            period,
+            "--cpu-rt-runtime",
+            runtime,
+        ]);
+        assert_eq!(seen("cpu.rt_period_us").as_deref(), Some(period));
+        assert_eq!(seen("cpu.rt_runtime_us").as_deref(), Some(runtime));
+    }
+    bundle.delete();
 }
 
 #[test]

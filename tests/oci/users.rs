@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::support::{Bundle, Elsewhere, bundle};
 
-fn mapped(bundle: &mut Bundle) {
+pub(crate) fn mapped(bundle: &mut Bundle) {
     bundle.namespace(json!({"type": "user"}));
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
     bundle.config["linux"]["uidMappings"] = map.clone();

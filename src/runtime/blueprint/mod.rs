@@ -152,6 +152,18 @@ impl Blueprint {
     }
 }
 
+impl Blueprint {
+    /// Mounts as callers of the OCI command line mean them: what they do not say of a
+    /// bind mount is cleared, and a source in the container's root, where a mount of
+    /// the container itself comes before, is that mount.
+    pub(crate) fn mount_for_callers(&mut self) {
+        mounts::imply(&mut self.mounts, self.namespaces.has_user());
+        let root = self.rootfs.place();
+        let real = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+        mounts::look_inside(&mut self.mounts, &[root, &real]);
+    }
+}
+
 impl Namespaces {
     /// Whether the container is in a user namespace of its own.
     pub(crate) fn has_user(&self) -> bool {
@@ -202,6 +214,12 @@ pub(crate) enum MountSource {
         /// A link at the end of `path` is not followed.
         itself: bool,
     },
+    /// A path of the container, as the mounts before leave it.
+    Inside {
+        path: PathBuf,
+        /// What is mounted below it, too.
+        recursive: bool,
+    },
     /// A symbolic link is made, nothing is mounted.
     Link(PathBuf),
     /// A file system.
@@ -230,6 +248,9 @@ pub(crate) struct MountAttributes {
     /// The same for everything mounted below it.
     pub(crate) set_below: u64,
     pub(crate) clear_below: u64,
+    /// Cleared too where that is allowed: what a source has and nobody has named.
+    #[serde(default)]
+    pub(crate) implied: u64,
     /// `MS_*`, and whether for everything below too.
     pub(crate) propagation: u64,
     pub(crate) propagation_below: bool,

@@ -1,7 +1,7 @@
 //! Mounts: options to attributes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
@@ -156,7 +156,7 @@ pub(super) fn step(
         let proc = match &source {
             MountSource::FileSystem { kind, .. } => kind == "proc",
             MountSource::Bind { confined, .. } => confined.is_none(),
-            MountSource::Layers { .. } | MountSource::Link(_) => false,
+            MountSource::Inside { .. } | MountSource::Layers { .. } | MountSource::Link(_) => false,
             MountSource::Remount => true,
             MountSource::Cgroup => false,
         };
@@ -173,6 +173,62 @@ pub(super) fn step(
         on_link: links.target,
         mapped: mapped.map(|below| ((!mappings.uid.is_empty()).then_some(mappings), below)),
     })
+}
+
+/// A bind mount that names attributes has those and no others of its source, as
+/// with the runtimes before us, whatever the source is mounted with; one that names
+/// none has all of them. With a user namespace those that keep the container from
+/// something stay, as if its root had mounted it.
+pub(super) fn imply(steps: &mut [MountStep], user_namespace: bool) {
+    use attribute::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+    let all = match user_namespace {
+        true => NOSYMFOLLOW,
+        false => RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW,
+    };
+    for step in steps {
+        let own = &mut step.attributes;
+        if matches!(step.source, MountSource::Bind { .. }) && own.set | own.clear != 0 {
+            own.implied = all & !own.set & !own.clear;
+        }
+    }
+}
+
+/// Turns sources below one of the names of the container's root into paths of the
+/// container, where an earlier mount is at, above or (for who takes what is below)
+/// below them. Others are looked up as ever, before anything is mounted.
+pub(super) fn look_inside(steps: &mut [MountStep], roots: &[&Path]) {
+    for number in 0..steps.len() {
+        let (before, rest) = steps.split_at_mut(number);
+        let Some(step) = rest.first_mut() else { return };
+        let MountSource::Bind {
+            path,
+            recursive,
+            confined: None,
+            itself: false,
+        } = &step.source
+        else {
+            continue;
+        };
+        let Some(inside) = roots.iter().find_map(|root| path.strip_prefix(root).ok()) else {
+            continue;
+        };
+        // Where a link is on the way, that is not the place above it by name.
+        if inside.components().any(|part| part == Component::ParentDir) {
+            continue;
+        }
+        let Ok(inside) = clean(&Path::new("/").join(inside)) else {
+            continue;
+        };
+        let concerns = |earlier: &MountStep| {
+            inside.starts_with(&earlier.target) || *recursive && earlier.target.starts_with(&inside)
+        };
+        if before.iter().any(concerns) {
+            step.source = MountSource::Inside {
+                path: inside,
+                recursive: *recursive,
+            };
+        }
+    }
 }
 
 /// Options of bind mounts that are about links, in the words of the runtime that
@@ -250,11 +306,8 @@ impl MountAttributes {
         use attribute::{
             ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, STRICTATIME,
         };
-        let (set, clear) = match option
-            .strip_prefix('r')
-            .filter(|name| is_attribute(name))
-            .unwrap_or(option)
-        {
+        let below = option.strip_prefix('r').filter(|name| is_attribute(name));
+        let (set, clear) = match below.unwrap_or(option) {
             "ro" => (RDONLY, 0),
             "rw" => (0, RDONLY),
             "nosuid" => (NOSUID, 0),
@@ -270,6 +323,8 @@ impl MountAttributes {
             // The access time mode is a number, not bits: the old one is cleared.
             "noatime" => (NOATIME, ATIME),
             "strictatime" => (STRICTATIME, ATIME),
+            // Without a mode that a source may not even have it is what it was.
+            "norelatime" | "nostrictatime" if below.is_none() => (0, 0),
             "relatime" | "atime" | "norelatime" | "nostrictatime" => (0, ATIME),
             _ => {
                 let Some((propagation, below)) = propagation(option) else {
@@ -279,8 +334,7 @@ impl MountAttributes {
                 return true;
             }
         };
-        let recursive = option.strip_prefix('r').is_some_and(is_attribute);
-        let (sets, clears) = if recursive {
+        let (sets, clears) = if below.is_some() {
             (&mut self.set_below, &mut self.clear_below)
         } else {
             (&mut self.set, &mut self.clear)
@@ -328,6 +382,60 @@ mod tests {
     }
 
     #[test]
+    fn what_a_bind_mount_does_not_name_is_cleared() {
+        let implied = |options: &[&str], user_namespace| {
+            let mount: Mount = serde_json::from_value(
+                serde_json::json!({"destination": "/x", "source": "/y", "options": options}),
+            )
+            .unwrap();
+            let mut steps = [step(&mount, &BTreeMap::new(), user_namespace, false).unwrap()];
+            imply(&mut steps, user_namespace);
+            steps[0].attributes.implied
+        };
+        use attribute::{NODEV, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+        assert_eq!(implied(&["bind"], false), 0);
+        assert_eq!(implied(&["rbind", "rro", "rslave"], false), 0);
+        assert_eq!(
+            implied(&["bind", "ro"], false),
+            NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+        );
+        assert_eq!(
+            implied(&["bind", "dev", "nosuid"], false),
+            RDONLY | NOEXEC | NOSYMFOLLOW
+        );
+        assert_eq!(implied(&["bind", "ro"], true), NOSYMFOLLOW);
+    }
+
+    #[test]
+    fn sources_in_the_root_are_looked_up_where_a_mount_comes_before() {
+        let step = |target: &str, source: &str, how: &str| {
+            let mount: Mount = serde_json::from_value(
+                serde_json::json!({"destination": target, "source": source, "options": [how]}),
+            )
+            .unwrap();
+            step(&mount, &BTreeMap::new(), false, false).unwrap()
+        };
+        let mut steps = [
+            step("/z", "/root/a/b", "bind"),
+            step("/a/b", "/elsewhere", "bind"),
+            step("/c", "/root/a/b/../x", "bind"),
+            step("/d", "/root/a/b/x", "bind"),
+            step("/e", "/real/a", "rbind"),
+            step("/f", "/root/a", "bind"),
+            step("/g", "/rootfs/a/b", "bind"),
+        ];
+        look_inside(&mut steps, &[Path::new("/root"), Path::new("/real")]);
+        let found: Vec<_> = steps
+            .iter()
+            .map(|step| match &step.source {
+                MountSource::Inside { path, .. } => path.to_str(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, [None, None, None, Some("/a/b/x"), Some("/a"), None, None]);
+    }
+
+    #[test]
     fn mount_options_become_attributes_and_the_last_wins() {
         let found = attributes(&["nosuid", "noexec", "ro", "exec", "rw"]);
         assert_eq!(
@@ -337,6 +445,10 @@ mod tests {
         let found = attributes(&["noatime", "strictatime"]);
         assert_eq!(found.set, attribute::STRICTATIME);
         assert_eq!(found.clear, attribute::ATIME);
+        let found = attributes(&["strictatime", "norelatime"]);
+        assert_eq!(found.set, attribute::STRICTATIME);
+        assert_eq!(attributes(&["nostrictatime"]).clear, 0);
+        assert_eq!(attributes(&["atime"]).clear, attribute::ATIME);
         let found = attributes(&["rro", "rslave"]);
         assert_eq!((found.set, found.set_below), (0, attribute::RDONLY));
         assert_eq!(

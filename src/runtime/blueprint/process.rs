@@ -282,7 +282,23 @@ pub(super) fn of_container(process: &mut ProcessPlan, linux: &Linux) -> Result<(
             .flatten()
             .map(flag)
             .fold(0, |all, one| all | one);
-        let nodes = processors(policy.nodes().as_deref().unwrap_or_default())?;
+        let list = policy.nodes().as_deref().unwrap_or_default();
+        let wrong = |reason: String| SpecError::Wrong("linux.memoryPolicy", reason);
+        let nodes = processors(list).map_err(|_| wrong(format!("invalid memory policy nodes {list:?}")))?;
+        match mode {
+            0 | 4 if !nodes.is_empty() => {
+                let count = nodes.len();
+                return Err(wrong(format!(
+                    "memory policy mode requires 0 nodes but got {count}"
+                )));
+            }
+            2 | 3 | 5 | 6 if nodes.is_empty() => {
+                return Err(wrong(
+                    "memory policy mode requires at least one node but got 0".into(),
+                ));
+            }
+            _ => {}
+        }
         process.memory_policy = Some((mode | flags, nodes));
     }
     Ok(())

@@ -32,7 +32,7 @@ pub(super) fn apply(
         for limit in resources.hugepage_limits().iter().flatten() {
             let size = limit.page_size();
             if size.contains('/') || size.is_empty() {
-                return Err(CgroupError::Path(size.into()));
+                return Err(CgroupError::PageSize(size.clone()));
             }
             let (file, reserved) = if v2 {
                 (format!("hugetlb.{size}.max"), format!("hugetlb.{size}.rsvd.max"))
@@ -165,45 +165,44 @@ fn processor(path: &Path, cpu: &LinuxCpu, v2: bool, wishes: &mut Wishes) -> Resu
         write(path, "cpu.idle", &idle.to_string())?;
         wishes.fulfilled("cpu idle");
     }
-    if !v2 && path.join("cpu.rt_runtime_us").exists() {
-        if let Some(period) = cpu.realtime_period().filter(|period| *period > 0) {
-            write(path, "cpu.rt_period_us", &period.to_string())?;
-        }
-        if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-            grant_real_time(path, runtime)?;
+    if !v2 && path.join(RT_RUNTIME).exists() {
+        let period = cpu.realtime_period().filter(|period| *period > 0);
+        let runtime = cpu.realtime_runtime().filter(|runtime| *runtime != 0);
+        if period.is_some() || runtime.is_some() {
+            grant_real_time(
+                path,
+                period.and_then(|period| i64::try_from(period).ok()),
+                runtime,
+            )?;
         }
         wishes.fulfilled("real-time processor limit");
     }
     Ok(())
 }
 
-/// Sets the time of real-time processes. A group has no more than those above it
-/// leave, and ours begin with none: they are given what those below need, each in
-/// its own period. The kernel's own bound is that of the root.
-fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
-    const FILE: &str = "cpu.rt_runtime_us";
-    let error = match write(path, FILE, &runtime.to_string()) {
+const RT_RUNTIME: &str = "cpu.rt_runtime_us";
+const RT_PERIOD: &str = "cpu.rt_period_us";
+
+/// Sets the time of real-time processes, and the period it is counted in. A group
+/// has no more than those above it leave, and ours begin with none: they are given
+/// what those below need. The kernel's own bound is that of the root.
+fn grant_real_time(path: &Path, period: Option<i64>, runtime: Option<i64>) -> Result<(), CgroupError> {
+    let error = match set_real_time(path, period, runtime) {
         Err(error) => error,
         Ok(()) => return Ok(()),
     };
-    let number = |folder: &Path, file: &str| -> Option<i64> {
+    let number = |folder: &Path, file| -> Option<i64> {
         std::fs::read_to_string(folder.join(file))
             .ok()?
             .trim()
             .parse()
             .ok()
     };
-    let period = |folder: &Path| number(folder, "cpu.rt_period_us");
-    let Some((above, now, whole)) = path
-        .parent()
-        .and_then(|above| Some((above, number(above, FILE)?, period(above)?)))
-    else {
+    let times = |folder: &Path| Some((number(folder, RT_RUNTIME)?, number(folder, RT_PERIOD)?));
+    let own = times(path).map(|(old, length)| (runtime.unwrap_or(old), period.unwrap_or(length)));
+    let above = path.parent().and_then(|above| Some((above, times(above)?)));
+    let (Some(own), Some((above, (now, length)))) = (own, above) else {
         return Err(error);
-    };
-    // Of the period above, rounded up.
-    let share = |runtime: i64, period: i64| {
-        let (runtime, whole, period) = (i128::from(runtime), i128::from(whole), i128::from(period.max(1)));
-        i64::try_from((runtime * whole + period - 1) / period).unwrap_or(i64::MAX)
     };
     let beside = std::fs::read_dir(above)
         .into_iter()
@@ -211,15 +210,37 @@ fn grant_real_time(path: &Path, runtime: i64) -> Result<(), CgroupError> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|other| other != path && other.is_dir());
-    let own = share(runtime, period(path).unwrap_or(whole));
     let needed = beside
-        .filter_map(|other| Some(share(number(&other, FILE)?.max(0), period(&other)?)))
-        .fold(own, i64::saturating_add);
+        .filter_map(|other| times(&other))
+        .chain([own])
+        .map(|(runtime, period)| part(runtime, period, length))
+        .fold(0, i64::saturating_add);
     if now < 0 || now >= needed {
         return Err(error);
     }
-    grant_real_time(above, needed)?;
-    write(path, FILE, &runtime.to_string())
+    grant_real_time(above, None, Some(needed))?;
+    set_real_time(path, period, runtime)
+}
+
+/// What a time in one period is in another, rounded up.
+fn part(runtime: i64, period: i64, other: i64) -> i64 {
+    let exact = i128::from(runtime) * i128::from(other);
+    let period = i128::from(period.max(1));
+    i64::try_from((exact + period - 1).div_euclid(period)).unwrap_or(i64::MAX)
+}
+
+/// Writes both in the order that the kernel takes: at no moment may the time be
+/// longer than the period.
+fn set_real_time(path: &Path, period: Option<i64>, runtime: Option<i64>) -> Result<(), CgroupError> {
+    let set = |file, value: Option<i64>| match value {
+        Some(value) => write(path, file, &value.to_string()),
+        None => Ok(()),
+    };
+    if set(RT_PERIOD, period).is_ok() {
+        return set(RT_RUNTIME, runtime);
+    }
+    set(RT_RUNTIME, runtime)?;
+    set(RT_PERIOD, period)
 }
 
 fn throttles(io: &LinuxBlockIo) -> [(&'static str, &'static str, &Option<Vec<LinuxThrottleDevice>>); 4] {
@@ -346,6 +367,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn times_are_converted_between_periods() {
+        assert_eq!(part(3000, 10_000, 1_000_000), 300_000);
+        assert_eq!(part(1, 3, 1000), 334);
+        assert_eq!(part(0, 0, 1000), 0);
+        assert_eq!(part(i64::MAX, 1, i64::MAX), i64::MAX);
+    }
+
+    #[test]
     fn weights_of_disks_are_converted() {
         assert_eq!(
             [1, 10, 500, 1000, 2000].map(io_weight),
@@ -394,5 +423,18 @@ mod tests {
         assert_eq!(read("blkio.bfq.weight"), "10");
         assert_eq!(read("net_cls.classid"), "3");
         assert_eq!(read("net_prio.ifpriomap"), "lo 2");
+        let nameless: LinuxResources =
+            serde_json::from_value(serde_json::json!({"hugepageLimits": [{"pageSize": "", "limit": 9}]}))
+                .unwrap();
+        let pages = Folder {
+            version: Version::V2,
+            controllers: vec!["hugetlb".into()],
+            path: folder.path().to_owned(),
+        };
+        let error = apply(&pages, &nameless, &mut Wishes::of(&nameless)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid configuration: resources.hugepageLimits: page size \"\""
+        );
     }
 }

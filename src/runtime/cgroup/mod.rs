@@ -69,6 +69,15 @@ pub enum CgroupError {
     /// A path that would leave its place.
     #[error("cgroup: {} is not a relative path without `..`", .0.display())]
     Path(PathBuf),
+    /// Something of version 2 that a cgroup has no file for.
+    #[error(
+        "invalid configuration: resources.unified: no file {0:?} in the cgroup, or its controller \
+         is not used in version 2"
+    )]
+    NoFile(String),
+    /// Huge pages of a size without a name.
+    #[error("invalid configuration: resources.hugepageLimits: page size {0:?}")]
+    PageSize(String),
     /// Somebody else's processes are in it.
     #[error("container's cgroup is not empty: processes are in {}", .0.display())]
     NotEmpty(PathBuf),
@@ -79,7 +88,7 @@ pub enum CgroupError {
     #[error("systemd: {0}")]
     Systemd(String),
     /// Something was asked of a controller that no hierarchy has.
-    #[error("cgroup: no hierarchy has the controller {0}")]
+    #[error("cgroup: unknown controller {0}: no hierarchy has it")]
     NoController(String),
     /// A limit that this machine cannot enforce, asked for strictly.
     #[error("cgroup: {0}")]

@@ -162,6 +162,9 @@ pub(super) fn apply(
                 io::ErrorKind::InvalidInput.into(),
             ));
         }
+        if !path.join(file).exists() {
+            return Err(CgroupError::NoFile(file.clone()));
+        }
         write(path, file, value)?;
         wishes.fulfilled("unified");
     }

@@ -299,6 +299,19 @@ impl Entry<'_> {
         })
     }
 
+    /// Runs the `startContainer` hooks.
+    fn run_hooks(&self, bundle: &BundlePlan, environment: &[CString]) -> Result<(), Failure> {
+        let mut state = self.state.clone();
+        state.set_status(ContainerState::Created);
+        let mut list = bundle.start_container.clone();
+        for hook in list.iter_mut().filter(|hook| hook.env().is_none()) {
+            // As the runtimes before us have it: it runs beside the program.
+            let env = environment.iter().map(|entry| entry.to_string_lossy().into());
+            hook.set_env(Some(env.collect()));
+        }
+        hooks::run("startContainer", &list, &state, Path::new("/"))
+    }
+
     /// Becomes the program. Returns only when that fails.
     pub(super) fn execute(&self, environment: &[CString]) -> Failure {
         // A listener hears of the container while that is made: who made it may
@@ -310,22 +323,21 @@ impl Entry<'_> {
         if let Err(failure) = self.wait_for_start() {
             return failure;
         }
-        if let Some(bundle) = self.bundle {
-            let mut state = self.state.clone();
-            state.set_status(ContainerState::Created);
-            let mut list = bundle.start_container.clone();
-            for hook in list.iter_mut().filter(|hook| hook.env().is_none()) {
-                // As the runtimes before us have it: it runs beside the program.
-                let env = environment.iter().map(|entry| entry.to_string_lossy().into());
-                hook.set_env(Some(env.collect()));
-            }
-            if let Err(failure) = hooks::run("startContainer", &list, &state, Path::new("/")) {
+        let executing = || match self.reporter.send(&Report::Executing, None) {
+            true => Ok(()),
+            // Whoever would watch the program was killed.
+            false => Err(Failure::because(Step::Exec, "", "nobody waits for it")),
+        };
+        let hooks = self.bundle.filter(|bundle| !bundle.start_container.is_empty());
+        if let Some(bundle) = hooks {
+            // What they execute is in the container's files, so that they are filtered as
+            // the program is; the filter may forbid to send.
+            let confined = executing().and_then(|()| if early { Ok(()) } else { self.confine() });
+            if let Err(failure) = confined.and_then(|()| self.run_hooks(bundle, environment)) {
                 return failure;
             }
-        }
-        if !self.reporter.send(&Report::Executing, None) {
-            // Whoever would watch the program was killed.
-            return Failure::because(Step::Exec, "", "nobody waits for it");
+        } else if let Err(failure) = executing() {
+            return failure;
         }
         let texts: Result<Vec<CString>, _> = self
             .plan
@@ -340,7 +352,10 @@ impl Entry<'_> {
         if let Some(stub) = &self.stub {
             return self.execute_by(stub, program, &paths, &argv, environment);
         }
-        if !early && let Err(failure) = self.confine() {
+        if !early
+            && hooks.is_none()
+            && let Err(failure) = self.confine()
+        {
             return failure;
         }
         let mut failure = not_found(program);

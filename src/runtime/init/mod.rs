@@ -253,9 +253,25 @@ fn run(
         true,
     )?;
     let root = rootfs::mount_root(&blueprint.rootfs)?;
-    // Paths that an image has a say in are touched when the host can no longer
-    // be seen; but hooks need both, and in a user namespace a procfs can only
-    // be mounted while the host's is there.
+    // Paths that an image has a say in are touched when the host can no longer be
+    // seen; its mounts are there as long as copies of them are made.
+    let root = rootfs::while_inside(root, |root| {
+        for (destination, volume) in volumes {
+            volume
+                .fill(root.as_fd(), destination)
+                .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
+        }
+        // What is mounted upon the root takes its place.
+        mounts::mount_all(
+            root,
+            &blueprint.mounts,
+            &mut sources,
+            &blueprint.cgroups,
+            reporter,
+        )
+    })?;
+    // Hooks need both, and in a user namespace a procfs can only be mounted while the
+    // host's is there.
     let late = blueprint.namespaces.has_user()
         || host_mounts.is_some()
         || bundle.is_some_and(|bundle| bundle.runtime_hooks || !bundle.create_container.is_empty());
@@ -265,18 +281,6 @@ fn run(
     } else {
         change_root(root, no_pivot, None)?
     };
-    for (destination, volume) in volumes {
-        volume
-            .fill(root.as_fd(), destination)
-            .map_err(|error| Failure::new(Step::Populate, destination.display().to_string(), &error))?;
-    }
-    let mut root = mounts::mount_all(root, &blueprint.mounts, &mut sources, &blueprint.cgroups)?;
-    if !late && blueprint.mounts.iter().any(|step| step.target == Path::new("/")) {
-        // Stacked upon ours, which is out of reach of path names from then on.
-        root = rootfs::enter_tree(root.as_fd())
-            .and_then(|()| apply::open_root())
-            .map_err(|error| Failure::new(Step::Rootfs, "/", &error))?;
-    }
     let fd = root.as_fd();
     make_devices(blueprint, fd, &mut fds)?;
     set_names(blueprint)?;

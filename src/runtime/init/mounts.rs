@@ -1,8 +1,9 @@
 //! Everything mounted in the root file system.
 //!
-//! Sources are opened while the host can be seen, targets are looked up when it
-//! no longer can: between the two the root is changed. A mount is attached to a
-//! descriptor of its target, not to a path.
+//! Sources are looked up while the host can be seen, targets when it no longer
+//! can: between the two the root is changed. What is mounted is copied when it is
+//! its turn, since Linux lists mounts in the order in which they are made (from 6.8
+//! on), and attached to a descriptor of its target, not to a path.
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -16,29 +17,58 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::place::{self, Kind};
 use super::populate;
+use super::report::{Report, Reporter};
 use super::rootfs::{self, file_system};
 use crate::runtime::blueprint::{Blueprint, Mappings, MountAttributes, MountSource, MountStep};
 use crate::runtime::cgroup::View;
 use crate::runtime::error::{Failure, Step};
 use crate::runtime::launch;
+use crate::runtime::request::Rootfs;
 use crate::sys::fd;
 use crate::sys::mount::{Attributes, IDMAP, NODEV, NOEXEC, NOSUID, RDONLY, set_attributes};
 
-/// The sources of bind mounts, opened.
+/// What is to be mounted, as it is held until its turn.
+#[derive(Debug)]
+enum Source {
+    /// A detached mount.
+    Tree(OwnedFd),
+    /// A place of the host to be copied, and whether with what is mounted below it.
+    Place(OwnedFd, bool),
+    /// A configured file system without a mount: fsopen(2).
+    Context(OwnedFd),
+}
+
+impl Source {
+    /// The detached mount.
+    fn into_tree(self, attributes: MountAttributes) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tree(tree) => Ok(tree),
+            Self::Place(place, recursive) => copy(place.as_fd(), recursive),
+            Self::Context(context) => rootfs::mount_context(context.as_fd(), writable(attributes)),
+        }
+    }
+}
+
+/// What a mount is made with; read-only comes when all is done.
+fn writable(attributes: MountAttributes) -> u64 {
+    (attributes.set | attributes.set_below) & !RDONLY
+}
+
+/// The sources of mounts, opened.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// One a step; `None` for file systems.
-    trees: Vec<Option<OwnedFd>>,
+    /// One a step; `None` where nothing of the host is needed.
+    trees: Vec<Option<Source>>,
     /// The host's `/dev/null`, to hide files with.
     null: OwnedFd,
-    /// The cgroup folders a container without a cgroup namespace sees.
+    /// The cgroup folders that a container without a cgroup namespace sees, not copied yet.
     cgroups: Vec<(String, OwnedFd)>,
 }
 
 impl Sources {
-    /// Opens the source of every bind mount as a detached copy, where the
-    /// launcher has not. The mount namespace still has the host's propagation,
-    /// so that a shared mount stays one where that is asked for.
+    /// Opens the source of every mount, where the launcher has not. The mount
+    /// namespace still has the host's propagation: what is to hear of the host's
+    /// mounts is copied now.
     pub(super) fn open(blueprint: &Blueprint, fds: &mut fd::Inherited) -> Result<Self, Failure> {
         let null = open_tree(CWD, "/dev/null", clone(false))
             .map_err(io::Error::from)
@@ -57,19 +87,21 @@ impl Sources {
                 Some((_, descriptor)) => usize::try_from(*descriptor)
                     .map_err(|_| io::ErrorKind::InvalidInput.into())
                     .and_then(|descriptor| fds.take(descriptor))
-                    .map(Some),
+                    .map(|tree| Some(Source::Tree(tree))),
                 None => match &blueprint.shm_of {
-                    Some(namespace) if step.target == Path::new(SHM) => open_shm(namespace).map(Some),
-                    _ => open_step(step),
+                    Some(namespace) if step.target == Path::new(SHM) => {
+                        open_shm(namespace).map(|tree| Some(Source::Tree(tree)))
+                    }
+                    _ => open_step(step, &blueprint.rootfs),
                 },
             };
             trees.push(tree.map_err(|error| wrong_source(step, &error))?);
         }
         let mut cgroups = Vec::new();
         for (name, folder) in &blueprint.cgroups.folders {
-            let tree = open_tree(CWD, folder, clone(true))
+            let place = open_tree(CWD, folder, OpenTreeFlags::OPEN_TREE_CLOEXEC)
                 .map_err(|error| Failure::new(Step::Mount, folder.display().to_string(), &error.into()))?;
-            cgroups.push((name.clone(), tree));
+            cgroups.push((name.clone(), place));
         }
         Ok(Self { trees, null, cgroups })
     }
@@ -77,7 +109,9 @@ impl Sources {
 
 fn wrong_source(step: &MountStep, error: &io::Error) -> Failure {
     let words = match &step.source {
-        MountSource::Bind { path, .. } => format!("{} on {}", path.display(), step.target.display()),
+        MountSource::Bind { path, .. } | MountSource::Inside { path, .. } => {
+            format!("{} on {}", path.display(), step.target.display())
+        }
         _ => step.target.display().to_string(),
     };
     Failure::new(Step::Mount, words, error)
@@ -125,16 +159,18 @@ fn open_layers(layers: &[PathBuf], inside: &Path) -> io::Result<OwnedFd> {
     })
 }
 
-/// The source of a bind mount as a detached copy.
-fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
+/// What is needed of the host for a mount.
+fn open_step(step: &MountStep, rootfs: &Rootfs) -> io::Result<Option<Source>> {
     let (path, recursive, confined, itself) = match &step.source {
         MountSource::Bind {
             path,
             recursive,
             confined,
             itself,
-        } => (path, *recursive, confined.as_deref(), *itself),
-        MountSource::Layers { layers, inside } => return open_layers(layers, inside).map(Some),
+        } => (path, *recursive, confined, *itself),
+        MountSource::Layers { layers, inside } => {
+            return open_layers(layers, inside).map(|tree| Some(Source::Tree(tree)));
+        }
         // Of a device or folders of the host, which are in sight now only.
         MountSource::FileSystem {
             kind,
@@ -145,16 +181,36 @@ fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_deref()))
                 .collect();
-            let set = step.attributes.set | step.attributes.set_below;
-            return file_system(kind, source, &options, set & !RDONLY).map(Some);
+            return rootfs::context(kind, source, &options).map(|context| Some(Source::Context(context)));
         }
         _ => return Ok(None),
     };
-    let tree = open_source(path, recursive, confined, itself)?;
-    if step.target == Path::new("/proc") && !place::in_procfs(tree.as_fd()) {
+    let place = open_source(path, confined.as_deref(), itself)?;
+    only_procfs_on_proc(step, place.as_fd())?;
+    let hears = [libc::MS_SLAVE, libc::MS_SHARED].contains(&step.attributes.propagation);
+    // Copied later, it would hold the container's own root.
+    let around = recursive && rootfs.place().starts_with(path);
+    Ok(Some(if hears || around {
+        Source::Tree(copy(place.as_fd(), recursive)?)
+    } else {
+        Source::Place(place, recursive)
+    }))
+}
+
+fn only_procfs_on_proc(step: &MountStep, source: BorrowedFd<'_>) -> io::Result<()> {
+    if step.target == Path::new("/proc") && !place::in_procfs(source) {
         return Err(io::Error::other("only procfs can be mounted on /proc"));
     }
-    Ok(Some(tree))
+    Ok(())
+}
+
+/// A detached copy of what is mounted at a place.
+fn copy(place: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    Ok(open_tree(
+        place,
+        "",
+        clone(recursive) | OpenTreeFlags::AT_EMPTY_PATH,
+    )?)
 }
 
 /// As the init stage opens sources, for those only the launcher can open: in
@@ -162,25 +218,42 @@ fn open_step(step: &MountStep) -> io::Result<Option<OwnedFd>> {
 /// reached. `own` are the container's ids.
 pub(in crate::runtime) fn open_for(
     step: &MountStep,
+    rootfs: &Rootfs,
     own: Option<&Mappings>,
 ) -> Result<Option<OwnedFd>, Failure> {
     let open = || -> io::Result<Option<OwnedFd>> {
-        let Some(tree) = open_step(step)? else {
+        let Some(source) = open_step(step, rootfs)? else {
             return Ok(None);
         };
-        if let Some((mappings, below)) = &step.mapped {
-            let mappings = mappings.as_ref().or(own).ok_or(io::ErrorKind::InvalidInput)?;
-            let users = launch::user_namespace(mappings)?;
-            let attributes = Attributes {
-                set: IDMAP,
-                user_namespace: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
-                ..Attributes::default()
-            };
-            set_attributes(tree.as_fd(), c"", attributes, *below)?;
-        }
+        let tree = source.into_tree(step.attributes)?;
+        map(step, tree.as_fd(), own)?;
         Ok(Some(tree))
     };
     open().map_err(|error| wrong_source(step, &error))
+}
+
+/// Maps the ids of a copy that the init stage has made.
+pub(in crate::runtime) fn map_for(
+    step: &MountStep,
+    tree: BorrowedFd<'_>,
+    own: Option<&Mappings>,
+) -> Result<(), Failure> {
+    map(step, tree, own).map_err(|error| wrong_source(step, &error))
+}
+
+/// Maps the ids of a detached mount as the step has it.
+fn map(step: &MountStep, tree: BorrowedFd<'_>, own: Option<&Mappings>) -> io::Result<()> {
+    let Some((mappings, below)) = &step.mapped else {
+        return Ok(());
+    };
+    let mappings = mappings.as_ref().or(own).ok_or(io::ErrorKind::InvalidInput)?;
+    let users = launch::user_namespace(mappings)?;
+    let attributes = Attributes {
+        set: IDMAP,
+        user_namespace: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
+        ..Attributes::default()
+    };
+    set_attributes(tree, c"", attributes, *below)
 }
 
 fn clone(recursive: bool) -> OpenTreeFlags {
@@ -192,9 +265,10 @@ fn clone(recursive: bool) -> OpenTreeFlags {
     }
 }
 
-fn open_source(path: &Path, recursive: bool, confined: Option<&Path>, itself: bool) -> io::Result<OwnedFd> {
+fn open_source(path: &Path, confined: Option<&Path>, itself: bool) -> io::Result<OwnedFd> {
     let Some(folder) = confined else {
-        let mut flags = clone(recursive);
+        // Not openat(2): what is mounted when it is first looked at is to be there.
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
         if itself {
             flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
         }
@@ -205,12 +279,7 @@ fn open_source(path: &Path, recursive: bool, confined: Option<&Path>, itself: bo
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let source = place::open(folder.as_fd(), path, OFlags::PATH, true)?;
-    Ok(open_tree(
-        &source,
-        "",
-        clone(recursive) | OpenTreeFlags::AT_EMPTY_PATH,
-    )?)
+    place::open(folder.as_fd(), path, OFlags::PATH, true)
 }
 
 /// Makes all mounts in order; `root` is the container's root. What is mounted upon
@@ -220,12 +289,22 @@ pub(super) fn mount_all(
     steps: &[MountStep],
     sources: &mut Sources,
     cgroups: &View,
+    reporter: &Reporter,
 ) -> Result<OwnedFd, Failure> {
-    for (step, tree) in steps.iter().zip(&mut sources.trees) {
+    for (number, (step, source)) in steps.iter().zip(&mut sources.trees).enumerate() {
         let mut step = Cow::Borrowed(step);
         if closes_late(&step) {
             step.to_mut().attributes.set &= !RDONLY;
         }
+        let mut made = match &step.source {
+            MountSource::Inside { path, recursive } => {
+                let tree = copy_inside(root.as_fd(), &step, path, *recursive)
+                    .and_then(|tree| has_mapped(number, &step, tree, reporter))
+                    .map_err(|error| wrong_source(&step, &error))?;
+                Some(Source::Tree(tree))
+            }
+            _ => source.take(),
+        };
         let failed = |what: Option<String>, error: io::Error| {
             let target = step.target.display();
             match what {
@@ -233,17 +312,41 @@ pub(super) fn mount_all(
                 None => Failure::new(Step::Mount, target.to_string(), &error),
             }
         };
-        let tree = tree.take();
-        let top = tree.as_ref().filter(|_| step.target == Path::new("/"));
-        let top = top
-            .map(|tree| rustix::io::fcntl_dupfd_cloexec(tree, 3))
-            .transpose()
-            .map_err(|error| failed(None, error.into()))?;
-        mount(root.as_fd(), &step, tree, (cgroups, &mut sources.cgroups))
+        let mut top = None;
+        if step.target == Path::new("/")
+            && let Some(source) = made.take()
+        {
+            let take = || -> io::Result<(OwnedFd, OwnedFd)> {
+                let tree = source.into_tree(step.attributes)?;
+                Ok((rustix::io::fcntl_dupfd_cloexec(&tree, 3)?, tree))
+            };
+            let (again, tree) = take().map_err(|error| failed(None, error))?;
+            (top, made) = (Some(again), Some(Source::Tree(tree)));
+        }
+        mount(root.as_fd(), &step, made, (cgroups, &mut sources.cgroups))
             .map_err(|(what, error)| failed(what, error))?;
         root = top.unwrap_or(root);
     }
     Ok(root)
+}
+
+/// A copy of a place in the container, with what was mounted there before. Links
+/// are those of the container: none leads to the host.
+fn copy_inside(root: BorrowedFd<'_>, step: &MountStep, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let place = place::open(root, path, OFlags::PATH, true)?;
+    only_procfs_on_proc(step, place.as_fd())?;
+    copy(place.as_fd(), recursive)
+}
+
+/// Has the launcher map the ids of a copy, which it may and we may not.
+fn has_mapped(number: usize, step: &MountStep, tree: OwnedFd, reporter: &Reporter) -> io::Result<OwnedFd> {
+    if step.mapped.is_some() {
+        if !reporter.send(&Report::Map(number), Some(tree.as_fd())) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        reporter.wait()?;
+    }
+    Ok(tree)
 }
 
 /// Whether a mount becomes read-only when all is done: devices, and places of
@@ -282,7 +385,7 @@ fn plain(target: &Path) -> bool {
 fn mount(
     root: BorrowedFd<'_>,
     step: &MountStep,
-    tree: Option<OwnedFd>,
+    source: Option<Source>,
     (cgroups, folders): (&View, &mut Vec<(String, OwnedFd)>),
 ) -> Result<(), (Option<String>, io::Error)> {
     let target = |kind| -> io::Result<OwnedFd> {
@@ -304,8 +407,11 @@ fn mount(
     };
     let attributes = step.attributes;
     match &step.source {
-        MountSource::Bind { .. } | MountSource::Layers { .. } => {
-            let tree = tree.ok_or_else(|| (None, io::ErrorKind::NotFound.into()))?;
+        MountSource::Bind { .. } | MountSource::Inside { .. } | MountSource::Layers { .. } => {
+            let tree = source
+                .ok_or_else(|| io::ErrorKind::NotFound.into())
+                .and_then(|source| source.into_tree(attributes))
+                .map_err(|error| (None, error))?;
             let kind = Kind::of(tree.as_fd()).map_err(|error| (None, error))?;
             let target = target(kind).map_err(|error| (None, error))?;
             apply(tree.as_fd(), attributes).map_err(|error| (None, error))?;
@@ -313,13 +419,13 @@ fn mount(
         }
         MountSource::FileSystem {
             kind,
-            source,
+            source: name,
             options,
         } => {
             let named = |error| (Some(kind.clone()), error);
             let given = options.iter().any(|(name, _)| name == "mode");
             // A folder that is there says who may enter what is mounted on it.
-            let mode = match kind == "tmpfs" && !given && !step.copy_up && tree.is_none() {
+            let mode = match kind == "tmpfs" && !given && !step.copy_up && source.is_none() {
                 true => mode_of(root, &step.target, !plain(&step.target)),
                 false => None,
             };
@@ -337,10 +443,11 @@ fn mount(
             if kind == "sysfs" && set & RDONLY != 0 {
                 options.push(("ro", None));
             }
-            let tree = match tree {
-                Some(tree) => tree,
-                None => file_system(kind, source, &options, set & !RDONLY).map_err(named)?,
-            };
+            let tree = match source {
+                Some(source) => source.into_tree(attributes),
+                None => file_system(kind, name, &options, writable(attributes)),
+            }
+            .map_err(named)?;
             if step.copy_up {
                 let plain = !options.iter().any(|(name, _)| *name == "mode");
                 populate::copy_content(target.as_fd(), tree.as_fd(), plain).map_err(named)?;
@@ -409,12 +516,21 @@ fn apply(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {
         set_attributes(tree, c"", all, true)?;
     }
     if attributes.set != 0 || attributes.clear != 0 {
-        let own = Attributes {
-            set: attributes.set,
-            clear: attributes.clear,
-            ..Attributes::default()
+        let clear = |clear| {
+            let own = Attributes {
+                set: attributes.set,
+                clear,
+                ..Attributes::default()
+            };
+            set_attributes(tree, c"", own, false)
         };
-        set_attributes(tree, c"", own, false)?;
+        match clear(attributes.clear | attributes.implied) {
+            // Locked, of a user namespace above ours: nobody has asked for it in words.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && attributes.implied != 0 => {
+                clear(attributes.clear)?;
+            }
+            other => other?,
+        }
     }
     // A copy belongs to its source's peers until told otherwise; Docker's
     // default is that nothing passes either way.
@@ -450,9 +566,10 @@ fn mount_cgroups(
 ) -> io::Result<()> {
     // Without a namespace of its own the file systems would show the host's
     // cgroups: the container sees its own folders.
-    if let [(name, folder)] = folders.as_slice()
+    if let [(name, place)] = folders.as_slice()
         && name.is_empty()
     {
+        let folder = copy(place.as_fd(), true)?;
         let own = Attributes {
             set: attributes,
             ..Attributes::default()
@@ -480,7 +597,8 @@ fn mount_cgroups(
         let place = place::open(root, &path.join(name), OFlags::PATH, false)?;
         attach(tree.as_fd(), place.as_fd())
     };
-    for (name, tree) in &folders {
+    for (name, place) in &folders {
+        let tree = copy(place.as_fd(), true)?;
         let own = Attributes {
             set: attributes,
             ..Attributes::default()

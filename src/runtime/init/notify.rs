@@ -13,7 +13,7 @@ use oci_spec::runtime::State;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::runtime::blueprint::Listener;
-use crate::runtime::error::{Failure, Step};
+use crate::runtime::error::{Failure, Step, describe};
 use crate::sys::shared::SharedNumber;
 use crate::sys::{clone, fd, process};
 
@@ -45,11 +45,16 @@ impl Notifier {
             Ok(socket)
         };
         let socket = connect().map_err(|error| {
-            Failure::new(
-                Step::Seccomp,
-                format!("listener {}", listener.path.display()),
-                &error,
-            )
+            // The words callers know.
+            let reason = format!("failed to connect with seccomp agent: {}", describe(&error));
+            Failure {
+                errno: error.raw_os_error(),
+                ..Failure::because(
+                    Step::Seccomp,
+                    format!("listener {}", listener.path.display()),
+                    reason,
+                )
+            }
         })?;
         Ok(Self {
             socket,

@@ -23,6 +23,9 @@ pub(crate) enum Report {
     /// The root file system is ready and not entered; whoever has hooks runs
     /// them and answers.
     Mounted,
+    /// The detached copy of what is mounted in the step of that number comes with this
+    /// message; whoever receives it maps its ids and answers.
+    Map(usize),
     /// The process that becomes the program, a child of the receiver.
     Child(u32),
     /// All is in place; what follows waits for `start`.
@@ -121,6 +124,15 @@ fn read(bytes: &[u8]) -> serde_json::Result<Report> {
     Ok(report)
 }
 
+/// What a new process needs done before it goes on.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// The hooks that run before the root is changed.
+    Hooks,
+    /// The mapping of ids of a detached mount, that of the step of this number.
+    Map(usize, OwnedFd),
+}
+
 /// How a new process came to run its program, or did not.
 #[derive(Debug, Default)]
 pub(crate) struct Beginning {
@@ -139,15 +151,14 @@ pub(crate) struct Beginning {
 impl Beginning {
     /// Listens until the program runs or the process is gone.
     pub(crate) fn listen(socket: BorrowedFd<'_>) -> io::Result<Self> {
-        Self::listen_and(socket, || Ok(()))
+        Self::listen_and(socket, |_| Ok(()))
     }
 
-    /// As [`Self::listen`]; `mounted` is called when the root file system is
-    /// ready, and the process goes on when it succeeds. Ends when the process
-    /// waits for `start`.
+    /// As [`Self::listen`]; `run` does what the process needs, which goes on when
+    /// that succeeds. Ends when the process waits for `start`.
     pub(crate) fn listen_and(
         socket: BorrowedFd<'_>,
-        mut mounted: impl FnMut() -> Result<(), Failure>,
+        mut run: impl FnMut(Errand) -> Result<(), Failure>,
     ) -> io::Result<Self> {
         let mut beginning = Self::default();
         let mut buffer = vec![0; LONGEST];
@@ -156,25 +167,38 @@ impl Beginning {
             let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
                 return Ok(beginning);
             };
-            match read(bytes)? {
-                Report::Warning(text) => beginning.warnings.push(text),
-                Report::Terminal => beginning.terminal = fd,
-                Report::Mounted => match mounted() {
-                    Ok(()) => fd::send(socket, b"go", None)?,
-                    Err(failure) => {
-                        beginning.failure = Some(failure);
+            let errand = match read(bytes)? {
+                Report::Mounted => Errand::Hooks,
+                Report::Map(number) => Errand::Map(number, fd.ok_or(io::ErrorKind::InvalidData)?),
+                report => {
+                    if beginning.hear(report, fd) {
                         return Ok(beginning);
                     }
-                },
-                Report::Child(pid) => beginning.child = Some(pid),
-                Report::Created => {
-                    beginning.created = true;
+                    continue;
+                }
+            };
+            match run(errand) {
+                Ok(()) => fd::send(socket, b"go", None)?,
+                Err(failure) => {
+                    beginning.failure = Some(failure);
                     return Ok(beginning);
                 }
-                Report::Executing => beginning.executing = true,
-                Report::Failed(failure) => beginning.failure = Some(failure),
             }
         }
+    }
+
+    /// Notes what asks for nothing; whether it was the last for now.
+    fn hear(&mut self, report: Report, fd: Option<OwnedFd>) -> bool {
+        match report {
+            Report::Warning(text) => self.warnings.push(text),
+            Report::Terminal => self.terminal = fd,
+            Report::Child(pid) => self.child = Some(pid),
+            Report::Created => self.created = true,
+            Report::Executing => self.executing = true,
+            Report::Failed(failure) => self.failure = Some(failure),
+            Report::Mounted | Report::Map(_) => {}
+        }
+        self.created
     }
 }
 

@@ -271,6 +271,11 @@ pub(super) fn file_system(
     options: &[(&str, Option<&str>)],
     attributes: u64,
 ) -> io::Result<OwnedFd> {
+    mount_context(context(kind, source, options)?.as_fd(), attributes)
+}
+
+/// A file system of that type which has no mount yet.
+pub(super) fn context(kind: &str, source: &str, options: &[(&str, Option<&str>)]) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", source)?;
     for (name, value) in options {
@@ -280,8 +285,13 @@ pub(super) fn file_system(
         }
     }
     fsconfig_create(&context)?;
+    Ok(context)
+}
+
+/// The detached mount of such a file system.
+pub(super) fn mount_context(context: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
     let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or_default());
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// A detached copy of the mount at a path, without what is mounted below.
@@ -385,7 +395,7 @@ pub(super) struct HostMounts {
 impl HostMounts {
     /// Those of this process.
     pub(super) fn open(rootfs: &Rootfs) -> io::Result<Self> {
-        let (Rootfs::Directory { path, .. } | Rootfs::Overlay { mountpoint: path, .. }) = rootfs;
+        let path = rootfs.place();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             namespace: fs::File::open("/proc/self/ns/mnt")?.into(),
@@ -406,6 +416,21 @@ pub(super) fn enter_on_host(root: BorrowedFd<'_>, host: &HostMounts) -> io::Resu
     move_mount(&tree, "", &host.root, "", both)?;
     enter_tree(tree.as_fd())?;
     Ok(tree)
+}
+
+/// Does something with `root` as the root directory: no path that is looked up
+/// leads out of it. The mounts of the host stay, for who has a descriptor.
+pub(super) fn while_inside<T>(
+    root: OwnedFd,
+    does: impl FnOnce(OwnedFd) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let failed = |error: io::Error| Failure::new(Step::Rootfs, "/", &error);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let host = rustix::fs::open("/", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+    enter_tree(root.as_fd()).map_err(failed)?;
+    let done = does(root)?;
+    enter_tree(host.as_fd()).map_err(failed)?;
+    Ok(done)
 }
 
 /// Changes the root to a folder and nothing else: chroot(2).

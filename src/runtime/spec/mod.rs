@@ -70,6 +70,9 @@ pub enum SpecError {
     /// Something that we do not do.
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// A field that contradicts itself.
+    #[error("{0}: {1}")]
+    Wrong(&'static str, String),
     /// A deadline that the kernel would not take.
     #[error("sched_setattr: `SCHED_DEADLINE` {0}")]
     Deadline(String),
