@@ -39,12 +39,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// That it is unhealthy, and why.
+    /// That it is unhealthy, in docker compose's words, and on a line of its own why.
     fn unhealthy(&self) -> String {
         let Self { name, probed, .. } = self;
         match probed.as_str() {
             "" => format!("container {name} is unhealthy"),
-            probed => format!("container {name} is unhealthy (health check: {probed})"),
+            probed => format!("container {name} is unhealthy\n  its health check: {probed}"),
         }
     }
 }

@@ -90,8 +90,8 @@ services:
     };
     let up = world.run(&["up", "-d"]);
     assert_eq!(up.code, 1, "{}", up.stderr);
-    let cause = "dependency failed to start: container k-lacks-1 is unhealthy \
-                 (health check: exec curl: executable file not found in $PATH)";
+    let cause = "dependency failed to start: container k-lacks-1 is unhealthy\n  \
+                 its health check: exec curl: executable file not found in $PATH\n";
     assert!(up.stderr.contains(cause), "{}", up.stderr);
 
     let health = |service: &str| -> serde_json::Value {
