@@ -3,7 +3,7 @@
 //! where nothing is left to do, and so does what follows after they were cut
 //! off anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use rcompose::graph::Graph;
@@ -413,6 +413,54 @@ proptest! {
         for container in world.observed.containers.iter().filter(|container| stopped.contains(&container.id)) {
             prop_assert!(!container.state.is_running(), "{} was stopped by hand", container.name);
         }
+    }
+
+    /// A reload of some services starts nothing but those, what they depend on, and
+    /// what else was made; and comes to an end, whatever the file says of them now.
+    #[test]
+    fn a_reload_of_some_is_about_those(
+        before in project(true),
+        after in project(true),
+        events in events(),
+        chosen in any::<prop::sample::Index>(),
+        no_deps in any::<bool>(),
+        cut in 0.0..=1.0_f64,
+        order in order(),
+    ) {
+        let mut world = World { lenient: true, ..World::default() };
+        let names: Vec<&String> = before.services.keys().collect();
+        let service = names[chosen.index(names.len())].clone();
+        let some = |reload| Intent::Up(Up {
+            services: vec![service.clone()],
+            no_deps,
+            remove_orphans: true,
+            reload,
+            ..Up::default()
+        });
+        let plan = sound(&before, &world, &some(false));
+        act(&mut world, &before, &plan, 1.0, &order);
+        happen(&mut world, &events);
+        let mut may: BTreeSet<String> = world
+            .observed
+            .containers
+            .iter()
+            .map(|container| container.service.clone())
+            .chain([service.clone()])
+            .filter(|name| after.services.contains_key(name))
+            .collect();
+        if !no_deps && !may.is_empty() {
+            let named: Vec<String> = may.into_iter().collect();
+            may = Graph::new(&after).unwrap().closure(&named).unwrap();
+        }
+        let plan = sound(&after, &world, &some(true));
+        act(&mut world, &after, &plan, cut, &order);
+        let plan = sound(&after, &world, &some(true));
+        act(&mut world, &after, &plan, 1.0, &order);
+        for container in &world.observed.containers {
+            prop_assert!(may.contains(&container.service), "{}", container.name);
+        }
+        let plan = sound(&after, &world, &some(true));
+        prop_assert!(plan.is_empty(), "{:#?}", rcompose::plan::render::steps(&plan));
     }
 
     /// Down leaves nothing, wherever it and what was before were cut off.
