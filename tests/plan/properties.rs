@@ -429,6 +429,7 @@ proptest! {
     ) {
         let mut world = World { lenient: true, ..World::default() };
         let names: Vec<&String> = before.services.keys().collect();
+        prop_assume!(!names.is_empty());
         let service = names[chosen.index(names.len())].clone();
         let some = |reload| Intent::Up(Up {
             services: vec![service.clone()],

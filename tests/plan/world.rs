@@ -9,7 +9,7 @@ use rcompose::plan::{
     Action, ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Operation, Owner,
     Plan, Recorded, Target, preparation, prepared,
 };
-use rcompose::project::{Condition, MountSource, NetworkMode, Project, Service};
+use rcompose::project::{Condition, MountSource, NetworkMode, Project, Service, UpdateOrder};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -397,11 +397,14 @@ impl World {
             .get(&target.service)
             .map(published)
             .unwrap_or_default();
+        // A successor that is started first is handed its ports over.
+        let update = |service: &Service| service.deploy.clone()?.update_config?.order;
+        let first = project.services.get(&target.service).and_then(update) == Some(UpdateOrder::StartFirst);
         for other in self
             .observed
             .containers
             .iter()
-            .filter(|other| other.state.is_running())
+            .filter(|other| other.state.is_running() && !(first && other.service == target.service))
         {
             let config: Service = other.config.read().unwrap();
             let clash = published(&config).into_iter().find(|port| wanted.contains(port));

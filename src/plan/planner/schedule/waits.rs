@@ -198,7 +198,8 @@ impl<'a> Schedule<'a> {
     }
 
     /// The containers whose condition is waited for. During a reload nobody
-    /// waits for the health of what does not run and will not.
+    /// waits for the health of what does not run and will not; nor does a service
+    /// that was not asked for and has to be brought back.
     fn waited_for(
         &mut self,
         service: &str,
@@ -207,7 +208,8 @@ impl<'a> Schedule<'a> {
         theirs: &[(Slot<'a>, Steps)],
     ) -> Result<Vec<Target>, PlanError> {
         let healthy = link.condition == Condition::ServiceHealthy;
-        let lenient = healthy && self.options.up.is_some_and(|up| up.reload);
+        let asked = self.options.selected.contains(service);
+        let lenient = healthy && self.options.up.is_some_and(|up| up.reload || !asked);
         let kept = healthy && link.required && self.options.up.is_some_and(|up| up.no_recreate);
         if let Some((slot, _)) = theirs.iter().find(|(slot, _)| kept && !lenient && is_left(slot)) {
             return Err(PlanError::DependencyLeft {
@@ -252,7 +254,8 @@ impl<'a> Schedule<'a> {
                         .is_some_and(|old| matches!(old.health, None | Some(Health::Healthy)))
             };
             let mut theirs = self.counting(name);
-            theirs.retain(|(slot, _)| !is_left(slot));
+            // Not for what is not started: a warning or a hold says why.
+            theirs.retain(|(slot, _)| slot.start || slot.fate == Fate::Keep && !is_left(slot));
             if theirs
                 .iter()
                 .all(|(slot, steps)| settled(slot) && steps.update.is_none())
