@@ -254,6 +254,8 @@ pub enum Cause {
     },
     /// It is there and not running.
     NotRunning,
+    /// A command that was cut off has asked it to stop.
+    Ending,
     /// Needed by another action, as the plan prints it.
     NeededBy {
         /// Who needs it.

@@ -170,6 +170,10 @@ pub struct Up {
     /// and `scale` are what was asked for once: what the file does not have any more
     /// is passed over, and what else was made of it is followed, too.
     pub reload: bool,
+    /// Ids of containers that a reload which was cut off has asked to stop: they end
+    /// by and by, and nobody but that has wanted it.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub ending: Box<[String]>,
     /// The images with `pull_policy: always` were fetched by this command
     /// already. A plan cannot know what a fetch brings: after a plan with
     /// [`super::Operation::PullImage`] `always`, the command observes and plans

@@ -300,6 +300,7 @@ pub fn reasons(action: &Action) -> Vec<String> {
         (Cause::Replaced { what }, _) if what.starts_with("service ") => format!("goes with {what}"),
         (Cause::Replaced { what }, _) => format!("{what} is made anew"),
         (Cause::NotRunning, _) => "not running".to_owned(),
+        (Cause::Ending, _) => "was being stopped".to_owned(),
         (Cause::NeededBy { who }, _) => format!("needed by {who}"),
         (Cause::Surplus, _) => "not wanted any more".to_owned(),
         (Cause::Repair, Operation::CreateNetwork { .. }) => "its bridge is gone".to_owned(),

@@ -132,6 +132,8 @@ pub(super) struct Applied {
     /// [`Standing::scale`](super::Standing) from now on, when that was so and the
     /// stack file loaded.
     pub(super) scale: Option<BTreeMap<String, u32>>,
+    /// What it has asked to stop when it was cancelled: services, by container id.
+    pub(super) ending: BTreeMap<String, String>,
     /// Services whose update has failed and is to be taken back.
     taken_back: Vec<String>,
 }
@@ -415,6 +417,9 @@ async fn walk(
             .errors
             .extend(report.failed.iter().map(|(_, error)| error.to_string()));
         applied.cancelled |= report.cancelled;
+        if report.cancelled {
+            applied.ending.clone_from(&host.ending());
+        }
         applied
             .taken_back
             .extend(report.failed.iter().filter_map(|(index, _)| {

@@ -268,6 +268,9 @@ struct Supervisor {
     sources: Sources,
     /// The project whose sources are followed while no model is known.
     looked_at: Option<Arc<Project>>,
+    /// What a reload that was cut off has asked to stop, until another one has come
+    /// to its end: services, by container id.
+    ending: BTreeMap<String, String>,
     /// The digest of the newest generation, when it is known.
     remembered: Option<String>,
     /// Removals of containers that were not to outlive their end.
@@ -321,6 +324,7 @@ impl Supervisor {
             model: None,
             sources,
             looked_at: None,
+            ending: BTreeMap::new(),
             remembered: None,
             sweeping: JoinSet::new(),
         };

@@ -1,6 +1,6 @@
 //! The machine as the executor sees it: with waits answered by the board.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(super) struct Supervised {
     pub(super) journal: Arc<Journal>,
     /// Ids of the containers that the present plan has made.
     made: Mutex<Made>,
+    /// The containers that it has asked to stop and not removed: services, by id.
+    ending: Mutex<BTreeMap<String, String>>,
 }
 
 /// Ids of containers, by service and number.
@@ -105,12 +107,21 @@ impl Supervised {
             board,
             journal,
             made: Mutex::default(),
+            ending: Mutex::default(),
         }
     }
 
     /// Another plan is about to be walked.
     pub(super) fn begin(&self) {
         self.made().clear();
+        self.ending().clear();
+    }
+
+    /// The containers that the last walk has asked to stop and not removed: their
+    /// services, by id.
+    pub(super) fn ending(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        // As below.
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, Made> {
@@ -132,6 +143,7 @@ impl Supervised {
                 if !self.journal.runs(&record.id) {
                     return None;
                 }
+                self.ending().insert(record.id.clone(), container.service.clone());
                 let signal = signal.as_deref().and_then(signal::number);
                 let signal = signal.unwrap_or_else(|| self.machine.stop_signal(&record));
                 self.journal.stopping(&record, signal, *again);
@@ -147,7 +159,9 @@ impl Supervised {
             }
             Operation::RemoveContainer { container, .. } => {
                 // Its record is gone when its end is told.
-                self.journal.learn(&self.record(container)?);
+                let record = self.record(container)?;
+                self.ending().remove(&record.id);
+                self.journal.learn(&record);
                 None
             }
             _ => None,

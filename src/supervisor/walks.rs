@@ -117,7 +117,12 @@ impl Supervisor {
         if self.walk.is_some() {
             return;
         }
-        let Some(job) = self.queue.pop_front() else { return };
+        let Some(mut job) = self.queue.pop_front() else {
+            return;
+        };
+        if let Intent::Up(up) = &mut job.wanted.intent {
+            up.ending = self.ending.keys().cloned().collect();
+        }
         let (canceller, cancelled) = cancellation();
         self.walk = Some(Walk {
             asked_by: job.asked_by,
@@ -242,9 +247,14 @@ impl Supervisor {
             generation,
             up,
             scale,
+            ending,
             ..
         } = applied;
         if up {
+            match cancelled {
+                true => self.ending.extend(ending),
+                false => self.ending.clear(),
+            }
             if let Some(scale) = scale {
                 self.standing.scale = scale;
             }

@@ -236,6 +236,34 @@ fn a_save_overtakes_a_reload_that_takes_its_time() {
 }
 
 #[test]
+fn what_is_taken_back_while_a_container_stops_runs_again() {
+    let Some(world) = stack(
+        "name: r
+services:
+  web:
+    image: BUSYBOX
+    command: [sh, -c, 'trap \"sleep 1; exit 0\" TERM; echo ready; while :; do sleep 0.1; done']
+    environment: {A: one}
+",
+    ) else {
+        return;
+    };
+    let file = fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("| ready");
+    world.write("compose.yaml", file.replace("A: one", "A: two"));
+    up.wait_for("Container r-web-1  Stopping");
+    world.write("compose.yaml", file);
+    // As it was, but another run of it.
+    up.wait_for("was being stopped");
+    up.wait_for("| ready");
+    shows(&world, "web", "echo $A", "one");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    down(&world);
+}
+
+#[test]
 fn a_save_overtakes_the_first_start() {
     let Some((world, longer)) = waits() else { return };
     world.write("compose.yaml", &longer);

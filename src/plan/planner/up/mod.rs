@@ -556,7 +556,9 @@ impl<'a> Decider<'a> {
 
     /// Whether an up-to-date container is started, restarted or left alone.
     fn run(&self, slot: &mut Slot<'a>, old: &ObservedContainer) {
+        let ending = self.up.ending.contains(&old.id);
         match &old.state {
+            ContainerState::Running { .. } if ending => slot.decide(Fate::Restart, Cause::Ending),
             ContainerState::Running { .. } => {
                 let down = old.networks.iter().find(|(key, id)| {
                     matches!(self.networks.fates().get(key.as_str()), Some(NetworkFate::Repair(network))
@@ -571,7 +573,7 @@ impl<'a> Decider<'a> {
                     );
                 }
             }
-            ContainerState::Exited { code, stopped, .. } if self.up.reload => {
+            ContainerState::Exited { code, stopped, .. } if self.up.reload && !ending => {
                 slot.hold = if *stopped {
                     "stopped by hand".into()
                 } else {
