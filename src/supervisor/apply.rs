@@ -348,21 +348,31 @@ async fn run(request: &Request, applied: &mut Applied, touched: &mut bool) -> Re
     }
     let wanted = &request.wanted;
     let (mut intent, expected) = (wanted.intent.clone(), wanted.expected.as_deref());
+    let mut reload = false;
     if let Intent::Up(up) = &mut intent {
+        reload = up.reload;
         let scale = standing::scale_after(&request.scale, up, request.before.as_deref(), &project);
         if up.reload {
             up.scale.clone_from(&scale);
         }
         applied.scale = Some(scale);
     }
-    if wanted.generation.is_none() {
-        return walk(request, &project, intent, expected, applied, touched).await;
+    let project = match wanted.generation {
+        None => project,
+        Some(_) => {
+            let mut project = (*project).clone();
+            for service in project.services.values_mut() {
+                *service = backwards(service);
+            }
+            Arc::new(project)
+        }
+    };
+    let done = walk(request, &project, intent, expected, applied, touched).await;
+    if done.is_err() && !*touched && !reload {
+        // Refused as a whole: no number was asked for.
+        applied.scale = None;
     }
-    let mut project = (*project).clone();
-    for service in project.services.values_mut() {
-        *service = backwards(service);
-    }
-    walk(request, &Arc::new(project), intent, expected, applied, touched).await
+    done
 }
 
 /// Observes, plans and walks until there is nothing more to do. `touched`: something

@@ -88,11 +88,6 @@ impl Supervisor {
         }
         self.queue.retain(|job| !job.is_reload());
         let ends = job.wanted.intent.ends_all();
-        if let Intent::Stop { services, .. } | Intent::Kill { services, .. } = &job.wanted.intent {
-            // That they end is wanted now.
-            self.ending
-                .retain(|_, service| !services.is_empty() && !services.contains(service));
-        }
         self.queue.push_back(job);
         if owed && !ends && self.is_followed() {
             self.reload();

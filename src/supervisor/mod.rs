@@ -268,8 +268,8 @@ struct Supervisor {
     sources: Sources,
     /// The project whose sources are followed while no model is known.
     looked_at: Option<Arc<Project>>,
-    /// What a reload that was cut off has asked to stop, until another one has come
-    /// to its end: services, by container id.
+    /// What a reload that was cut off has asked to stop, until it is started again or
+    /// another reload has come to its end: services, by container id.
     ending: BTreeMap<String, String>,
     /// The digest of the newest generation, when it is known.
     remembered: Option<String>,
@@ -549,6 +549,9 @@ impl Supervisor {
     fn pass_on(&mut self, told: Told) {
         if matches!(told, Told::Started(_) | Told::Removed) {
             self.sources.look();
+        }
+        if let Told::Started(started) = &told {
+            self.ending.remove(&started.id);
         }
         match told {
             Told::Started(started) => self.tell_sessions(&Reply::Started {

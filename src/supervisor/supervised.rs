@@ -22,7 +22,7 @@ pub(super) struct Supervised {
     pub(super) journal: Arc<Journal>,
     /// Ids of the containers that the present plan has made.
     made: Mutex<Made>,
-    /// The containers that it has asked to stop and not removed: services, by id.
+    /// The containers that it has asked to stop, and no more than that: services, by id.
     ending: Mutex<BTreeMap<String, String>>,
 }
 
@@ -117,8 +117,8 @@ impl Supervised {
         self.ending().clear();
     }
 
-    /// The containers that the last walk has asked to stop and not removed: their
-    /// services, by id.
+    /// The containers that the last walk has asked to stop and neither removed nor
+    /// started again: their services, by id.
     pub(super) fn ending(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
         // As below.
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,6 +148,10 @@ impl Supervised {
                 let signal = signal.unwrap_or_else(|| self.machine.stop_signal(&record));
                 self.journal.stopping(&record, signal, *again);
                 Some(record.id)
+            }
+            Operation::StartContainer { container } => {
+                self.ending().remove(&self.record(container)?.id);
+                None
             }
             Operation::SignalContainer { container, signal } => {
                 let record = self.record(container)?;

@@ -120,8 +120,14 @@ impl Supervisor {
         let Some(mut job) = self.queue.pop_front() else {
             return;
         };
-        if let Intent::Up(up) = &mut job.wanted.intent {
-            up.ending = self.ending.keys().cloned().collect();
+        match &mut job.wanted.intent {
+            Intent::Up(up) => up.ending = self.ending.keys().cloned().collect(),
+            // That they end is wanted now.
+            Intent::Stop { services, .. } | Intent::Kill { services, .. } => self
+                .ending
+                .retain(|_, service| !services.is_empty() && !services.contains(service)),
+            Intent::Containers { ids, .. } => self.ending.retain(|id, _| !ids.contains(id)),
+            _ => {}
         }
         let (canceller, cancelled) = cancellation();
         self.walk = Some(Walk {
@@ -251,9 +257,11 @@ impl Supervisor {
             ..
         } = applied;
         if up {
-            match cancelled {
-                true => self.ending.extend(ending),
-                false => self.ending.clear(),
+            if cancelled {
+                self.ending.extend(ending);
+            } else if asked_by.is_none() {
+                // A reload is about all that was made.
+                self.ending.clear();
             }
             if let Some(scale) = scale {
                 self.standing.scale = scale;

@@ -242,7 +242,7 @@ fn what_is_taken_back_while_a_container_stops_runs_again() {
 services:
   web:
     image: BUSYBOX
-    command: [sh, -c, 'trap \"sleep 1; exit 0\" TERM; echo ready; while :; do sleep 0.1; done']
+    command: [sh, -c, 'trap \"sleep 5; exit 0\" TERM; echo ready; while :; do sleep 0.1; done']
     environment: {A: one}
 ",
     ) else {
@@ -258,6 +258,37 @@ services:
     up.wait_for("was being stopped");
     up.wait_for("| ready");
     shows(&world, "web", "echo $A", "one");
+    up.signal(rustix::process::Signal::INT);
+    assert_eq!(up.end(), 130);
+    down(&world);
+}
+
+#[test]
+fn what_is_stopped_by_hand_while_a_reload_stops_it_stays_stopped() {
+    let Some(world) = stack(
+        "name: r
+services:
+  web:
+    image: BUSYBOX
+    command: [sh, -c, 'trap \"sleep 5; exit 0\" TERM; echo ready; while :; do sleep 0.1; done']
+    environment: {A: one}
+  more: {image: BUSYBOX, command: SERVE, environment: {MORE: one}}
+",
+    ) else {
+        return;
+    };
+    let file = fs::read_to_string(world.work().join("compose.yaml")).unwrap();
+    let mut up = Foreground::start(&mut world.rcompose(&["up"]));
+    up.wait_for("| ready");
+    world.write("compose.yaml", file.replace("A: one", "A: two"));
+    up.wait_for("Container r-web-1  Stopping");
+    world.write("compose.yaml", file.replace("MORE: one", "MORE: two"));
+    world.run(&["stop", "web"]).ok();
+    // The reload goes on, and is over.
+    shows(&world, "more", "echo $MORE", "two");
+    let list = world.ps();
+    let web = list.iter().find(|one| one["Service"] == "web").unwrap();
+    assert_eq!(web["State"], "exited", "{web}");
     up.signal(rustix::process::Signal::INT);
     assert_eq!(up.end(), 130);
     down(&world);

@@ -556,7 +556,7 @@ impl<'a> Decider<'a> {
 
     /// Whether an up-to-date container is started, restarted or left alone.
     fn run(&self, slot: &mut Slot<'a>, old: &ObservedContainer) {
-        let ending = self.up.ending.contains(&old.id);
+        let ending = !self.up.no_start && self.up.ending.contains(&old.id);
         match &old.state {
             ContainerState::Running { .. } if ending => slot.decide(Fate::Restart, Cause::Ending),
             ContainerState::Running { .. } => {
